@@ -1,0 +1,159 @@
+"""The whole member behind one door: `Node.handle(request) -> reply`.
+
+Policy first, then budget, then training. Nothing leaves but a release: an update that is noised, charged and
+encoded in the ring; or a policy code that depends on no data. What goes wrong inside is written to the member's own
+log and looks, from outside, like absence.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hansa.agreement import Agreement, Privacy
+from hansa.errors import BudgetRefusedError, PrivacyParameterError, WireError
+from hansa.privacy.budget import InMemoryBudgetBook, PrivacyLoss
+from hansa.privacy.events import Spend
+from hansa.privacy.randomness import Randomness
+from hansa.protocol import (
+    PolicyCode,
+    closed_reply,
+    hello_reply,
+    public_weights,
+    refusal,
+    update_encoding,
+    update_reply,
+)
+from hansa.wire import Message
+from hansa_client.state import NodeState, StateStore
+
+_LOG = logging.getLogger("hansa.node")
+
+
+class LocalTraining(Protocol):
+    """What a node asks of its trainer: `hansa_client.training.Trainer`, or one that does nothing in a bench."""
+
+    def train(self, weights: npt.NDArray[np.float64], randomness: Randomness) -> npt.NDArray[np.float64]:
+        """The round's local weights minus `weights`, float64 [d]."""
+
+
+class Node:
+    """One member of one agreement.
+
+    Args:
+        agreement: frozen; the only one that this node serves.
+        member: its name there.
+        training: trains on the member's data.
+        spend: what the whole run is charged as; `None` when it claims no privacy.
+        store: keeps the state between requests and restarts.
+        randomness: makes a fresh source for a round of a run.
+
+    Guarantees: no reply depends on data except through `LocalTraining.train`, whose result is charged before it
+        leaves; a round is answered once, and the same request gets the same reply.
+    Leaks: that the member took part, and when.
+    """
+
+    def __init__(
+        self,
+        agreement: Agreement,
+        member: str,
+        training: LocalTraining,
+        spend: Spend | None,
+        store: StateStore,
+        randomness: Callable[[str, int], Randomness],
+    ) -> None:
+        self.agreement = agreement
+        self.member = member
+        self._training = training
+        self._spend = spend
+        self._store = store
+        self._randomness = randomness
+        self._encoding = update_encoding(agreement)
+        self._weight = public_weights(agreement.terms)[member]
+        self._dimension = agreement.require_frozen().model.parameters
+        self._last: tuple[str, int, str, Message] | None = None
+
+    def handle(self, request: Message) -> Message:
+        """Answer a request.
+
+        Raises:
+            WireError: the request does not even say which run and round it is about, so it cannot be answered.
+        """
+        request.text("agreement_id"), request.text("run"), request.integer("round")
+        try:
+            return self._handle(request)
+        except WireError as error:
+            _LOG.warning("%s: %s", self.member, error.diagnostics())
+            return refusal(request, PolicyCode.MESSAGE)
+        except BudgetRefusedError as error:
+            _LOG.warning("%s: %s", self.member, error.diagnostics())
+            return refusal(request, PolicyCode.BUDGET)
+        except Exception:  # noqa: BLE001  # whatever it was, it may speak of data: it stays in the member's own log
+            _LOG.exception("%s: round %s was not answered", self.member, request.body["round"])
+            return refusal(request, PolicyCode.ABSENT)
+
+    def _handle(self, request: Message) -> Message:
+        if request.text("agreement_id") != self.agreement.agreement_id:
+            return refusal(request, PolicyCode.AGREEMENT)
+        if request.kind == "train":
+            return self._train(request)
+        if request.kind == "close":
+            return self._close(request)
+        if request.kind == "hello":
+            return hello_reply(request, self.member)
+        return refusal(request, PolicyCode.MESSAGE)
+
+    def _train(self, request: Message) -> Message:
+        run, number = request.text("run"), request.integer("round")
+        weights = request.array("weights", "<f8", self._dimension)
+        asked = request.array_hashes["weights"]
+        if self._last is not None and self._last[:3] == (run, number, asked):
+            return self._last[3]
+        state = self._store.load()
+        if number <= state.last_round(run):
+            return refusal(request, PolicyCode.ROUND)
+        if asked != request.text("model_sha256"):
+            return refusal(request, PolicyCode.MODEL)
+        book = self._book(state)
+        if book is not None and self._spend is not None:
+            book.reserve(run, self._spend)
+            book.confirm(run, f"round {number}", self.agreement.terms.local_steps)
+        # charged and saved before anything is drawn: a crash from here on leaves the round spent, never free
+        self._save(state.at_round(run, number), book)
+        update = self._training.train(weights, self._randomness(run, number))
+        reply = update_reply(request, self._encoding.encode(self._weight * update))
+        self._last = (run, number, asked, reply)
+        return reply
+
+    def _close(self, request: Message) -> Message:
+        state = self._store.load()
+        book = self._book(state)
+        if book is not None:
+            book.close(request.text("run"))
+            self._save(state, book)
+        return closed_reply(request)
+
+    def state(self) -> NodeState:
+        """What the member remembers, for its own eyes."""
+        return self._store.load()
+
+    def _book(self, state: NodeState) -> InMemoryBudgetBook | None:
+        return None if self._spend is None else budget_book(self.agreement.terms.privacy, state)
+
+    def _save(self, state: NodeState, book: InMemoryBudgetBook | None) -> None:
+        self._store.save(state if book is None else state.with_book(book.snapshot()))
+
+
+def budget_book(privacy: Privacy, state: NodeState) -> InMemoryBudgetBook:
+    """A member's book: the agreement's limit, and what its state says was spent.
+
+    Raises:
+        PrivacyParameterError: the terms claim no privacy, so there is no limit.
+    """
+    if privacy.epsilon is None or privacy.delta is None:
+        raise PrivacyParameterError("an agreement without epsilon and delta has no budget")
+    return InMemoryBudgetBook(PrivacyLoss(privacy.epsilon, privacy.delta), state.book)

@@ -1,0 +1,9 @@
+"""DP-SGD inside a member: sample units, clip each, sum on the grid, add noise, step.
+
+What runs here is what is accounted: public rate, public divisor, a fixed number of steps, empty batches included.
+"""
+
+from hansa_client.training.plan import TrainingPlan
+from hansa_client.training.trainer import Trainer
+
+__all__ = ["Trainer", "TrainingPlan"]

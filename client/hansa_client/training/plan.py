@@ -1,0 +1,70 @@
+"""A member's training in public numbers: nothing in here is computed from data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hansa.agreement import Agreement
+from hansa.errors import PrivacyParameterError
+from hansa.privacy.events import Spend, poisson_gaussian
+from hansa.privacy.grid import Grid
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What one member does in every round.
+
+    Attributes:
+        sampling_rate: q, the Poisson rate of each step.
+        divisor: q · N_public, what a sum of gradients is divided by; never the realised batch.
+        steps_per_round: local steps.
+        rounds: of the whole run.
+        learning_rate: of local SGD.
+        grid: of the clipped sums; `None` without a privacy mechanism, when nothing is clipped.
+        sigma: of the discrete Gaussian on the grid, in grid units; `None` without a mechanism.
+        physical_batch_size: records in one forward pass; a performance setting.
+    """
+
+    sampling_rate: float
+    divisor: float
+    steps_per_round: int
+    rounds: int
+    learning_rate: float
+    grid: Grid | None
+    sigma: float | None
+    physical_batch_size: int
+
+    @classmethod
+    def of(cls, agreement: Agreement, member: str) -> TrainingPlan:
+        """The plan that the frozen agreement fixes for a member.
+
+        Raises:
+            AgreementError: the agreement is not frozen.
+            PrivacyParameterError: a mechanism without calibrated noise.
+        """
+        terms, frozen = agreement.terms, agreement.require_frozen()
+        units = next(m.units for m in terms.members if m.name == member)
+        privacy = terms.privacy
+        grid = sigma = None
+        if terms.private:
+            if frozen.noise_multiplier is None:
+                raise PrivacyParameterError("the frozen agreement promises privacy and names no noise")
+            grid = Grid.of(privacy.clipping_norm, frozen.model.parameters)
+            sigma = grid.sigma(frozen.noise_multiplier)
+        return cls(
+            sampling_rate=privacy.sampling_rate,
+            divisor=privacy.sampling_rate * units,
+            steps_per_round=terms.local_steps,
+            rounds=terms.training.rounds,
+            learning_rate=terms.training.learning_rate,
+            grid=grid,
+            sigma=sigma,
+            physical_batch_size=agreement.performance.physical_batch_size,
+        )
+
+    def spend(self) -> Spend | None:
+        """What the whole run is charged as, or `None` when it claims no privacy."""
+        if self.grid is None or self.sigma is None:
+            return None
+        event = poisson_gaussian(self.sampling_rate, self.grid.noise_multiplier(self.sigma))
+        return Spend(event, self.rounds * self.steps_per_round)

@@ -1,0 +1,145 @@
+"""One member's local steps, from the round's weights to its update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from hansa.errors import TrainingError
+from hansa.privacy.randomness import Randomness
+from hansa_client.data import Dataset
+from hansa_client.training.clipping import ClippedSum, ClippedSumBuilder
+from hansa_client.training.gradients import GradientEngine
+from hansa_client.training.plan import TrainingPlan
+
+Vector: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass
+class LocalObservations:
+    """What only the member's own log may know of its training.
+
+    Attributes:
+        steps: taken so far.
+        empty_batches: steps that drew no unit.
+        non_finite_units: gradients that counted as zero because they were not finite.
+    """
+
+    steps: int = 0
+    empty_batches: int = 0
+    non_finite_units: int = 0
+
+
+class Trainer:
+    """Runs the local steps of a plan on a member's data.
+
+    Guarantees: with a mechanism, everything that `train` returns is a function of sums that are
+        (q, multiplier)-Poisson-subsampled Gaussian mechanisms, `plan.steps_per_round` of them, whatever the data
+        hold: the number of steps, the divisor and the noise do not depend on data, an empty batch is a step, and
+        a gradient that is not finite counts as zero.
+    Assumes: the randomness is secret and fresh for every call.
+    Leaks: how long it took.
+    """
+
+    def __init__(self, engine: GradientEngine, dataset: Dataset, plan: TrainingPlan) -> None:
+        if plan.grid is not None and plan.grid.dimension != engine.built.flat.size:
+            raise TrainingError("the plan's grid has another dimension than the model")
+        self._engine = engine
+        self._data = dataset
+        self._plan = plan
+        self._records_of_unit = _records_by_unit(dataset.units, dataset.number_of_units)
+        self.observed = LocalObservations()
+
+    def train(self, weights: Vector, randomness: Randomness) -> Vector:
+        """Take the round's local steps.
+
+        Args:
+            weights: float64 [d], the round's global weights.
+            randomness: fresh for this call.
+
+        Returns:
+            float64 [d], local weights minus `weights`.
+
+        Raises:
+            TrainingError: weights moved that must not, or did not move that must.
+        """
+        flat, module = self._engine.built.flat, self._engine.built.module
+        local = np.array(weights, dtype=np.float64)
+        for _ in range(self._plan.steps_per_round):
+            flat.load(module, local)
+            with self._engine.untrained_weights_kept():
+                gradient = self._mean_gradient(randomness)
+            local -= self._plan.learning_rate * gradient
+        if self._plan.grid is not None:
+            self._check_moved(weights, local)
+        return local - weights
+
+    def clipped_sum(self, randomness: Randomness) -> ClippedSum:
+        """Draw a batch of units and add their clipped gradients at the weights that the model holds now."""
+        if self._plan.grid is None:
+            raise TrainingError("a plan without a mechanism has no clipped sums")
+        builder = ClippedSumBuilder(self._plan.grid)
+        for records, units in self._microbatches(randomness):
+            gradients = self._engine.per_record(*self._batch(records))
+            builder.add(gradients, units)
+        self.observed.non_finite_units += builder.non_finite_units
+        return builder.finish()
+
+    def _mean_gradient(self, randomness: Randomness) -> Vector:
+        plan = self._plan
+        self.observed.steps += 1
+        if plan.grid is None or plan.sigma is None:
+            return self._plain_sum(randomness) / plan.divisor
+        clipped = self.clipped_sum(randomness)
+        noisy = clipped.values + randomness.noise(plan.sigma, plan.grid.dimension)
+        return noisy / (plan.grid.scale * plan.divisor)
+
+    def _plain_sum(self, randomness: Randomness) -> Vector:
+        total = np.zeros(self._engine.built.flat.size)
+        for records, _ in self._microbatches(randomness):
+            parts = self._engine.summed(*self._batch(records))
+            total += np.concatenate([part.double().flatten().cpu().numpy() for part in parts])
+        return total
+
+    def _batch(self, records: npt.NDArray[np.int64]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        return {name: array[records] for name, array in self._data.inputs.items()}, self._data.labels[records]
+
+    def _microbatches(
+        self, randomness: Randomness
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """The drawn units' records, cut into passes of whole units; pairs of records and their units."""
+        drawn = np.flatnonzero(randomness.select(self._data.number_of_units, self._plan.sampling_rate))
+        if not len(drawn):
+            self.observed.empty_batches += 1
+        records: list[npt.NDArray[np.int64]] = []
+        held = 0
+        for unit in drawn:
+            of_unit = self._records_of_unit[unit]
+            if records and held + len(of_unit) > self._plan.physical_batch_size:
+                yield _joined(records)
+                records, held = [], 0
+            records.append(of_unit)
+            held += len(of_unit)
+        if records:
+            yield _joined(records)
+
+    def _check_moved(self, before: Vector, after: Vector) -> None:
+        """Under noise every trained tensor moves; one that did not was never written."""
+        flat = self._engine.built.flat
+        for name, start, size in zip(flat.names, flat.offsets, flat.sizes, strict=True):
+            if np.array_equal(before[start : start + size], after[start : start + size]):
+                raise TrainingError(f"the trained weight {name!r} did not move")
+
+
+def _joined(records: list[npt.NDArray[np.int64]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    units = np.repeat(np.arange(len(records), dtype=np.int64), [len(r) for r in records])
+    return np.concatenate(records), units
+
+
+def _records_by_unit(units: npt.NDArray[np.int64], count: int) -> list[npt.NDArray[np.int64]]:
+    order = np.argsort(units, kind="stable").astype(np.int64)
+    return np.split(order, np.searchsorted(units[order], np.arange(1, count))) if count else []

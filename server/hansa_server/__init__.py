@@ -1,0 +1,1 @@
+"""What the coordinator runs: the federation and, over Flower, the server app."""

@@ -1,0 +1,148 @@
+"""The coordinator's end of the Flower carrier: a ServerApp, and the league reached through its Grid."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
+from flwr.app import Message as FlowerMessage
+from flwr.serverapp import Grid, ServerApp
+
+from hansa.agreement import Agreement
+from hansa.errors import EngineError, WireError
+from hansa.protocol import hello_request, read_hello
+from hansa.wire import Message, parse
+from hansa_server.members import Members
+
+MESSAGE_TYPE = "query.hansa"
+_POLL_S = 0.01  # Flower's own send_and_receive sleeps 3 s between pulls
+
+_LOG = logging.getLogger("hansa.coordinator")
+
+Encode: TypeAlias = Callable[[Message], RecordDict]
+Decode: TypeAlias = Callable[[RecordDict], Message]
+
+
+def to_records(message: Message) -> RecordDict:
+    """A wire message as Flower records."""
+    arrays = ArrayRecord({name: Array(array) for name, array in message.arrays.items()})
+    return RecordDict({"header": ConfigRecord({"bytes": message.header}), "arrays": arrays})
+
+
+def from_records(content: RecordDict) -> Message:
+    """The inverse of `to_records`; `WireError` for anything else."""
+    record = content.config_records.get("header")
+    arrays = content.array_records.get("arrays")
+    header = None if record is None else record.get("bytes")
+    if not isinstance(header, bytes) or arrays is None:
+        raise WireError("a Flower message does not carry a wire message")
+    return parse(header, {name: array.numpy() for name, array in arrays.items()})
+
+
+class GridMembers:
+    """`hansa_server.members.Members` over a Flower Grid.
+
+    Args:
+        grid: of the running ServerApp.
+        agreement: whose members are looked for.
+        run: the run's name.
+        encode, decode: between wire messages and Flower records.
+        stop: set from outside to interrupt an exchange.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        agreement: Agreement,
+        run: str,
+        *,
+        encode: Encode = to_records,
+        decode: Decode = from_records,
+        stop: threading.Event | None = None,
+    ) -> None:
+        self._grid = grid
+        self._encode, self._decode = encode, decode
+        self._stop = stop or threading.Event()
+        self._stopped = False
+        self._nodes = self._find(agreement, run)
+
+    def exchange(self, requests: Mapping[str, Message], deadline_s: float) -> Mapping[str, Message]:
+        by_node = {self._nodes[name]: request for name, request in requests.items() if name in self._nodes}
+        names = {node: name for name, node in self._nodes.items()}
+        return {names[node]: reply for node, reply in self._ask(by_node, deadline_s).items()}
+
+    def _find(self, agreement: Agreement, run: str) -> Mapping[str, int]:
+        """Ask every node who it is. Two nodes of one name are a fault that no run should go on with."""
+        request = hello_request(agreement, run)
+        wanted = {member.name for member in agreement.terms.members}
+        until = time.monotonic() + agreement.terms.training.deadline_s
+        while len(nodes := list(self._grid.get_node_ids())) < len(wanted) and time.monotonic() < until:
+            self._pause()
+        found: dict[str, int] = {}
+        for node, reply in self._ask(
+            dict.fromkeys(nodes, request), agreement.terms.training.deadline_s
+        ).items():
+            try:
+                name = read_hello(request, reply)
+            except WireError as error:
+                _LOG.warning("node %d: %s", node, error.cause)
+                continue
+            if name in found:
+                raise EngineError(f"two nodes say that they are member {name!r}")
+            if name in wanted:
+                found[name] = node
+        return found
+
+    def _ask(self, requests: Mapping[int, Message], deadline_s: float) -> dict[int, Message]:
+        if self._stopped:
+            return {}
+        until = time.monotonic() + deadline_s
+        contents: dict[int, RecordDict] = {}  # one encoding for a request that goes to many
+        for request in requests.values():
+            if id(request) not in contents:
+                contents[id(request)] = self._encode(request)
+        sent = [
+            FlowerMessage(contents[id(request)], dst_node_id=node, message_type=MESSAGE_TYPE, ttl=deadline_s)
+            for node, request in requests.items()
+        ]
+        waiting = set(self._grid.push_messages(sent))
+        replies: dict[int, Message] = {}
+        while waiting and time.monotonic() < until:
+            for message in self._pull(waiting):
+                waiting.discard(message.metadata.reply_to_message_id)
+                node = message.metadata.src_node_id
+                if message.has_error() or not len(message.content):
+                    continue  # absence: an empty record, or Flower's own error
+                try:
+                    replies[node] = self._decode(message.content)
+                except WireError as error:
+                    _LOG.warning("node %d: %s", node, error.cause)
+            if waiting:
+                self._pause()
+        return replies
+
+    def _pull(self, waiting: Iterable[str]) -> Iterable[FlowerMessage]:
+        return list(self._grid.pull_messages(list(waiting)))
+
+    def _pause(self) -> None:
+        if self._stop.wait(_POLL_S):
+            self._stopped = True
+            raise KeyboardInterrupt
+
+
+def server_app(coordinate: Callable[[Grid], None]) -> ServerApp:
+    """A Flower ServerApp that does one thing: `coordinate` over the Grid it is given."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, _context: Context) -> None:
+        coordinate(grid)
+
+    return app
+
+
+_: type[Members] = GridMembers  # the port is kept

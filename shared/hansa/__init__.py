@@ -1,0 +1,1 @@
+"""Hansa: federated fine-tuning in which every member keeps its own walls."""

@@ -1,0 +1,40 @@
+"""Which parts of an agreement are read and checked, and do nothing yet.
+
+A promise that is written down and not kept is worse than none, so `hansa agreement check` and every report
+repeat these sentences. A part that comes into force leaves this list in the same change.
+"""
+
+from __future__ import annotations
+
+from hansa.agreement.terms import Publication, Terms
+
+_UNMASKED = (
+    "secure_sum: updates are summed unmasked, so whoever runs the sum sees each member's own update "
+    "(noised, where the mechanism adds noise)"
+)
+_DISTRIBUTED = (
+    "privacy.mechanism = 'distributed': noise shares are safe only under masks, so no run offers it before the "
+    "secure sum is in force"
+)
+_FAIRNESS = (
+    "fairness: quality is shown by group, but max_gap and min_worst_group are not judged and stop nothing"
+)
+_PUBLICATION = (
+    "publication: nothing is compressed, evaluated privately, judged or signed; the model is written as it is"
+)
+
+
+def not_in_force(terms: Terms) -> tuple[str, ...]:
+    """One sentence for each part of these terms that this release does not act on.
+
+    The secure sum is always among them. A section that says nothing (no fairness condition, publication left
+    as it is by default) is not.
+    """
+    found = [_UNMASKED]
+    if terms.privacy.mechanism == "distributed":
+        found.append(_DISTRIBUTED)
+    if terms.fairness.max_gap is not None or terms.fairness.min_worst_group is not None:
+        found.append(_FAIRNESS)
+    if terms.publication != Publication():
+        found.append(_PUBLICATION)
+    return tuple(found)

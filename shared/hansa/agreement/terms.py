@@ -1,0 +1,429 @@
+"""The terms of an agreement as frozen values: what every party must hold in common.
+
+Each section of the TOML file is one class here. Privacy settings and performance settings never share a
+section: `Performance` is local to a machine and outside every hash. Rules between sections live in
+`hansa.agreement.rules`; this module checks what one section can say about itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from hansa.canonical import Json
+
+Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Text: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
+Sha256: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count: TypeAlias = Annotated[int, Field(ge=1, le=2**31)]
+
+MAX_MEMBERS = 100  # the secure sum is built and tested for leagues up to this size
+
+
+def _as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+class Section(BaseModel):
+    """A section of the agreement: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
+
+    def tree(self) -> dict[str, Json]:
+        """The section as plain JSON values, defaults included: what is hashed, and what a file holds."""
+        return {name: _tree(getattr(self, name)) for name in type(self).model_fields}
+
+
+def _tree(value: object) -> Json:
+    if isinstance(value, Section):
+        return value.tree()
+    if isinstance(value, Mapping):
+        return {str(key): _tree(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_tree(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{type(value).__name__} is no value of an agreement")
+
+
+# --- what is learned, and by whom -------------------------------------------------------------------------
+
+
+class Task(Section):
+    """What the model is for.
+
+    Attributes:
+        name: a short title.
+        purpose: what the model may be used for, in words that an ethics board reads.
+        labels: the classes, in the order of the model's outputs.
+    """
+
+    name: Text
+    purpose: str = ""
+    labels: Annotated[tuple[Name, ...], BeforeValidator(_as_tuple), Field(min_length=2, max_length=1000)]
+
+
+class Member(Section):
+    """One member of the league, by its public facts.
+
+    Attributes:
+        name: unique in the agreement.
+        units: the public number of privacy units that the member trains on, rounded and declared. It is the
+            divisor of every mean, so that no divisor depends on data.
+        weight: the member's share in the average, by default proportional to `units`.
+    """
+
+    name: Name
+    units: Count
+    weight: Positive | None = None
+
+    @property
+    def public_weight(self) -> float:
+        """The weight used in the sum; never a row count."""
+        return float(self.units) if self.weight is None else self.weight
+
+
+# --- the schema of the data ------------------------------------------------------------------------------
+
+
+class NumberFeature(Section):
+    """A number, scaled from its public range to [-1, 1] and clipped to it.
+
+    Attributes:
+        missing: ``drop`` leaves the row out; a number stands in for what is missing.
+    """
+
+    kind: Literal["number"]
+    name: Name
+    range: Annotated[tuple[float, float], BeforeValidator(_as_tuple)]
+    missing: Literal["drop"] | float = "drop"
+
+    @property
+    def width(self) -> int:
+        """Inputs that the feature takes in an encoded row."""
+        return 1
+
+
+class CategoryFeature(Section):
+    """A category of a public vocabulary, one input per value.
+
+    Attributes:
+        values: the vocabulary; what is outside it counts as missing.
+        missing: ``drop`` leaves the row out, ``own`` adds one input for it, a value of the vocabulary stands in.
+        baseline: a value that gets no input of its own (all zeros).
+    """
+
+    kind: Literal["category"]
+    name: Name
+    values: Annotated[tuple[Name, ...], BeforeValidator(_as_tuple), Field(min_length=2, max_length=10_000)]
+    missing: Name = "drop"
+    baseline: Name | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The values that get an input each, in order; with ``missing = "own"`` the last is ``missing``."""
+        own = ("missing",) if self.missing == "own" else ()
+        return (*(value for value in self.values if value != self.baseline), *own)
+
+    @property
+    def width(self) -> int:
+        """Inputs that the feature takes in an encoded row."""
+        return len(self.inputs)
+
+
+class TextFeature(Section):
+    """A text, cut into tokens by the model's tokenizer."""
+
+    kind: Literal["text"]
+    name: Name
+    missing: Literal["drop", "empty"] = "drop"
+
+
+Feature: TypeAlias = Annotated[NumberFeature | CategoryFeature | TextFeature, Field(discriminator="kind")]
+
+
+class CategoryGroup(Section):
+    """A group attribute with public values; records without one belong to no group of it."""
+
+    kind: Literal["category"]
+    name: Name
+    values: Annotated[tuple[Name, ...], BeforeValidator(_as_tuple), Field(min_length=2, max_length=100)]
+
+
+class BandGroup(Section):
+    """A group attribute cut from a number by public edges: below the first, between, from the last on."""
+
+    kind: Literal["bands"]
+    name: Name
+    edges: Annotated[tuple[float, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=100)]
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The bands' names, for example ``<45``, ``45-60``, ``>=60``."""
+        edges = [f"{e:g}" for e in self.edges]
+        middle = [f"{a}-{b}" for a, b in itertools.pairwise(edges)]
+        return (f"<{edges[0]}", *middle, f">={edges[-1]}")
+
+
+Group: TypeAlias = Annotated[CategoryGroup | BandGroup, Field(discriminator="kind")]
+
+
+class Data(Section):
+    """The public schema that every member's data are read by.
+
+    Attributes:
+        label: the name of the label column; its values are `Task.labels`.
+        unit: the name of the column that says to which patient or client a record belongs.
+        features: what the model sees.
+        groups: attributes by which quality is compared; the model sees one only if it is a feature too.
+    """
+
+    label: Name
+    unit: Name | None = None
+    features: Annotated[
+        tuple[Feature, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=10_000)
+    ]
+    groups: Annotated[tuple[Group, ...], BeforeValidator(_as_tuple), Field(max_length=20)] = ()
+
+
+# --- the model -------------------------------------------------------------------------------------------
+
+
+class LogisticModel(Section):
+    """Multinomial logistic regression on the encoded table, zeros at the start."""
+
+    kind: Literal["logistic"]
+
+
+class TabularTransformer(Section):
+    """A small transformer over one token per feature (FT-Transformer, arXiv 2106.11959)."""
+
+    kind: Literal["tabular-transformer"]
+    width: Annotated[int, Field(ge=4, le=1024)] = 32
+    layers: Annotated[int, Field(ge=1, le=24)] = 2
+    heads: Annotated[int, Field(ge=1, le=64)] = 4
+    seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
+
+
+class Encoder(Section):
+    """A Hugging Face sequence classifier.
+
+    Attributes:
+        source: a local folder, an installed package that carries one (``package:NAME``), or a hub id. Absent
+            when the model is built from `config`.
+        config: the keys of a `transformers` config, ``model_type`` among them, for a model from random weights.
+        vocabulary: a public generated vocabulary by name, for a model from `config`.
+        max_tokens: texts are cut here.
+        pooling: ``native`` is the architecture's own classification head; ``mean`` is the mean of the last
+            hidden states under one linear layer.
+        freeze_positions: leave position embeddings as they are.
+        warm_start: steps of non-private training on public generated data before anything private.
+        seed: public seed of what starts at random.
+    """
+
+    kind: Literal["encoder"]
+    source: str | None = None
+    config: Mapping[str, bool | int | float | str] | None = None
+    vocabulary: Name | None = None
+    max_tokens: Annotated[int, Field(ge=4, le=8192)] = 128
+    pooling: Literal["native", "mean"] = "native"
+    freeze_positions: bool = False
+    warm_start: Annotated[int, Field(ge=0, le=100_000)] = 0
+    seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
+
+
+class CustomModel(Section):
+    """A model of one's own, registered under the entry point group ``hansa.models``.
+
+    Attributes:
+        entry_point: its name there.
+        code_sha256: the hash of the source that every member must have.
+        options: passed to it.
+    """
+
+    kind: Literal["custom"]
+    entry_point: Name
+    code_sha256: Sha256
+    options: Mapping[str, bool | int | float | str] = Field(default_factory=dict)
+
+
+Model: TypeAlias = Annotated[
+    LogisticModel | TabularTransformer | Encoder | CustomModel, Field(discriminator="kind")
+]
+
+
+class Adapter(Section):
+    """Which weights are trained.
+
+    Attributes:
+        kind: ``none`` trains all; ``ffa-lora`` trains B of W + BA with A from a public seed (arXiv 2403.12313);
+            ``lora`` trains both; ``head`` trains the classification head alone.
+        rank, alpha: of LoRA.
+        targets: names of linear layers that get one; by default the attention's query and value.
+        train_head: whether the classification head is trained too.
+    """
+
+    kind: Literal["none", "lora", "ffa-lora", "head"] = "none"
+    rank: Annotated[int, Field(ge=1, le=1024)] = 8
+    alpha: Positive = 16.0
+    targets: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    train_head: bool = True
+    seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
+
+
+# --- training --------------------------------------------------------------------------------------------
+
+
+class ServerRule(Section):
+    """The server optimiser, a function of the mean update alone.
+
+    Attributes:
+        rule: the names of the literature (FedOpt: arXiv 2003.00295). Rules that need individual updates are
+            refused by name.
+        learning_rate: the server's.
+        momentum: of FedAvgM.
+        beta_1, beta_2, tau: of the adaptive rules.
+    """
+
+    rule: str = "fedavg"
+    learning_rate: Positive = 1.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta_1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    tau: Positive = 1e-3
+
+
+class Training(Section):
+    """How the model is trained.
+
+    Attributes:
+        rounds: exchanges with the coordinator; each takes `Privacy.steps` / `rounds` local steps.
+        learning_rate: of the members' local SGD.
+        server: what the coordinator does with the mean update.
+        average_tail: the share of the last rounds over which the published weights are averaged; 0 for none.
+        deadline_s: how long a round waits for members.
+    """
+
+    rounds: Annotated[int, Field(ge=1, le=100_000)]
+    learning_rate: Positive = 0.1
+    server: ServerRule = ServerRule()
+    average_tail: Annotated[float, Field(ge=0, le=1)] = 0.0
+    deadline_s: Positive = 600.0
+
+
+class Privacy(Section):
+    """What is promised to the people in the data.
+
+    Attributes:
+        mechanism: ``local`` (each member's own full noise), ``distributed`` (shares under the secure sum) or
+            ``none`` (no privacy; for comparison only).
+        epsilon, delta: the budget that the whole run may use, per unit, add-or-remove-one.
+        unit: what one unit is.
+        max_records_per_unit: the cap of records that one unit contributes.
+        clipping_norm: L2 bound of one unit's gradient.
+        sampling_rate: public Poisson rate of each step.
+        steps: noisy optimiser steps over the whole run.
+        colluding: how many other members may pool what they know under ``distributed``.
+    """
+
+    mechanism: Literal["local", "distributed", "none"]
+    epsilon: float | None = None
+    delta: float | None = None
+    unit: Literal["record", "patient"] = "record"
+    max_records_per_unit: Count = 1
+    clipping_norm: Positive
+    sampling_rate: float
+    steps: Annotated[int, Field(ge=1, le=10_000_000)]
+    colluding: Annotated[int, Field(ge=0, le=99)] = 1
+
+
+class SecureSum(Section):
+    """The secure sum (Bonawitz double masking).
+
+    Attributes:
+        min_members: a member takes part in no sum over fewer.
+        threat_model: what the coordinator may do.
+        post_quantum: hybrid ML-KEM-768 with X25519.
+    """
+
+    min_members: Annotated[int, Field(ge=3, le=100)] = 3
+    threat_model: Literal["malicious", "honest-but-curious"] = "malicious"
+    post_quantum: bool = False
+
+
+class Fairness(Section):
+    """What quality is compared by, and what counts as too far apart.
+
+    Attributes:
+        metric: the quality that the report leads with.
+        max_gap: largest allowed difference between groups of one attribute.
+        min_worst_group: smallest allowed quality of any group.
+        min_group_size: groups with fewer positives are listed as not assessable.
+        exempt: groups (``attribute=value``) that need not be assessable.
+    """
+
+    metric: Literal["accuracy", "balanced-accuracy", "auc"] = "accuracy"
+    max_gap: Annotated[float, Field(gt=0, le=1)] | None = None
+    min_worst_group: Annotated[float, Field(gt=0, le=1)] | None = None
+    min_group_size: Count = 200
+    exempt: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+
+
+class Publication(Section):
+    """What is done to the final model, and what it must satisfy to be signed.
+
+    Attributes:
+        compress: steps on the final model, in order.
+        min_quality: smallest allowed `Fairness.metric`.
+        max_quality_loss: largest loss of the compressed model against the uncompressed.
+        evaluations: how many private evaluations a model may have.
+        evaluation_epsilon: budget of them all.
+    """
+
+    compress: Annotated[
+        tuple[Literal["merge", "prune", "distil", "onnx", "int8"], ...], BeforeValidator(_as_tuple)
+    ] = ()
+    min_quality: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_quality_loss: Annotated[float, Field(ge=0, le=1)] | None = None
+    evaluations: Count = 1
+    evaluation_epsilon: Positive | None = None
+
+
+class Terms(Section):
+    """All that the parties agree on; `hansa.agreement.Agreement.terms_id` is its hash.
+
+    Attributes:
+        schema_version: of this file's form.
+        baseline: set in derived agreements of a simulation only: the same training on pooled data, or at each
+            member alone.
+    """
+
+    schema_version: Literal[1] = 1
+    task: Task
+    members: Annotated[
+        tuple[Member, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=MAX_MEMBERS)
+    ]
+    data: Data
+    model: Model
+    adapter: Adapter = Adapter()
+    training: Training
+    privacy: Privacy
+    secure_sum: SecureSum = SecureSum()
+    fairness: Fairness = Fairness()
+    publication: Publication = Publication()
+    baseline: Literal["pooled", "local-only"] | None = None
+
+    @property
+    def local_steps(self) -> int:
+        """Noisy steps that each member takes in a round."""
+        return self.privacy.steps // self.training.rounds
+
+    @property
+    def private(self) -> bool:
+        """Whether any guarantee is claimed."""
+        return self.privacy.mechanism != "none"

@@ -1,0 +1,85 @@
+"""The static table of sub-commands: names and help, and where each is found once it is called.
+
+Listing help reads this table alone. A command's module is imported when the command runs, so that an auditor
+who asks for help waits for nothing and needs no extra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sub-command.
+
+    Attributes:
+        help: one line for the listing; the function's docstring is the long form.
+        module: where the command is; imported only when it is called.
+        function: the Typer function in it.
+        extra: the extra of the distribution that brings what the command needs; absent for the base install.
+    """
+
+    help: str
+    module: str
+    function: str
+    extra: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A group of sub-commands."""
+
+    help: str
+    rows: Mapping[str, Row]
+
+
+COMMANDS: Mapping[str, Row | Table] = {
+    "agreement": Table(
+        "Write, check, show and freeze an agreement.",
+        {
+            "new": Row("Write a commented agreement to start from.", "hansa.cli.agreement", "new"),
+            "check": Row(
+                "Check an agreement and tell everything that is wrong.", "hansa.cli.agreement", "check"
+            ),
+            "show": Row(
+                "Show the terms, their ids and what follows from them.", "hansa.cli.agreement", "show"
+            ),
+            "freeze": Row(
+                "Fix model 0 and the noise, and write the frozen agreement.",
+                "hansa.cli.agreement",
+                "freeze",
+                "client",
+            ),
+        },
+    ),
+    "bench": Table(
+        "Measure what Hansa costs.",
+        {
+            "engine": Row(
+                "Time per client of the simulation engines, with clients that do nothing.",
+                "hansa.cli.bench",
+                "engine",
+                "simulation",
+            ),
+        },
+    ),
+    "node": Table(
+        "What a member runs inside its own walls.",
+        {
+            "check": Row(
+                "Check a member's data against an agreement, before anything is spent.",
+                "hansa.cli.node",
+                "check",
+                "client",
+            ),
+        },
+    ),
+    "simulate": Row(
+        "Run a whole federation on this machine and report on it.",
+        "hansa.cli.simulate",
+        "simulate",
+        "simulation",
+    ),
+}

@@ -1,0 +1,14 @@
+"""Options that several commands share, so that they are spelled and explained once."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+from hansa.cli.output import Format
+
+FormatOption: TypeAlias = Annotated[
+    Format, typer.Option("--format", help="How to answer on stdout: text for people, or one JSON envelope.")
+]
+ForceOption: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace what is already there.")]

@@ -1,0 +1,130 @@
+"""`hansa simulate`: the shell around `hansa_simulations.simulate`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from enum import StrEnum
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hansa.cli.options import ForceOption, FormatOption
+from hansa.cli.output import Format, emit, reported
+from hansa.errors import ExitStatus
+
+if TYPE_CHECKING:
+    from hansa.report import Report
+
+
+class EngineName(StrEnum):
+    """What carries the messages of a simulation."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+class Mechanism(StrEnum):
+    """Privacy mechanisms that a run may be switched to."""
+
+    LOCAL = "local"
+    DISTRIBUTED = "distributed"
+
+
+class Baseline(StrEnum):
+    """What a federation is compared with."""
+
+    POOLED = "pooled"
+    LOCAL_ONLY = "local-only"
+
+
+def simulate(
+    agreement: Annotated[
+        Path | None, typer.Argument(metavar="[AGREEMENT]", help="An agreement; without one, the quickstart.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder that the agreement's data paths start from.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for report, model and agreement.")] = None,
+    engine: Annotated[
+        EngineName, typer.Option("--engine", help="What carries the messages.")
+    ] = EngineName.LOCAL,
+    processes: Annotated[
+        int | None, typer.Option("--processes", min=1, help="Members that train at the same time.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of everything public that is random.")] = 0,
+    repeat: Annotated[int, typer.Option("--repeat", min=1, help="Run with so many seeds and average.")] = 1,
+    no_dp: Annotated[
+        bool, typer.Option("--no-dp", help="No clipping, no noise: what privacy costs.")
+    ] = False,
+    mechanism: Annotated[
+        Mechanism | None, typer.Option("--mechanism", help="Another privacy mechanism.")
+    ] = None,
+    baseline: Annotated[Baseline | None, typer.Option("--baseline", help="What federation costs.")] = None,
+    references: Annotated[
+        bool, typer.Option("--references", help="Also run without privacy and on pooled data, and compare.")
+    ] = False,
+    members_home: Annotated[
+        Path | None,
+        typer.Option("--members-home", help="Folder in which members keep their budgets between runs."),
+    ] = None,
+    force: ForceOption = False,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
+    """Run a whole federation on this machine and report on it.
+
+    Every member trains with differential privacy on its own data; the coordinator sees sums. Options that change
+    the terms (--no-dp, --mechanism, --baseline) make a derived agreement with an id of its own, saved in --out.
+    """
+    with reported(output_format):
+        from hansa.agreement import read_agreement
+        from hansa.report import render_text
+        from hansa_simulations import Derivation
+        from hansa_simulations import simulate as run
+        from hansa_simulations.terminal import TerminalProgress
+
+        read = read_agreement(agreement if agreement is not None else quickstart())
+        changes = {"device": device, "processes": processes}
+        read = read.with_performance(**{name: value for name, value in changes.items() if value is not None})
+        derivation = Derivation(
+            no_dp=no_dp,
+            mechanism=None if mechanism is None else mechanism.value,
+            baseline=None if baseline is None else baseline.value,
+        )
+        with TerminalProgress() as progress:
+            report = run(
+                read,
+                data=data,
+                derivation=derivation,
+                engine=engine.value,
+                seed=seed,
+                repeat=repeat,
+                references=references,
+                members_home=members_home,
+                out=out,
+                force=force,
+                progress=progress,
+            )
+        shown = render_text(
+            report, width=shutil.get_terminal_size((110, 24)).columns, colour=sys.stdout.isatty()
+        )
+        text = shown if out is None else f"{shown}\nWritten to {out}; open {out / 'report.html'} first."
+        status = status_of(report)
+        emit(report.model_dump(mode="json"), text=text, output_format=output_format, status=status)
+    raise typer.Exit(status)
+
+
+def quickstart() -> Path:
+    """The agreement that runs when none is named."""
+    return Path(str(files("hansa_simulations") / "quickstart.toml"))
+
+
+def status_of(report: Report) -> ExitStatus:
+    """0 for a run that finished, 3 where a rule stopped it, 1 where a person did."""
+    if report.status == "done":
+        return ExitStatus.DONE
+    stopped_by_rule = report.round_log == () or any(entry.absent for entry in report.round_log)
+    return ExitStatus.REFUSED if stopped_by_rule else ExitStatus.FAILED

@@ -1,0 +1,111 @@
+"""How much noise the agreed (ε, δ) needs, from public numbers alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache, partial
+
+from hansa.errors import PrivacyParameterError
+from hansa.privacy.accountant import DISCRETIZATION_INTERVAL, epsilon_spent
+from hansa.privacy.events import Spend, poisson_gaussian
+
+_RELATIVE_TOLERANCE = 1e-3
+_COARSE_INTERVAL = 1e-2
+_SMALLEST, _LARGEST = 0.05, 1e5  # of the multipliers that are searched
+
+_RDP_ORDERS = (
+    *range(2, 17),
+    20,
+    24,
+    28,
+    32,
+    48,
+    64,
+    96,
+    128,
+    256,
+    512,
+)  # integers: exact binomial sums, no series
+
+
+@lru_cache(maxsize=256)
+def calibrated_noise_multiplier(epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
+    """The smallest noise multiplier, to 0.1 %, at which `steps` steps of DP-SGD cost at most `epsilon`.
+
+    Args:
+        epsilon: the budget of the whole run.
+        delta: at which it holds.
+        sampling_rate: public Poisson rate of each step.
+        steps: noisy steps over the whole run.
+
+    Returns:
+        A multiplier whose PLD ε is at most `epsilon`.
+
+    Raises:
+        PrivacyParameterError: no multiplier up to 100,000 is enough.
+    """
+    # RDP is quick and never below PLD, so its answer is an upper end of the search, and a near one. A coarse PLD
+    # is never below a fine one, so its answer is the next; then a few fine ones are enough.
+    upper = _rdp_multiplier(epsilon, delta, sampling_rate, steps)
+    for interval in (_COARSE_INTERVAL, DISCRETIZATION_INTERVAL):
+        upper = _search(upper, epsilon, partial(_pld_epsilon, delta, sampling_rate, steps, interval))
+    return upper
+
+
+def _search(high: float, epsilon: float, epsilon_of: Callable[[float], float]) -> float:
+    """The smallest multiplier, to the tolerance, from an upper bound of it; `epsilon_of` falls with it."""
+    at_high = epsilon_of(high)
+    width = 0.99 if epsilon - at_high < 0.02 * epsilon else 0.8
+    low, at_low = high * width, epsilon_of(high * width)
+    while at_low <= epsilon:
+        if low < _SMALLEST:
+            return low
+        high, at_high = low, at_low
+        low, at_low = low * 0.8, epsilon_of(low * 0.8)
+    while high / low > 1 + _RELATIVE_TOLERANCE and epsilon - at_high >= _RELATIVE_TOLERANCE * epsilon:
+        # a secant in log space, aimed a little to the safe side and kept off the ends
+        share = math.log(at_low / epsilon) / math.log(at_low / at_high) if math.isfinite(at_low) else 0.5
+        middle = low * (high / low) ** min(max(share, 0.05), 0.95) * (1 + _RELATIVE_TOLERANCE / 4)
+        middle = middle if low < middle < high else math.sqrt(low * high)
+        value = epsilon_of(middle)
+        if value > epsilon:
+            low, at_low = middle, value
+        else:
+            high, at_high = middle, value
+    return high
+
+
+def _rdp_multiplier(epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
+    """A multiplier that is enough by RDP, to 2 %."""
+    high = 1.0
+    while _rdp_epsilon(high, delta, sampling_rate, steps) > epsilon:
+        high *= 2
+        if high > _LARGEST:
+            raise PrivacyParameterError(
+                f"no noise up to a multiplier of {_LARGEST:g} keeps ε at {epsilon:g} with δ = {delta:g}",
+                remedy="Allow a larger epsilon or delta, fewer steps, or a smaller sampling_rate.",
+            )
+    low = high / 2
+    while high / low > 1.02:
+        middle = math.sqrt(low * high)
+        if _rdp_epsilon(middle, delta, sampling_rate, steps) > epsilon:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _pld_epsilon(delta: float, sampling_rate: float, steps: int, interval: float, multiplier: float) -> float:
+    spend = Spend(poisson_gaussian(sampling_rate, multiplier), steps)
+    return epsilon_spent([spend], delta, interval=interval)
+
+
+def _rdp_epsilon(multiplier: float, delta: float, sampling_rate: float, steps: int) -> float:
+    import dp_accounting
+    from dp_accounting.rdp import RdpAccountant
+
+    accountant = RdpAccountant(_RDP_ORDERS)
+    gaussian = dp_accounting.GaussianDpEvent(multiplier)
+    accountant.compose(dp_accounting.PoissonSampledDpEvent(sampling_rate, gaussian), steps)
+    return float(accountant.get_epsilon(delta))

@@ -1,0 +1,38 @@
+"""What a run reports: the values, and how they are drawn in a terminal and on a page.
+
+`Report` is the frozen form of `report.json`. `rows` sorts and subtracts, `words` and `statement` say it, `text`
+and `page` draw it. Nothing here imports matplotlib, jinja2 or rich before something is drawn.
+"""
+
+from hansa.report.files import read_report, write_report
+from hansa.report.page import render_html
+from hansa.report.schema import (
+    Counts,
+    EventCount,
+    HistoryPoint,
+    Intervals,
+    MemberReport,
+    Quality,
+    Reference,
+    Repeat,
+    Report,
+    RoundReport,
+)
+from hansa.report.text import render_text
+
+__all__ = [
+    "Counts",
+    "EventCount",
+    "HistoryPoint",
+    "Intervals",
+    "MemberReport",
+    "Quality",
+    "Reference",
+    "Repeat",
+    "Report",
+    "RoundReport",
+    "read_report",
+    "render_html",
+    "render_text",
+    "write_report",
+]

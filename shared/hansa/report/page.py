@@ -1,0 +1,84 @@
+"""A report as one HTML page that needs nothing else: no network, no scripts, pictures and styles inside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hansa.report import pictures, rows, words
+from hansa.report.schema import Report
+from hansa.report.statement import largest_loss, statement
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+OPEN_ROUNDS = 30  # a longer table of rounds is folded away until a reader opens it
+
+
+def render_html(report: Report) -> str:
+    """Draw a report as a self-contained page.
+
+    Args:
+        report: what to draw; all of its text is escaped.
+
+    Returns:
+        An HTML document. The same report gives the same bytes.
+    """
+    groups = rows.groups(report.quality)
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            lead=words.lead(report),
+            loss=largest_loss(report),
+            statement=statement(report),
+            members=rows.members(report),
+            groups=[(g, rows.gap_in_words(g), pictures.by_group(report, g, i)) for i, g in enumerate(groups)],
+            comparisons=rows.comparisons(report),
+            spreads=rows.spreads(report),
+            charges=[(charge, rows.everyone(charge.members, report)) for charge in rows.charges(report)],
+            absences=rows.absences(report),
+            over_rounds=pictures.over_rounds(report),
+            by_member=pictures.by_member(report),
+            spending=pictures.spending(report),
+            attendance=pictures.attendance(report),
+            compared=pictures.compared(report),
+            metric=words.metric(report.quality.metric),
+            settings=_settings(report),
+            traffic_bytes=sum(member.upload_bytes + member.download_bytes for member in report.members),
+            open_rounds=len(report.round_log) <= OPEN_ROUNDS,
+            words=words,
+        )
+        + "\n"
+    )
+
+
+def _settings(report: Report) -> list[tuple[str, str]]:
+    """What the run was made with, as pairs of a name and a value."""
+    return [
+        ("Mechanism", words.mechanism(report.mechanism)),
+        ("Privacy unit", report.unit),
+        ("Adjacency", report.adjacency),
+        ("Sampling rate", words.plain(report.sampling_rate)),
+        ("Noise multiplier", words.plain(report.noise_multiplier)),
+        ("Clipping norm", words.plain(report.clipping_norm)),
+        ("Rounds", f"{report.rounds} of {report.rounds_planned}"),
+        ("Trained parameters", words.count(report.parameters)),
+        ("Engine", report.engine),
+        ("Seed of what is public", str(report.seed)),
+        ("Noise and sampling from", report.randomness),
+        ("Began", words.clock(report.created)),
+        ("Peak memory", words.amount_bytes(report.peak_rss_bytes)),
+    ]
+
+
+def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("hansa.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

@@ -1,0 +1,105 @@
+"""What a report promises about privacy, to whom, and what it does not: plain sentences, one place for both forms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hansa.report import words
+from hansa.report.schema import Report
+
+_QUALITY_IS_NOT_PRIVATE = (
+    "The quality numbers were measured by the simulator on test records of its own, outside the protocol; they are "
+    "not private. A real member releases a metric only with noise and out of its budget."
+)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """The privacy of a run in words.
+
+    Attributes:
+        headline: the promise in one line.
+        meaning: what it means, as paragraphs.
+        unprotected: what it does not cover, as a list.
+    """
+
+    headline: str
+    meaning: tuple[str, ...]
+    unprotected: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """ε spent at δ, and the budget that it counts against, if there is one."""
+
+    epsilon: float
+    delta: float
+    budget: float | None
+
+    @property
+    def share(self) -> float | None:
+        """How much of the budget is spent; `None` without one."""
+        return self.epsilon / self.budget if self.budget else None
+
+
+def statement(report: Report) -> Statement:
+    """Say what the numbers in `report.members` promise and what they do not."""
+    largest = largest_loss(report)
+    return _no_promise() if largest is None else _promise(report, largest)
+
+
+def largest_loss(report: Report) -> Loss | None:
+    """The loss at the member that spent most, or `None` where no privacy is claimed."""
+    losses = [
+        Loss(member.epsilon, member.delta, member.budget_epsilon)
+        for member in report.members
+        if member.epsilon is not None and member.delta is not None and report.mechanism != "none"
+    ]
+    return max(losses, key=lambda loss: loss.epsilon, default=None)
+
+
+def _promise(report: Report, largest: Loss) -> Statement:
+    unit, other = report.unit, {"record": "person", "patient": "patient"}[report.unit]
+    headline = (
+        f"Every {unit} at every member: ε ≤ {words.epsilon(largest.epsilon)} at δ = {words.plain(largest.delta)}, "
+        f"{report.adjacency} adjacency."
+    )
+    neighbours = "all records of one patient" if unit == "patient" else "one record"
+    definition = (
+        f"Two data sets are neighbours if they differ by {neighbours} being in or out ({report.adjacency}). "
+        "Whatever an observer may look for in what left a member, its probability on one of them is at most e^ε "
+        "times its probability on the other, plus δ. The ε counts all that this run released, over all rounds; it "
+        "is recomputed from the charged events with privacy loss distributions and shown rounded up."
+    )
+    if report.mechanism == "local":
+        against = (
+            "It holds against everyone outside the member: the coordinator, all other members together, and whoever "
+            "receives the model. It rests on the member's own noise alone, and on nobody else being honest."
+        )
+    else:
+        against = (
+            "It holds against those who see sums of the members' updates and not single ones. The noise is the "
+            "members' together, so it also rests on the others adding their shares."
+        )
+    unprotected = [
+        "That a member took part, in which rounds, and its public weight are visible.",
+        f"A {other} with records at k members has up to k times the ε.",
+        "What is true of people in general can be learned, also about somebody who is in no data set.",
+        "Another run or agreement on the same records adds its own ε to this one.",
+        "A member that lies or fails can shift the sum by a bounded amount without being detected.",
+        _QUALITY_IS_NOT_PRIVATE,
+    ]
+    if unit == "record":
+        unprotected.insert(
+            2, "The unit is a record: a person with k records has up to k times the ε, and a larger δ."
+        )
+    return Statement(headline, (definition, against), tuple(unprotected))
+
+
+def _no_promise() -> Statement:
+    meaning = (
+        "The run was made to compare with. Updates left the members without noise; from such updates, and from the "
+        "model, single records can sometimes be reconstructed."
+    )
+    nothing = "Nothing that left a member, the model included, is differentially private."
+    return Statement("No privacy is claimed for this run.", (meaning,), (nothing, _QUALITY_IS_NOT_PRIVATE))

@@ -1,0 +1,142 @@
+"""From one round's state to the next."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+from hansa.agreement.terms import ServerRule
+from hansa.canonical import canonical_hash
+from hansa.errors import ServerStateError
+from hansa.server_step.rules import ARITHMETIC, Moving, refuse_if_unsupported
+from hansa.server_step.state import ServerState, Vector, finite_vector
+
+_SMALLEST_NORMAL = np.array([2.0**-1022])
+
+
+def tail_rounds(average_tail: float, rounds: int) -> int:
+    """How many of the last models are averaged: ⌈share · rounds⌉, the share as the decimal it is written as.
+
+    In doubles 0.07 times 100 is a little more than 7 and would round up to 8; in decimals it is 7.
+
+    Args:
+        average_tail: share in [0, 1].
+        rounds: of the whole run, at least 1.
+
+    Raises:
+        ServerStateError: one of them is out of range.
+    """
+    if rounds < 1 or not 0.0 <= average_tail <= 1.0:
+        raise ServerStateError(f"a tail of {average_tail!r} of {rounds} rounds is not defined")
+    return math.ceil(Fraction(repr(float(average_tail))) * rounds)
+
+
+def initial_state(rule: ServerRule, weights: Vector, *, average_tail: float, rounds: int) -> ServerState:
+    """The state before the first round.
+
+    Args:
+        rule: the agreement's server rule.
+        weights: model 0, float64 `[d]`, finite; copied.
+        average_tail: share of the last rounds whose models are averaged for publication; 0 for none.
+        rounds: of the whole run.
+
+    Raises:
+        UnsupportedRuleError: the rule needs individual updates or is not known.
+        ServerStateError: the weights are not a finite float64 vector, or the tail is out of range.
+    """
+    refuse_if_unsupported(rule.rule)
+    keeps = ARITHMETIC[rule.rule]
+    start, zeros = np.array(weights), np.zeros(np.size(weights))
+    for vector in (start, zeros):
+        vector.flags.writeable = False
+    return ServerState(
+        rule_id=_rule_id(rule),
+        round=0,
+        rounds=rounds,
+        tail_rounds=tail_rounds(average_tail, rounds),
+        weights=start,
+        first_moment=zeros if keeps.first_moment else None,
+        second_moment=zeros if keeps.second_moment else None,
+        beta_1_power=rule.beta_1 if keeps.beta_powers else None,
+        beta_2_power=rule.beta_2 if keeps.beta_powers else None,
+    )
+
+
+def step(rule: ServerRule, state: ServerState, mean_update: Vector) -> ServerState:
+    """The state after one more round.
+
+    Args:
+        rule: the rule that `state` was started with.
+        state: before the round; not changed.
+        mean_update: weighted mean over members of local weights less global weights, float64 `[d]`, finite.
+            An update is the opposite of a gradient: it is added.
+
+    Returns:
+        A new state, a function of the arguments' bits alone.
+
+    Raises:
+        UnsupportedRuleError: the rule needs individual updates or is not known.
+        ServerStateError: the state belongs to another rule, the run has no rounds left, the update does not
+            fit, the result is not finite, or this thread does not compute as IEEE 754 says.
+    """
+    refuse_if_unsupported(rule.rule)
+    if state.rule_id != _rule_id(rule):
+        raise ServerStateError(
+            f"the state was started with another rule than {rule.rule!r} with these parameters",
+            remedy="Continue with the agreement that the run was started with.",
+        )
+    if state.round >= state.rounds:
+        raise ServerStateError(f"the run has {state.rounds} rounds, and all of them are done")
+    _require_matching_parts(rule, state)
+    update = finite_vector(mean_update, state.weights.size, "mean update")
+    before = Moving(
+        state.weights, state.first_moment, state.second_moment, state.beta_1_power, state.beta_2_power
+    )
+    # an overflow shows as an entry that is not finite, which the new state refuses by name and place
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        _require_gradual_underflow()
+        after = ARITHMETIC[rule.rule].move(rule, before, update)
+        in_tail = state.round + 1 > state.rounds - state.tail_rounds
+        tail_sum = state.tail_sum
+        if in_tail:
+            tail_sum = after.weights if tail_sum is None else tail_sum + after.weights
+    for vector in (after.weights, after.first_moment, after.second_moment, tail_sum):
+        if vector is not None:
+            vector.flags.writeable = False
+    return ServerState(
+        rule_id=state.rule_id,
+        round=state.round + 1,
+        rounds=state.rounds,
+        tail_rounds=state.tail_rounds,
+        weights=after.weights,
+        first_moment=after.first_moment,
+        second_moment=after.second_moment,
+        beta_1_power=after.beta_1_power,
+        beta_2_power=after.beta_2_power,
+        tail_sum=tail_sum,
+        tail_count=state.tail_count + in_tail,
+    )
+
+
+def _rule_id(rule: ServerRule) -> str:
+    return canonical_hash(rule.tree())
+
+
+def _require_matching_parts(rule: ServerRule, state: ServerState) -> None:
+    """A state read from elsewhere may name the rule and lack what the rule keeps."""
+    keeps = ARITHMETIC[rule.rule]
+    expected = (keeps.first_moment, keeps.second_moment, keeps.beta_powers, keeps.beta_powers)
+    found = (state.first_moment, state.second_moment, state.beta_1_power, state.beta_2_power)
+    if tuple(part is not None for part in found) != expected:
+        raise ServerStateError(f"the state does not hold what {rule.rule!r} keeps between rounds")
+
+
+def _require_gradual_underflow() -> None:
+    """Refuse to compute where tiny numbers are flushed to zero: the other members' bits would differ."""
+    if not np.multiply(_SMALLEST_NORMAL, 0.5)[0] > 0.0:
+        raise ServerStateError(
+            "this thread's floating-point unit flushes subnormal numbers to zero",
+            remedy="A library set this, for example torch.set_flush_denormal(True); turn it off.",
+        )

@@ -1,0 +1,158 @@
+"""A message: one header (RFC 8785 JSON, the very bytes that are signed and logged) and typed arrays.
+
+The same message travels by function call inside one process and inside Flower messages between machines.
+Arrays are described in the header (name, dtype, shape) and bound to it by their SHA-256, so a signature over
+the header bytes covers the whole message. What arrives is checked before anything acts on it: sizes, types,
+protocol version, hashes. A failed check is a `WireError` and changes no state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hansa.canonical import Json, canonical_json
+from hansa.errors import WireError
+
+PROTOCOL_VERSION = 1
+MAX_HEADER_BYTES = 4 * 1024 * 1024  # a manifest with 100 signed keys is near 100 KiB
+MAX_ARRAYS = 64
+MAX_ARRAY_BYTES = 8 * 1024**3  # 10^9 float64 entries
+DTYPES = frozenset({"<u4", "<i4", "<i8", "<f4", "<f8", "|u1"})
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Message:
+    """One request or reply; two are equal if their headers are, which bind the arrays.
+
+    Attributes:
+        kind: what the message is, for example ``train`` or ``update``.
+        body: JSON values; no arrays and no secrets.
+        arrays: name to little-endian array; read-only views, dtypes from `DTYPES`.
+    """
+
+    kind: str
+    body: Mapping[str, Json]
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.arrays) > MAX_ARRAYS:
+            raise WireError(f"a message carries {len(self.arrays)} arrays; at most {MAX_ARRAYS} are allowed")
+        frozen: dict[str, Array] = {}
+        for name, array in self.arrays.items():
+            if not isinstance(array, np.ndarray) or array.dtype.str not in DTYPES:
+                raise WireError(f"array {name!r} is of a type that the wire does not carry")
+            view = np.ascontiguousarray(array).view()
+            view.flags.writeable = False
+            frozen[name] = view
+        object.__setattr__(self, "arrays", frozen)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Message) and self.header == other.header
+
+    def __hash__(self) -> int:
+        return hash(self.header)
+
+    @cached_property
+    def array_hashes(self) -> Mapping[str, str]:
+        """SHA-256 of each array by name, computed once from the arrays that this message holds."""
+        return {name: array_sha256(array) for name, array in self.arrays.items()}
+
+    @cached_property
+    def header(self) -> bytes:
+        """The canonical header bytes; they bind the arrays by hash."""
+        arrays = {
+            name: {"dtype": a.dtype.str, "shape": list(a.shape), "sha256": self.array_hashes[name]}
+            for name, a in self.arrays.items()
+        }
+        value: Json = {"version": PROTOCOL_VERSION, "kind": self.kind, "body": self.body, "arrays": arrays}
+        header = canonical_json(value)
+        if len(header) > MAX_HEADER_BYTES:
+            raise WireError(f"a header of {len(header)} bytes is over the limit of {MAX_HEADER_BYTES}")
+        return header
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes that travel: header and arrays."""
+        return len(self.header) + sum(a.nbytes for a in self.arrays.values())
+
+    def text(self, key: str) -> str:
+        """A string of the body; `WireError` if it is missing or of another type."""
+        value = self.body.get(key)
+        if not isinstance(value, str):
+            raise WireError(f"message {self.kind!r}: {key!r} must be a string")
+        return value
+
+    def integer(self, key: str) -> int:
+        """A non-negative integer of the body; `WireError` if it is missing or of another type."""
+        value = self.body.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise WireError(f"message {self.kind!r}: {key!r} must be a non-negative integer")
+        return value
+
+    def array(self, name: str, dtype: str, length: int) -> Array:
+        """A vector of the stated dtype and length; `WireError` otherwise."""
+        value = self.arrays.get(name)
+        if value is None or value.dtype.str != dtype or value.shape != (length,):
+            raise WireError(f"message {self.kind!r}: array {name!r} must be {dtype} of shape ({length},)")
+        return value
+
+
+def array_sha256(array: Array) -> str:
+    """SHA-256 of an array's little-endian, row-major bytes, in hexadecimal."""
+    return hashlib.sha256(np.ascontiguousarray(array).data.cast("B") if array.size else b"").hexdigest()
+
+
+def _number(digits: str) -> int | float:
+    """Digits without point or exponent: canonical JSON writes integers so, and doubles of up to 10^21."""
+    number = int(digits) if len(digits) < 18 else float(digits)
+    return number if abs(number) < 2**53 else float(number)
+
+
+def parse(header: bytes, arrays: Mapping[str, Array]) -> Message:
+    """Read a message that came from elsewhere.
+
+    Args:
+        header: canonical header bytes as sent.
+        arrays: the arrays that came with it, by name.
+
+    Raises:
+        WireError: size, JSON, canonical form, version, array set, dtype, shape or hash is not right.
+    """
+    if len(header) > MAX_HEADER_BYTES:
+        raise WireError(f"a header of {len(header)} bytes is over the limit of {MAX_HEADER_BYTES}")
+    try:
+        value = json.loads(header, parse_int=_number)
+    except (ValueError, RecursionError):
+        raise WireError("a header is not JSON") from None
+    if not isinstance(value, dict) or set(value) != {"version", "kind", "body", "arrays"}:
+        raise WireError("a header does not have the four members of a message")
+    if value["version"] != PROTOCOL_VERSION:
+        raise WireError(
+            "a message speaks another protocol version",
+            remedy=f"This side speaks version {PROTOCOL_VERSION}; install matching releases on both sides.",
+        )
+    kind, body, described = value["kind"], value["body"], value["arrays"]
+    if not isinstance(kind, str) or not isinstance(body, dict) or not isinstance(described, dict):
+        raise WireError("a header's members have the wrong types")
+    if set(described) != set(arrays):
+        raise WireError("the arrays of a message are not those that its header names")
+    message = Message(kind, body, arrays)
+    if sum(a.nbytes for a in message.arrays.values()) > MAX_ARRAY_BYTES:
+        raise WireError(f"the arrays of a message are over the limit of {MAX_ARRAY_BYTES} bytes")
+    try:
+        same = message.header == header  # one comparison covers canonical form, dtypes, shapes and hashes
+    except (ValueError, RecursionError):
+        raise WireError("a header holds values that canonical JSON cannot express") from None
+    if not same:
+        raise WireError("a message is not canonical, or its arrays are not those that were sent")
+    return message

@@ -1,0 +1,273 @@
+"""From a finished run to its report."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from hansa.agreement import Agreement, Terms
+from hansa.agreement.force import not_in_force
+from hansa.agreement.terms import Encoder
+from hansa.privacy.accountant import epsilon_spent
+from hansa.privacy.budget import InMemoryBudgetBook
+from hansa.privacy.events import Spend
+from hansa.protocol import public_weights
+from hansa.report import EventCount, HistoryPoint, MemberReport, Quality, Reference, Report, RoundReport
+from hansa.wire import array_sha256
+from hansa_client.training import TrainingPlan
+from hansa_server.federation import Outcome, RoundRecord
+
+Vector: TypeAlias = npt.NDArray[np.float64]
+
+_PACKAGES = (
+    "hansa",
+    "flwr",
+    "torch",
+    "opacus",
+    "transformers",
+    "peft",
+    "dp-accounting",
+    "numpy",
+    "randomgen",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A federation that ran, or several of one member each.
+
+    Attributes:
+        agreement: frozen.
+        outcomes: of the federation, or of each member alone.
+        weights: float64 [d] of the final model.
+        history: rounds at which quality was measured.
+        books: what each member has spent; `None` where no privacy is claimed.
+        train_seconds: by member, where it was seen.
+    """
+
+    agreement: Agreement
+    outcomes: tuple[Outcome, ...]
+    weights: Vector
+    history: tuple[tuple[int, Quality], ...]
+    books: Mapping[str, InMemoryBudgetBook | None]
+    train_seconds: Mapping[str, float]
+
+    @classmethod
+    def together(cls, agreement: Agreement, parts: Sequence[Run]) -> Run:
+        """Runs of single members under one agreement."""
+        return cls(
+            agreement=agreement,
+            outcomes=tuple(outcome for part in parts for outcome in part.outcomes),
+            weights=np.concatenate([part.weights for part in parts]),
+            history=(),
+            books={name: book for part in parts for name, book in part.books.items()},
+            train_seconds={name: seconds for part in parts for name, seconds in part.train_seconds.items()},
+        )
+
+    @property
+    def only_member(self) -> str:
+        """The member of a run that has one."""
+        (name,) = self.books
+        return name
+
+    @property
+    def stopped_because(self) -> str | None:
+        """Why it ended early, if it did."""
+        return next((o.stopped_because for o in self.outcomes if o.stopped_because is not None), None)
+
+    @property
+    def rounds(self) -> list[RoundRecord]:
+        """The finished rounds; those of members that ran alone side by side."""
+        return [record for outcome in self.outcomes for record in outcome.rounds]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the simulator saw from outside.
+
+    Attributes:
+        quality: of the final model.
+        initial: of model 0.
+        references: what the run is compared with.
+        seconds, by_part: wall clock.
+    """
+
+    quality: Quality
+    initial: Quality
+    references: tuple[Reference, ...]
+    seconds: float
+    by_part: Mapping[str, float]
+
+
+def assemble(
+    original: Agreement, run: Run, changes: tuple[str, ...], measured: Measured, engine: str, seed: int
+) -> Report:
+    """The report of a run.
+
+    Args:
+        original: the agreement before the command line changed it.
+        run: what happened.
+        changes: in words.
+        measured: by the simulator.
+        engine, seed: of the run.
+    """
+    agreement, terms = run.agreement, run.agreement.terms
+    frozen = agreement.require_frozen()
+    finished = min((len(outcome.rounds) for outcome in run.outcomes), default=0)
+    return Report(
+        status="done" if run.stopped_because is None else "partial",
+        stopped_because=run.stopped_because,
+        title=terms.task.name,
+        agreement_id=agreement.agreement_id,
+        terms_id=agreement.terms_id,
+        derived_from=None if original.terms_id == agreement.terms_id else original.terms_id,
+        changes=changes,
+        engine=engine,
+        seed=seed,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        mechanism=terms.privacy.mechanism,
+        unit=terms.privacy.unit,
+        sampling_rate=terms.privacy.sampling_rate,
+        noise_multiplier=frozen.noise_multiplier,
+        clipping_norm=terms.privacy.clipping_norm if terms.private else None,
+        rounds=finished,
+        rounds_planned=terms.training.rounds,
+        parameters=frozen.model.parameters,
+        randomness=_randomness(agreement, seed),
+        notes=tuple(_notes(terms)),
+        not_in_force=not_in_force(terms),
+        members=tuple(_members(run)),
+        quality=measured.quality,
+        initial_quality=measured.initial,
+        history=tuple(_history(run)),
+        round_log=tuple(_round_log(run)),
+        references=measured.references,
+        events=tuple(_events(run)),
+        versions={
+            "python": platform.python_version(),
+            **{p: importlib.metadata.version(p) for p in _PACKAGES},
+        },
+        seconds=measured.seconds,
+        seconds_by_part=dict(measured.by_part),
+        peak_rss_bytes=_peak_rss_bytes(),
+        model_sha256=array_sha256(run.weights),
+    )
+
+
+def _members(run: Run) -> list[MemberReport]:
+    terms = run.agreement.terms
+    weights = public_weights(terms)
+    delta = terms.privacy.delta
+    found = []
+    for member in terms.members:
+        name, book = member.name, run.books.get(member.name)
+        records = [r for r in run.rounds if name in r.download_bytes]
+        spends = book.spent() if book is not None else ()
+        found.append(
+            MemberReport(
+                name=name,
+                epsilon=None if book is None or delta is None else epsilon_spent(spends, delta),
+                delta=delta,
+                budget_epsilon=terms.privacy.epsilon,
+                units=member.units,
+                weight=weights[name],
+                rounds_present=sum(name in r.present for r in records),
+                noisy_steps=sum(spend.count for spend in spends),
+                upload_bytes=sum(r.upload_bytes.get(name, 0) for r in records),
+                download_bytes=sum(r.download_bytes[name] for r in records),
+                train_seconds=run.train_seconds.get(name, 0.0),
+            )
+        )
+    return found
+
+
+def _events(run: Run) -> list[EventCount]:
+    return [
+        EventCount(member=name, event=dict(spend.event), count=spend.count)
+        for name, book in run.books.items()
+        if book is not None
+        for spend in book.spent()
+    ]
+
+
+def _history(run: Run) -> list[HistoryPoint]:
+    """Quality by round, with the ε of the rounds so far: all members take the same steps."""
+    terms = run.agreement.terms
+    spend = TrainingPlan.of(run.agreement, terms.members[0].name).spend()
+    points = []
+    for number, quality in run.history:
+        epsilon = None
+        if spend is not None and terms.privacy.delta is not None:
+            epsilon = epsilon_spent([Spend(spend.event, number * terms.local_steps)], terms.privacy.delta)
+        points.append(
+            HistoryPoint(
+                round=number,
+                epsilon=epsilon,
+                pooled=quality.pooled,
+                mean_over_members=quality.mean_over_members,
+                by_member=quality.by_member,
+            )
+        )
+    return points
+
+
+def _round_log(run: Run) -> list[RoundReport]:
+    """One entry per round; members that ran alone are shown as present in the round of the same number."""
+    by_number: dict[int, list[RoundRecord]] = {}
+    for record in run.rounds:
+        by_number.setdefault(record.number, []).append(record)
+    return [
+        RoundReport(
+            round=number,
+            present=tuple(name for r in records for name in r.present),
+            absent={name: code.value for r in records for name, code in r.absent.items()},
+            upload_bytes=sum(sum(r.upload_bytes.values()) for r in records),
+            download_bytes=sum(sum(r.download_bytes.values()) for r in records),
+            seconds=sum(r.seconds for r in records),
+        )
+        for number, records in sorted(by_number.items())
+    ]
+
+
+def _notes(terms: Terms) -> list[str]:
+    notes = [
+        "Updates are summed unmasked: the secure sum is not in yet, so the coordinator of this run could see every "
+        "member's own update."
+        if terms.baseline is None
+        else "This is a baseline for comparison, not a federation."
+    ]
+    if terms.private:
+        notes.append(
+            "ε holds for each member against everyone, from the member's own noise, and covers every update it sent. "
+            "It does not cover this report: quality was measured without noise by the simulator, on test records "
+            "that it holds itself, outside the protocol."
+        )
+    else:
+        notes.append("No privacy is claimed: nothing was clipped and no noise was added.")
+    if isinstance(terms.model, Encoder) and terms.model.warm_start:
+        notes.append(
+            f"Model 0 was warmed up by {terms.model.warm_start} non-private steps on public generated text; "
+            "its quality is shown beside the final one."
+        )
+    return notes
+
+
+def _randomness(agreement: Agreement, seed: int) -> str:
+    if agreement.terms.private:
+        return "AES-128 in counter mode, a fresh key from the operating system for each member and round"
+    return f"public: unit sampling from seed {seed}"
+
+
+def _peak_rss_bytes() -> int:
+    kilobytes = max(
+        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return kilobytes * 1024

@@ -1,0 +1,368 @@
+"""`simulate`: an agreement in, a federation trained through Flower on this machine, a report out."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hansa.agreement import Agreement, read_agreement
+from hansa.agreement.freezing import freeze_with
+from hansa.errors import OutputExistsError, UnsupportedRuleError, UsageError
+from hansa.models import BuiltModel, build_model
+from hansa.report import Quality, Reference, Repeat, Report, write_report
+from hansa.server_step import published_weights
+from hansa_client.data import Dataset, encode
+from hansa_client.training.gradients import GradientEngine
+from hansa_server.federation import Outcome, run_federation
+from hansa_server.journal import InMemoryJournal
+from hansa_server.members import Members
+from hansa_simulations.assembly import Measured, Run, assemble
+from hansa_simulations.derived import Derivation, alone, pooled, without_privacy
+from hansa_simulations.engines import engine_named
+from hansa_simulations.evaluation import Evaluator
+from hansa_simulations.league import TrainingLeague
+from hansa_simulations.models import built_from
+from hansa_simulations.quality import mean_quality
+from hansa_simulations.splits import load_members
+from hansa_simulations.warm_start import warm_start
+
+Vector: TypeAlias = npt.NDArray[np.float64]
+
+
+class Progress:
+    """What a simulation tells while it works; this one is silent. Subclass it to show something."""
+
+    def part(self, name: str) -> None:
+        """A part of the work begins."""
+
+    def steps(self, done: int, total: int) -> None:
+        """Steps of the current part."""
+
+
+@dataclass(frozen=True)
+class MemberData:
+    """One simulated member's records.
+
+    Attributes:
+        train: what it trains on.
+        test: what the simulator keeps to measure quality, outside the protocol.
+    """
+
+    train: Dataset
+    test: Dataset
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a simulation is run; nothing here changes the terms.
+
+    Attributes:
+        engine: ``local`` or ``ray``.
+        seed: of the split, of public sampling in runs without privacy, and of nothing that privacy rests on.
+        home: folder in which members keep their state between runs.
+        progress: told what is done.
+    """
+
+    engine: str = "local"
+    seed: int = 0
+    home: Path | None = None
+    progress: Progress = field(default_factory=Progress)
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """One finished run.
+
+    Attributes:
+        report: what is shown.
+        agreement: that it ran under, frozen.
+        weights: float64 [d], of the final model; absent for ``local-only``, which has one model per member.
+        built: the model's form.
+    """
+
+    report: Report
+    agreement: Agreement
+    weights: Vector | None
+    built: BuiltModel
+
+
+def simulate(
+    agreement: Agreement | Path | str,
+    *,
+    data: Path | None = None,
+    members: Mapping[str, MemberData] | None = None,
+    model: torch.nn.Module | None = None,
+    derivation: Derivation = Derivation(),  # noqa: B008  # frozen
+    engine: str = "local",
+    seed: int = 0,
+    repeat: int = 1,
+    references: bool = False,
+    members_home: Path | None = None,
+    out: Path | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Run a federation on this machine.
+
+    Args:
+        agreement: an agreement, or the path of one.
+        data: folder that the agreement's `[simulation]` paths start from.
+        members: data of each member, in place of what `[simulation]` names.
+        model: a model of one's own; the agreement's model must be ``custom`` and hold the hash of its source.
+        derivation: what to change in the terms.
+        engine: ``local`` or ``ray``.
+        seed: see `Settings`.
+        repeat: runs with the seeds `seed`, `seed` + 1, …; the report holds the last run, and the mean quality.
+        references: also train without privacy and on pooled data, to say what federation and privacy each cost.
+        members_home: folder in which members keep their budgets between runs.
+        out: folder to write `report.json`, `report.html`, `model.safetensors` and `agreement.toml` to.
+        force: replace what `out` holds.
+        progress: told what is done.
+
+    Raises:
+        HansaError: see `hansa.errors`; nothing is written to `out` unless the run took place.
+    """
+    original = agreement if isinstance(agreement, Agreement) else read_agreement(Path(agreement))
+    if out is not None:
+        check_output(out, force=force)
+    if repeat < 1:
+        raise UsageError("--repeat needs at least one run")
+    settings = Settings(engine, seed, members_home, progress or Progress())
+    finished: list[Simulated] = []
+    for number in range(repeat):
+        settings = replace(settings, seed=seed + number)
+        finished.append(
+            _run(original, derivation, data, members, model, settings, references=references and number == 0)
+        )
+        if finished[-1].report.status == "partial":
+            break
+    result = finished[-1] if len(finished) == 1 else _averaged(finished)
+    if out is not None:
+        write_output(result, out)
+    return result.report
+
+
+def check_output(out: Path, *, force: bool) -> None:
+    """Raise `OutputExistsError` if `out` holds a run already."""
+    if not force and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputExistsError(f"{out} is not empty")
+
+
+def write_output(result: Simulated, out: Path) -> None:
+    """Write a run's report, agreement and model."""
+    from hansa.agreement.writing import agreement_toml
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_report(result.report, out)
+    (out / "agreement.toml").write_text(agreement_toml(result.agreement), encoding="utf-8")
+    if result.weights is not None:
+        metadata = {"agreement_id": result.report.agreement_id, "model_sha256": result.report.model_sha256}
+        result.built.save(out / "model.safetensors", result.weights, metadata)
+
+
+def _run(
+    original: Agreement,
+    derivation: Derivation,
+    data: Path | None,
+    members: Mapping[str, MemberData] | None,
+    model: torch.nn.Module | None,
+    settings: Settings,
+    *,
+    references: bool,
+) -> Simulated:
+    clock = Clock(settings.progress)
+    agreement = derivation.apply(original)
+    _refuse_what_is_not_there(agreement)
+    with clock.part("building the model"):
+        built = _built(agreement, model)
+    with clock.part("reading data"):
+        held = members or _load(original, data, settings.seed, built)
+        _check_members(original, held)
+        evaluator = Evaluator(agreement.terms, built, {name: member.test for name, member in held.items()})
+    with clock.part("public warm start"):
+        start = warm_start(original, built, settings.progress.steps)
+        gradients = GradientEngine(built)
+    train = {name: member.train for name, member in held.items()}
+    if agreement.terms.baseline == "local-only":
+        parts = [
+            _train(alone(agreement, name), {name: train[name]}, gradients, start, settings, clock)
+            for name in train
+        ]
+        run = Run.together(freeze_with(agreement, built, start), parts)
+        quality = evaluator.quality_of_each({part.only_member: part.weights for part in parts})
+        weights = None
+    else:
+        if agreement.terms.baseline == "pooled":
+            train = {"pooled": Dataset.concat(list(train.values()))}
+        run = _train(agreement, train, gradients, start, settings, clock, evaluator)
+        weights = run.weights
+        with clock.part("measuring"):
+            quality = evaluator.quality(weights)
+    compared: list[Reference] = []
+    if references and run.stopped_because is None:
+        for kind, other in _references(agreement):
+            everyone = {name: member.train for name, member in held.items()}
+            theirs = {"pooled": Dataset.concat(list(everyone.values()))} if other.terms.baseline else everyone
+            reference = _train(other, theirs, gradients, start, settings, clock)
+            compared.append(
+                Reference(
+                    kind=kind,
+                    agreement_id=reference.agreement.agreement_id,
+                    quality=evaluator.quality(reference.weights),
+                )
+            )
+    with clock.part("accounting"):
+        measured = Measured(quality, evaluator.quality(start), tuple(compared), clock.total(), clock.seconds)
+        report = assemble(original, run, derivation.changes(), measured, settings.engine, settings.seed)
+    return Simulated(report, run.agreement, weights, built)
+
+
+def _train(
+    agreement: Agreement,
+    train: Mapping[str, Dataset],
+    gradients: GradientEngine,
+    start: Vector,
+    settings: Settings,
+    clock: Clock,
+    evaluator: Evaluator | None = None,
+) -> Run:
+    """Freeze the agreement and run its federation; measure on the way if there is something to measure with."""
+    with clock.part("calibrating noise"):
+        agreement = freeze_with(agreement, gradients.built, start)
+    terms, every = agreement.terms, agreement.performance.evaluate_every
+    history: list[tuple[int, Quality]] = []
+    finished: list[Outcome] = []
+
+    def after_round(outcome: Outcome) -> None:
+        done = len(outcome.rounds)
+        settings.progress.steps(done, terms.training.rounds)
+        if evaluator is not None and every and (done % every == 0 or done == terms.training.rounds):
+            with clock.part("measuring", told=False):
+                history.append((done, evaluator.quality(published_weights(outcome.state))))
+
+    def coordinate(members: Members) -> None:
+        finished.append(
+            run_federation(
+                agreement, start, members, InMemoryJournal(), run=run_name, after_round=after_round
+            )
+        )
+
+    run_name = f"{agreement.agreement_id[:16]}-{secrets.token_hex(8)}"
+    with ExitStack() as stack, clock.part("training"):
+        home = settings.home
+        engine = engine_named(settings.engine, agreement.performance.processes)
+        if home is None and (engine.name != "local" or agreement.performance.processes > 1):
+            # members answer in other processes: what they spent is read from files when they are done
+            home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hansa-members-")))
+        league = TrainingLeague(agreement, train, settings.seed, home, gradients)
+        engine.run(agreement, league, run_name, coordinate)
+        books = {name: league.book(name) for name in train}
+        train_seconds = league.train_seconds()
+    outcome = finished[0]
+    return Run(
+        agreement=agreement,
+        outcomes=(outcome,),
+        weights=published_weights(outcome.state),
+        history=tuple(history),
+        books=books,
+        train_seconds=train_seconds,
+    )
+
+
+def _built(agreement: Agreement, model: torch.nn.Module | None) -> BuiltModel:
+    device = agreement.performance.device
+    if model is not None:
+        return built_from(model, agreement.terms, device)
+    return build_model(agreement.terms, folder=agreement.folder, device=device)
+
+
+def _load(agreement: Agreement, data: Path | None, seed: int, built: BuiltModel) -> dict[str, MemberData]:
+    records = load_members(agreement, data, seed)
+    terms = agreement.terms
+    return {
+        name: MemberData(encode(held.train, terms, built.tokenize), encode(held.test, terms, built.tokenize))
+        for name, held in records.items()
+    }
+
+
+def _check_members(agreement: Agreement, held: Mapping[str, MemberData]) -> None:
+    names = {member.name for member in agreement.terms.members}
+    if set(held) != names:
+        wrong = ", ".join(sorted(names ^ set(held)))
+        raise UsageError(f"data and agreement name different members: {wrong}")
+
+
+def _references(agreement: Agreement) -> list[tuple[str, Agreement]]:
+    """What a run is compared with, each without one constraint or both."""
+    found = []
+    if agreement.terms.baseline is None:
+        found.append(("pooled, same privacy" if agreement.terms.private else "pooled", pooled(agreement)))
+    if agreement.terms.private:
+        found.append(("federated, no privacy", without_privacy(agreement)))
+        if agreement.terms.baseline is None:
+            found.append(("pooled, no privacy", without_privacy(pooled(agreement))))
+    return found
+
+
+def _refuse_what_is_not_there(agreement: Agreement) -> None:
+    if agreement.terms.privacy.mechanism == "distributed":
+        raise UnsupportedRuleError(
+            "privacy.mechanism = 'distributed' needs the secure sum, which this release does not have yet",
+            remedy="Use mechanism = 'local', or pass --mechanism local.",
+        )
+
+
+def _averaged(runs: list[Simulated]) -> Simulated:
+    """The last run, with the mean quality of all and a row for each."""
+    last = runs[-1]
+    rows = tuple(
+        Repeat(
+            seed=r.report.seed,
+            pooled=r.report.quality.pooled,
+            mean_over_members=r.report.quality.mean_over_members,
+        )
+        for r in runs
+    )
+    report = last.report.model_copy(
+        update={
+            "quality": mean_quality([r.report.quality for r in runs]),
+            "repeats": rows,
+            "references": runs[0].report.references,
+            "seconds": sum(r.report.seconds for r in runs),
+        }
+    )
+    return replace(last, report=report)
+
+
+class Clock:
+    """Seconds by part of the work."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._started = time.monotonic()
+        self.seconds: dict[str, float] = {}
+
+    def total(self) -> float:
+        """Since the clock was made."""
+        return time.monotonic() - self._started
+
+    @contextmanager
+    def part(self, name: str, *, told: bool = True) -> Iterator[None]:
+        """Measure a part of the work, and say that it begins."""
+        if told:
+            self._progress.part(name)
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started

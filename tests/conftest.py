@@ -1,0 +1,16 @@
+"""Settings that all tests share."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+# Before any test imports the libraries that read them.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+# No test judges time: a slow machine is no failure of the code.
+settings.register_profile("hansa", deadline=None)
+settings.load_profile("hansa")

@@ -1,0 +1,57 @@
+"""`docs/errors.md` has one row for each code, and each row says what the code says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hansa import errors
+from hansa.errors import HansaError
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
+ROW = re.compile(r"^\| (HANSA-\d{3}) \| (\w+) \| (\d) ([a-z ]+) \| (.+) \| (.+) \|$")
+
+
+def coded(root: type[HansaError]):
+    if "code" in root.__dict__ and root.__module__ == errors.__name__:
+        yield root
+    for child in root.__subclasses__():
+        yield from coded(child)
+
+
+CLASSES = {error.code: error for error in coded(HansaError)}
+ROWS = [
+    match.groups() for line in PAGE.read_text(encoding="utf-8").splitlines() if (match := ROW.match(line))
+]
+
+
+def test_every_line_of_the_table_is_a_row():
+    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| HANSA-")]
+    assert len(lines) == len(ROWS) >= 15
+
+
+def test_every_code_has_one_row_and_every_row_a_code():
+    assert sorted(code for code, *_ in ROWS) == sorted(CLASSES)
+
+
+def test_rows_are_in_order():
+    assert [code for code, *_ in ROWS] == sorted(CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "status", "status_name", "when", "remedy"), ROWS, ids=[row[0] for row in ROWS]
+)
+def test_a_row_says_what_the_class_says(code, name, status, status_name, when, remedy):
+    error = CLASSES[code]
+    assert error.__name__ == name
+    assert int(status) == error.exit_status
+    assert status_name == error.exit_status.name.lower().replace("_", " ")
+    assert len(when.split()) >= 4
+    assert len(remedy.split()) >= 3
+
+
+def test_every_error_that_a_person_can_meet_says_what_to_do_somewhere():
+    # a class without a remedy of its own gets one where it is raised; the page has one for each
+    assert all(remedy.strip() for *_, remedy in ROWS)

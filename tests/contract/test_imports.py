@@ -1,0 +1,107 @@
+"""Start-up: what `hansa --help` and `hansa agreement check` import, and nothing more.
+
+Both must answer at once on an auditor's machine, which has neither torch nor flwr. A new name in a list below is a
+decision: it costs every start of the command.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hansa.agreement
+
+TEMPLATE = Path(hansa.agreement.__file__).parent / "templates" / "table.toml"
+
+HELP = {"click", "hansa"}
+CHECK = {
+    *HELP,
+    "annotated_types",
+    "pydantic",
+    "pydantic_core",
+    "rfc8785",
+    "shellingham",  # by typer
+    "typer",
+    "typing_extensions",
+    "typing_inspection",
+}
+
+PROGRAM = """
+import json, sys
+before = set(sys.modules)  # whatever an environment loads into every Python
+sys.argv = ["hansa", *{arguments!r}]
+from hansa.cli import main
+try:
+    main()
+except SystemExit as ended:
+    new = set(sys.modules) - before
+    third = {{name.partition(".")[0] for name in new}} - sys.stdlib_module_names
+    loaded = {{"status": ended.code, "third": sorted(third), "all": sorted(new)}}
+    print(json.dumps(loaded), file=sys.stderr)
+"""
+
+
+def loaded_by(*arguments: str) -> dict:
+    """The exit status of a command line in a fresh Python, and the modules that it loaded."""
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(arguments=list(arguments))],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(ran.stderr.splitlines()[-1])
+
+
+def third_parties(names: list[str]) -> set[str]:
+    """Without compiled modules that Python names by platform (``_sysconfigdata__linux_…``)."""
+    return {name for name in names if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        (["--help"], HELP),
+        (["agreement", "--help"], HELP),
+        (["agreement", "check", str(TEMPLATE)], CHECK),
+        (["agreement", "check", str(TEMPLATE), "--format", "json"], CHECK),
+    ],
+    ids=["help", "help of a group", "check", "check as JSON"],
+)
+def test_exactly_these_packages_are_imported(arguments, allowed):
+    loaded = loaded_by(*arguments)
+    assert loaded["status"] == 0
+    assert third_parties(loaded["third"]) == allowed
+
+
+def test_help_imports_no_command():
+    from_hansa = {name for name in loaded_by("--help")["all"] if name.partition(".")[0] == "hansa"}
+    assert from_hansa == {
+        "hansa",
+        "hansa.cli",
+        "hansa.cli.app",
+        "hansa.cli.commands",
+        "hansa.cli.output",
+        "hansa.errors",
+    }
+
+
+def test_check_imports_no_room_but_the_agreement():
+    rooms = {
+        name.split(".")[1]
+        for name in loaded_by("agreement", "check", str(TEMPLATE))["all"]
+        if "hansa." in name
+    }
+    assert rooms == {"agreement", "canonical", "cli", "errors"}
+
+
+@pytest.mark.parametrize(
+    "package", ["hansa", "hansa.cli", "hansa.agreement", "hansa.privacy", "hansa.report"]
+)
+def test_what_an_auditor_imports_brings_no_torch_and_no_flwr(package):
+    program = f"import sys, {package}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"torch", "flwr", "transformers", "opacus", "pandas"} & set(ran.stdout.split())

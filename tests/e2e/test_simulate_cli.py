@@ -1,0 +1,255 @@
+"""`hansa simulate` as a person calls it: through a process, with files, under every engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hansa.report import read_report
+from support.cli import final_weights, hansa, league_on_disk
+from support.leagues import TERMS
+
+TRANSFORMER = TERMS.replace(
+    'kind = "logistic"', 'kind = "tabular-transformer"\nwidth = 8\nlayers = 1\nheads = 2'
+)
+
+
+@pytest.fixture(scope="module")
+def private_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, object]]:
+    folder = tmp_path_factory.mktemp("league")
+    agreement = league_on_disk(folder, "\n[performance]\nevaluate_every = 1\n")
+    called = hansa("simulate", agreement, "--data", folder, "--out", folder / "out", "--format", "json")
+    assert called.status == 0, called.stderr
+    return agreement, folder / "out", called.data
+
+
+def test_a_run_leaves_report_model_and_agreement(private_run: tuple[Path, Path, dict[str, object]]) -> None:
+    _, out, data = private_run
+    assert sorted(path.name for path in out.iterdir()) == [
+        "agreement.toml",
+        "model.safetensors",
+        "report.html",
+        "report.json",
+    ]
+    report = read_report(out / "report.json")
+    assert report.model_dump(mode="json") == data
+    assert report.status == "done"
+    assert report.rounds == 4
+    assert "unmasked" in " ".join(report.notes)
+    assert report.agreement_id[:12] in (out / "report.html").read_text()
+    assert 0.5 < report.quality.mean_over_members <= 1
+
+
+def test_epsilon_follows_from_the_events_by_an_independent_computation(
+    private_run: tuple[Path, Path, dict[str, object]],
+) -> None:
+    import dp_accounting
+    from dp_accounting.pld import PLDAccountant
+
+    report = json.loads((private_run[1] / "report.json").read_text())
+    assert len(report["members"]) == 3
+    for member in report["members"]:
+        accountant = PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE, 1e-4)
+        events = [event for event in report["events"] if event["member"] == member["name"]]
+        assert sum(event["count"] for event in events) == 8
+        for event in events:
+            sampled = event["event"]
+            assert (sampled["type"], sampled["event"]["type"]) == ("PoissonSampled", "Gaussian")
+            gaussian = dp_accounting.GaussianDpEvent(sampled["event"]["noise_multiplier"])
+            accountant.compose(
+                dp_accounting.PoissonSampledDpEvent(sampled["sampling_probability"], gaussian), event["count"]
+            )
+        assert member["epsilon"] == pytest.approx(accountant.get_epsilon(member["delta"]), abs=1e-6)
+        assert member["epsilon"] <= member["budget_epsilon"] == 5.0
+
+
+def test_the_saved_agreement_is_the_one_that_ran(private_run: tuple[Path, Path, dict[str, object]]) -> None:
+    _, out, data = private_run
+    shown = hansa("agreement", "show", out / "agreement.toml", "--format", "json").data
+    assert shown["agreement_id"] == data["agreement_id"]
+    assert shown["terms_id"] == data["terms_id"]
+
+
+def test_no_dp_is_an_agreement_of_its_own(
+    private_run: tuple[Path, Path, dict[str, object]], tmp_path: Path
+) -> None:
+    agreement, _, private = private_run
+    data = hansa(
+        "simulate",
+        agreement,
+        "--data",
+        agreement.parent,
+        "--no-dp",
+        "--out",
+        tmp_path / "o",
+        "--format",
+        "json",
+    ).data
+    assert data["agreement_id"] != private["agreement_id"]
+    assert data["derived_from"] == private["terms_id"]
+    assert data["mechanism"] == "none"
+    assert all(member["epsilon"] is None for member in data["members"])
+    assert data["events"] == []
+    assert 'mechanism = "none"' in (tmp_path / "o" / "agreement.toml").read_text()
+
+
+@pytest.mark.parametrize("terms", [TERMS, TRANSFORMER], ids=["logistic", "transformer"])
+def test_engines_and_processes_give_the_same_model_without_privacy(tmp_path: Path, terms: str) -> None:
+    agreement = league_on_disk(tmp_path, terms=terms)
+    found = {}
+    for engine, processes in (("local", 1), ("local", 2), ("ray", 2)):
+        out = tmp_path / f"{engine}-{processes}"
+        called = hansa(
+            "simulate", agreement, "--data", tmp_path, "--no-dp", "--seed", "3", "--out", out,
+            "--engine", engine, "--processes", str(processes), "--format", "json",
+        )  # fmt: skip
+        assert called.status == 0, called.stderr
+        assert called.data["engine"] == engine
+        assert all(len(entry["present"]) == 3 for entry in called.data["round_log"])
+        assert all(member["train_seconds"] > 0 for member in called.data["members"])
+        found[engine, processes] = final_weights(out)
+    reference = found["local", 1]
+    assert np.abs(reference).max() > 0.01
+    for weights in found.values():
+        assert np.abs(weights - reference).max() <= 1e-6
+
+
+def test_engine_processes_and_batch_size_change_no_epsilon(
+    private_run: tuple[Path, Path, dict[str, object]], tmp_path: Path
+) -> None:
+    _, _, private = private_run
+    agreement = league_on_disk(tmp_path, "\n[performance]\nphysical_batch_size = 3\n")
+    for engine in ("local", "ray"):
+        data = hansa(
+            "simulate",
+            agreement,
+            "--data",
+            tmp_path,
+            "--engine",
+            engine,
+            "--processes",
+            "2",
+            "--format",
+            "json",
+        ).data
+        assert data["agreement_id"] == private["agreement_id"]
+        assert [m["epsilon"] for m in data["members"]] == [m["epsilon"] for m in private["members"]]  # type: ignore[attr-defined]
+        assert data["events"] == private["events"]
+
+
+def test_baselines_and_references_say_what_federation_and_privacy_cost(tmp_path: Path) -> None:
+    agreement = league_on_disk(tmp_path)
+    data = hansa("simulate", agreement, "--data", tmp_path, "--references", "--format", "json").data
+    kinds = [reference["kind"] for reference in data["references"]]
+    assert kinds == ["pooled, same privacy", "federated, no privacy", "pooled, no privacy"]
+    assert len({data["agreement_id"], *(reference["agreement_id"] for reference in data["references"])}) == 4
+    pooled = hansa("simulate", agreement, "--data", tmp_path, "--baseline", "pooled", "--format", "json").data
+    assert [member["name"] for member in pooled["members"]] == ["pooled"]
+    assert sorted(pooled["quality"]["by_member"]) == ["a", "b", "c"]
+    assert pooled["agreement_id"] == data["references"][0]["agreement_id"]
+    alone = hansa(
+        "simulate", agreement, "--data", tmp_path, "--baseline", "local-only", "--format", "json"
+    ).data
+    assert [member["rounds_present"] for member in alone["members"]] == [4, 4, 4]
+    assert all(0 < member["epsilon"] <= 5 for member in alone["members"])
+
+
+def test_repeats_are_averaged(tmp_path: Path) -> None:
+    agreement = league_on_disk(tmp_path)
+    data = hansa(
+        "simulate", agreement, "--data", tmp_path, "--repeat", "3", "--seed", "5", "--format", "json"
+    ).data
+    assert [repeat["seed"] for repeat in data["repeats"]] == [5, 6, 7]
+    mean = np.mean([repeat["mean_over_members"] for repeat in data["repeats"]])
+    assert data["quality"]["mean_over_members"] == pytest.approx(mean)
+
+
+def test_a_budget_that_is_kept_refuses_a_second_run(tmp_path: Path) -> None:
+    agreement = league_on_disk(tmp_path)
+    arguments = (
+        "simulate",
+        agreement,
+        "--data",
+        tmp_path,
+        "--members-home",
+        tmp_path / "home",
+        "--format",
+        "json",
+    )
+    first, second = hansa(*arguments), hansa(*arguments)
+    assert first.status == 0, first.stderr
+    assert second.status == 3
+    assert second.envelope["status"] == "refused"
+    assert second.data["status"] == "partial"
+    assert "budget-spent" in second.data["stopped_because"]
+    assert [m["epsilon"] for m in second.data["members"]] == [m["epsilon"] for m in first.data["members"]]
+
+
+def test_an_output_folder_that_holds_a_run_is_kept(private_run: tuple[Path, Path, dict[str, object]]) -> None:
+    agreement, out, _ = private_run
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    called = hansa("simulate", agreement, "--data", agreement.parent, "--out", out, "--format", "json")
+    assert called.status == 2
+    assert called.envelope["error"]["code"] == "HANSA-102"
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "code", "said"),
+    [
+        (("", ""), ("--mechanism", "distributed"), "HANSA-303", "secure sum"),
+        (("epsilon = 5.0", "epsilon = -1"), (), "HANSA-101", "privacy.epsilon"),
+        (("", ""), ("--no-dp", "--mechanism", "local"), "HANSA-104", "contradict"),
+        (("b.csv", "missing.csv"), (), "HANSA-202", "missing.csv"),
+    ],
+)
+def test_bad_input_is_told_and_nothing_is_written(
+    tmp_path: Path, change: tuple[str, str], arguments: tuple[str, ...], code: str, said: str
+) -> None:
+    agreement = league_on_disk(tmp_path)
+    agreement.write_text(agreement.read_text().replace(*change) if change[0] else agreement.read_text())
+    called = hansa(
+        "simulate", agreement, "--data", tmp_path, "--out", tmp_path / "o", *arguments, "--format", "json"
+    )
+    assert called.status == 2, called.stdout + called.stderr
+    assert called.envelope["error"]["code"] == code
+    assert said in json.dumps(called.envelope["error"])
+    assert not (tmp_path / "o").exists()
+
+
+def test_interrupting_a_run_leaves_a_partial_report(tmp_path: Path) -> None:
+    terms = (
+        TERMS.replace("rounds = 4", "rounds = 20000")
+        .replace("steps = 8", "steps = 20000")
+        .replace("epsilon = 5.0", "epsilon = 500.0")
+    )
+    agreement = league_on_disk(tmp_path, terms=terms)
+    home = tmp_path / "home"
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from hansa.cli import main; main()", "simulate", str(agreement), "--data", str(tmp_path),
+         "--out", str(tmp_path / "o"), "--members-home", str(home), "--format", "json"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    until = time.monotonic() + 200
+    while not (home / "c.json").exists() and time.monotonic() < until and process.poll() is None:
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=100)
+    assert process.returncode == 1, stderr
+    assert "Traceback" not in stderr
+    report = read_report(tmp_path / "o" / "report.json")
+    assert json.loads(stdout)["data"]["status"] == report.status == "partial"
+    assert report.stopped_because is not None
+    assert "by a person" in report.stopped_because
+    assert 0 < report.rounds < 20000
+    assert all(member.noisy_steps >= report.rounds for member in report.members)
+    assert all(0 < member.epsilon < 500 for member in report.members if member.epsilon is not None)

@@ -1,0 +1,65 @@
+"""What is agreed but not acted on yet is said, and nothing else is."""
+
+from __future__ import annotations
+
+import pytest
+
+from hansa.agreement import not_in_force, parse_agreement
+from hansa.cli.agreement import Kind, template
+
+
+@pytest.fixture(params=list(Kind))
+def agreement(request):
+    return parse_agreement(template(request.param))
+
+
+def places(agreement):
+    return [sentence.partition(":")[0] for sentence in not_in_force(agreement.terms)]
+
+
+def test_the_sum_is_said_to_be_unmasked(agreement):
+    assert places(agreement) == ["secure_sum"]
+    (sentence,) = not_in_force(agreement.terms)
+    assert "summed unmasked" in sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "place", "words"),
+    [
+        ({"privacy": {"mechanism": "distributed"}}, "privacy.mechanism = 'distributed'", "secure sum"),
+        ({"fairness": {"max_gap": 0.1}}, "fairness", "not judged"),
+        ({"fairness": {"min_worst_group": 0.6}}, "fairness", "not judged"),
+        ({"publication": {"compress": ["onnx"]}}, "publication", "as it is"),
+        ({"publication": {"min_quality": 0.6}}, "publication", "as it is"),
+        ({"publication": {"evaluation_epsilon": 0.5}}, "publication", "as it is"),
+    ],
+)
+def test_each_part_that_does_nothing_yet_is_said(agreement, changes, place, words):
+    derived = agreement.derive(**changes)
+    assert places(derived) == ["secure_sum", place]
+    assert words in not_in_force(derived.terms)[1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"privacy": {"epsilon": 3.0}},
+        {"privacy": {"mechanism": "none"}},
+        {"fairness": {"metric": "auc", "min_group_size": 10}},
+        {"training": {"average_tail": 0.0}},
+    ],
+)
+def test_what_is_in_force_is_not_said(agreement, changes):
+    assert not_in_force(agreement.derive(**changes).terms) == not_in_force(agreement.terms)
+
+
+def test_patients_as_units_are_in_force():
+    assert parse_agreement(template(Kind.TABLE)).terms.privacy.unit == "patient"
+    assert "patient" not in " ".join(not_in_force(parse_agreement(template(Kind.TABLE)).terms))
+
+
+def test_every_part_is_said_together(agreement):
+    derived = agreement.derive(
+        privacy={"mechanism": "distributed"}, fairness={"max_gap": 0.1}, publication={"compress": ["onnx"]}
+    )
+    assert places(derived) == ["secure_sum", "privacy.mechanism = 'distributed'", "fairness", "publication"]

@@ -1,0 +1,255 @@
+"""The trainer: what it accounts is what it does, whatever the data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import nn
+
+from hansa.errors import ModelError, PrivacyParameterError, TrainingError
+from hansa.models import BuiltModel
+from hansa.privacy.randomness import PublicSampling, SecretRandomness
+from hansa_client.data import Dataset
+from hansa_client.training import Trainer, TrainingPlan
+from hansa_client.training.gradients import GradientEngine
+from support.leagues import frozen_league, table
+
+
+class Recorder:
+    """Takes the place of the randomness: fixed batches, no noise, and a list of what was asked."""
+
+    def __init__(self, batches: list[list[int]] | None = None) -> None:
+        self.batches = batches
+        self.asked: list[tuple[str, float, int]] = []
+
+    def select(self, units: int, rate: float) -> npt.NDArray[np.bool_]:
+        self.asked.append(("select", rate, 0))
+        mask = np.ones(units, dtype=np.bool_)
+        if self.batches is not None:
+            mask[:] = False
+            mask[self.batches.pop(0)] = True
+        return mask
+
+    def noise(self, sigma: float, size: int) -> npt.NDArray[np.int64]:
+        self.asked.append(("noise", sigma, size))
+        return np.ones(size, dtype=np.int64)  # a unit of the grid: enough to move every weight
+
+
+def trainer(dataset: Dataset, **changes: object) -> tuple[Trainer, TrainingPlan, BuiltModel]:
+    agreement, built = frozen_league(**changes)
+    plan = TrainingPlan.of(agreement, "a")
+    return Trainer(GradientEngine(built), dataset, plan), plan, built
+
+
+def test_the_plan_is_public_numbers() -> None:
+    agreement, _ = frozen_league()
+    plan = TrainingPlan.of(agreement, "b")
+    assert (plan.sampling_rate, plan.divisor, plan.steps_per_round, plan.rounds) == (0.5, 20.0, 2, 4)
+    spend = plan.spend()
+    assert spend is not None
+    assert spend.count == 8
+    assert spend.event["sampling_probability"] == 0.5
+    multiplier = agreement.require_frozen().noise_multiplier
+    inner = spend.event["event"]
+    assert isinstance(inner, dict)
+    assert inner["noise_multiplier"] == pytest.approx(multiplier, rel=1e-12)
+
+
+def test_one_step_is_dp_sgd_by_hand() -> None:
+    data = table(10, 5)
+    trained, plan, built = trainer(data, privacy={"steps": 4})
+    start = np.linspace(-1, 1, built.flat.size)
+    recorder = Recorder()
+    update = trained.train(start, recorder)
+    names = dict(zip(built.flat.names, built.flat.arrays(start).values(), strict=True))
+    weight = next(v for n, v in names.items() if n.endswith("weight"))
+    bias = next(v for n, v in names.items() if n.endswith("bias"))
+    total = np.zeros(built.flat.size)
+    assert plan.grid is not None
+    for x, y in zip(data.inputs["table"].astype(np.float64), data.labels, strict=True):
+        logits = weight @ x + bias
+        p = np.exp(logits - logits.max())
+        p /= p.sum()
+        p[y] -= 1
+        flat = np.concatenate(
+            [p.flatten() if n.endswith("bias") else np.outer(p, x).flatten() for n in built.flat.names]
+        )
+        total += flat * min(1, 1.0 / np.linalg.norm(flat))
+    expected = -plan.learning_rate * (total + 1 / plan.grid.scale) / plan.divisor
+    assert np.abs(update - expected).max() < 20 / plan.grid.scale
+    assert recorder.asked == [("select", 0.5, 0), ("noise", plan.sigma, built.flat.size)]
+
+
+def test_the_divisor_and_the_noise_do_not_follow_the_data() -> None:
+    """Twice the records, the same plan: twice the sum over the same public divisor, the same noise."""
+    one, two = table(20, 1), Dataset.concat([table(20, 1), table(20, 1)])
+    updates, asked = [], []
+    for data in (one, two):
+        recorder = Recorder()
+        trained, _, built = trainer(data, privacy={"steps": 4})
+        updates.append(trained.train(np.zeros(built.flat.size), recorder))
+        asked.append(recorder.asked)
+    assert asked[0] == asked[1]
+    assert np.allclose(updates[1], 2 * updates[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("records", [0, 1, 5])
+def test_an_empty_batch_is_a_step(records: int) -> None:
+    trained, plan, built = trainer(table(records, 1))
+    recorder = Recorder([[], []])
+    update = trained.train(np.zeros(built.flat.size), recorder)
+    assert [what for what, *_ in recorder.asked] == ["select", "noise"] * plan.steps_per_round
+    assert np.all(update != 0)
+    assert trained.observed.empty_batches == 2
+    assert trained.observed.steps == 2
+
+
+def test_control_flow_is_the_same_on_a_neighbouring_dataset() -> None:
+    """D and D' differ in one unit, with an infinite feature: same draws, same shapes, sums within the bound."""
+    data = table(12, 4)
+    poisoned = {"table": data.inputs["table"].copy()}
+    poisoned["table"][3] = np.inf
+    neighbours = [data, replace(data, inputs=poisoned), data.take(np.delete(np.arange(12), 3))]
+    asked, sums = [], []
+    for dataset in neighbours:
+        trained, plan, built = trainer(dataset)
+        built.flat.load(built.module, np.linspace(-0.5, 0.5, built.flat.size))
+        recorder = Recorder()
+        sums.append(trained.clipped_sum(recorder).values)
+        trained.train(np.zeros(built.flat.size), recorder)
+        asked.append(recorder.asked)
+    assert asked[0] == asked[1] == asked[2]
+    assert plan.grid is not None
+    assert np.array_equal(sums[1], sums[2])  # what is not finite counts as if it were not there
+    assert 0 < np.linalg.norm(sums[0] - sums[2]) <= plan.grid.sensitivity
+
+
+@pytest.mark.parametrize("physical", [1, 3, 1000])
+def test_physical_batch_size_changes_no_sum(physical: int) -> None:
+    agreement, built = frozen_league()
+    plans = [
+        TrainingPlan.of(agreement.with_performance(physical_batch_size=size), "a") for size in (physical, 7)
+    ]
+    data = table(25, 9, units=np.arange(25, dtype=np.int64) // 2)
+    engine = GradientEngine(built)
+    built.flat.load(built.module, np.linspace(-0.5, 0.5, built.flat.size))
+    sums = [Trainer(engine, data, plan).clipped_sum(Recorder()).values for plan in plans]
+    assert np.abs(sums[0] - sums[1]).max() <= 1  # float32 gradients may differ in their last digit
+    assert plans[0].spend() == plans[1].spend()
+
+
+def test_records_of_a_patient_are_drawn_together() -> None:
+    units = np.array([0, 1, 0, 2, 1, 0], dtype=np.int64)
+    data = table(6, 2, units=units)
+    trained, plan, built = trainer(
+        data,
+        privacy={"unit": "patient", "max_records_per_unit": 3},
+        data={"unit": "patient"},
+    )
+    built.flat.load(built.module, np.linspace(-0.5, 0.5, built.flat.size))
+    got = trained.clipped_sum(Recorder([[0, 2]]))
+    alone = trained.clipped_sum(Recorder([[0]])).values + trained.clipped_sum(Recorder([[2]])).values
+    assert np.abs(got.values - alone).max() <= 1
+    assert plan.grid is not None
+    three_records = trained.clipped_sum(Recorder([[0]])).values
+    assert np.linalg.norm(three_records) <= plan.grid.scale * plan.grid.clipping_norm + 2
+
+
+def test_noise_has_the_size_that_is_accounted() -> None:
+    trained, plan, built = trainer(table(0, 1), privacy={"steps": 4})
+    assert plan.grid is not None
+    assert plan.sigma is not None
+    draws = np.concatenate([trained.train(np.zeros(built.flat.size), SecretRandomness()) for _ in range(200)])
+    expected = plan.learning_rate * plan.sigma / (plan.grid.scale * plan.divisor)
+    assert draws.std() == pytest.approx(expected, rel=5 / np.sqrt(2 * len(draws)))
+
+
+def test_two_calls_never_draw_the_same_noise() -> None:
+    trained, _, built = trainer(table(0, 1))
+    start = np.zeros(built.flat.size)
+    assert not np.array_equal(
+        trained.train(start, SecretRandomness()), trained.train(start, SecretRandomness())
+    )
+
+
+def test_without_a_mechanism_nothing_is_clipped_and_no_noise_is_drawn() -> None:
+    data = table(30, 1)
+    trained, plan, built = trainer(
+        data, privacy={"mechanism": "none", "epsilon": None, "delta": None, "clipping_norm": 1e-6, "steps": 4}
+    )
+    recorder = Recorder()
+    update = trained.train(np.zeros(built.flat.size), recorder)
+    assert [what for what, *_ in recorder.asked] == ["select"]
+    assert np.abs(update).max() > 1e-3
+    assert plan.spend() is None
+    again = [trained.train(np.zeros(built.flat.size), PublicSampling(1, "a", 1)) for _ in range(2)]
+    assert np.array_equal(*again)
+
+
+def test_a_weight_that_must_not_move_and_does_stops_the_run() -> None:
+    _, _, built = trainer(table(10, 1))
+    frozen = nn.Parameter(torch.zeros(1), requires_grad=False)
+
+    class Writes(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner, self.other = inner, frozen
+
+        def forward(self, table: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                self.other.add_(1)
+            return self.inner(table)
+
+    module = Writes(built.module)
+    wrapped = BuiltModel.of(module, device="cpu", probe_inputs=built.probe_inputs)
+    agreement, _ = frozen_league()
+    bad = Trainer(GradientEngine(wrapped), table(10, 1), TrainingPlan.of(agreement, "a"))
+    with pytest.raises(TrainingError, match="not trained was changed"):
+        bad.train(np.zeros(built.flat.size), SecretRandomness())
+
+
+def test_a_trained_weight_without_influence_stops_the_run() -> None:
+    """The symptom of opacus issue 820: ε is spent on weights that the model does not use."""
+
+    class Ignores(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def forward(self, table: torch.Tensor) -> torch.Tensor:
+            return self.used(table) + 0 * self.idle(table)
+
+    built = BuiltModel.of(
+        Ignores().train(), device="cpu", probe_inputs={"table": np.eye(2, dtype=np.float32)}
+    )
+    with pytest.raises(TrainingError, match="idle"):
+        GradientEngine(built)
+
+
+def test_layers_that_mix_records_are_refused() -> None:
+    module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    built = BuiltModel.of(module.train(), device="cpu", probe_inputs={"input": np.eye(2, dtype=np.float32)})
+    with pytest.raises(ModelError, match="records mix"):
+        GradientEngine(built)
+
+
+def test_a_plan_for_another_model_is_refused() -> None:
+    agreement, built = frozen_league()
+    plan = TrainingPlan.of(agreement, "a")
+    assert plan.grid is not None
+    wrong = replace(plan, grid=replace(plan.grid, dimension=99))
+    with pytest.raises(TrainingError, match="dimension"):
+        Trainer(GradientEngine(built), table(3, 1), wrong)
+
+
+def test_a_promise_without_noise_has_no_plan() -> None:
+    agreement, _ = frozen_league()
+    silent = replace(
+        agreement, frozen=agreement.require_frozen().model_copy(update={"noise_multiplier": None})
+    )
+    with pytest.raises(PrivacyParameterError, match="names no noise"):
+        TrainingPlan.of(silent, "a")
