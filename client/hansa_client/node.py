@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hansa.agreement import Agreement, Privacy
-from hansa.errors import BudgetRefusedError, PrivacyParameterError, WireError
+from hansa.errors import BudgetRefusedError, PrivacyParameterError, TrainingError, WireError
 from hansa.privacy.budget import InMemoryBudgetBook, PrivacyLoss
 from hansa.privacy.events import Spend
 from hansa.privacy.randomness import Randomness
@@ -75,6 +75,7 @@ class Node:
         self._encoding = update_encoding(agreement)
         self._weight = public_weights(agreement.terms)[member]
         self._dimension = agreement.require_frozen().model.parameters
+        self._broken: set[str] = set()
         self._last: tuple[str, int, str, Message] | None = None
 
     def handle(self, request: Message) -> Message:
@@ -118,13 +119,21 @@ class Node:
             return refusal(request, PolicyCode.ROUND)
         if asked != request.text("model_sha256"):
             return refusal(request, PolicyCode.MODEL)
+        if self._spend is None and state.limit is not None:
+            raise BudgetRefusedError("data with a budget take part in no run without privacy")
+        if run in self._broken:
+            return refusal(request, PolicyCode.ABSENT)
         book = self._book(state)
         if book is not None and self._spend is not None:
             book.reserve(run, self._spend)
             book.confirm(run, f"round {number}", self.agreement.terms.local_steps)
         # charged and saved before anything is drawn: a crash from here on leaves the round spent, never free
         self._save(state.at_round(run, number), book)
-        update = self._training.train(weights, self._randomness(run, number))
+        try:
+            update = self._training.train(weights, self._randomness(run, number))
+        except TrainingError:
+            self._broken.add(run)  # something ran that is not what is accounted: this run is over here
+            raise
         reply = update_reply(request, self._encoding.encode(self._weight * update))
         self._last = (run, number, asked, reply)
         return reply
@@ -145,15 +154,23 @@ class Node:
         return None if self._spend is None else budget_book(self.agreement.terms.privacy, state)
 
     def _save(self, state: NodeState, book: InMemoryBudgetBook | None) -> None:
-        self._store.save(state if book is None else state.with_book(book.snapshot()))
+        self._store.save(state if book is None else state.with_book(book))
 
 
 def budget_book(privacy: Privacy, state: NodeState) -> InMemoryBudgetBook:
-    """A member's book: the agreement's limit, and what its state says was spent.
+    """A member's book: the limit it set when it first reserved, and what its state says was spent.
+
+    Before anything was reserved the limit is the agreement's. A later agreement neither raises it nor changes its δ.
 
     Raises:
         PrivacyParameterError: the terms claim no privacy, so there is no limit.
+        BudgetRefusedError: they promise at another δ than the member's limit holds at.
     """
     if privacy.epsilon is None or privacy.delta is None:
         raise PrivacyParameterError("an agreement without epsilon and delta has no budget")
-    return InMemoryBudgetBook(PrivacyLoss(privacy.epsilon, privacy.delta), state.book)
+    limit = state.limit or PrivacyLoss(privacy.epsilon, privacy.delta)
+    if limit.delta != privacy.delta:
+        raise BudgetRefusedError(
+            f"the member's limit holds at δ = {limit.delta:g}, and the agreement promises at {privacy.delta:g}"
+        )
+    return InMemoryBudgetBook(limit, state.book)

@@ -7,11 +7,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from hansa.canonical import Json, canonical_json
 from hansa.errors import DataSourceError
-from hansa.privacy.budget import Snapshot
+from hansa.privacy.budget import InMemoryBudgetBook, PrivacyLoss, Snapshot
+
+_VERSION = 1  # of the file
 
 
 @dataclass(frozen=True)
@@ -21,10 +23,12 @@ class NodeState:
     Attributes:
         rounds: the last round that was taken up, by run.
         book: of the budget.
+        limit: ε and δ that the member set when it first reserved; no later agreement raises it.
     """
 
     rounds: Mapping[str, int] = field(default_factory=dict)
     book: Snapshot = field(default_factory=dict)
+    limit: PrivacyLoss | None = None
 
     def last_round(self, run: str) -> int:
         """The last round of a run that was taken up, 0 for none."""
@@ -34,9 +38,9 @@ class NodeState:
         """The state once a round has been taken up."""
         return replace(self, rounds={**self.rounds, run: number})
 
-    def with_book(self, book: Snapshot) -> NodeState:
-        """The state with another book."""
-        return replace(self, book=book)
+    def with_book(self, book: InMemoryBudgetBook) -> NodeState:
+        """The state with a book, and its limit."""
+        return replace(self, book=book.snapshot(), limit=book.limit())
 
 
 class StateStore(Protocol):
@@ -78,7 +82,7 @@ class FileStore:
     def load(self) -> NodeState:
         try:
             value = json.loads(self._path.read_bytes())
-            return NodeState(rounds=_rounds(value["rounds"]), book=value["book"])
+            return _read(value)
         except FileNotFoundError:
             return NodeState()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -88,7 +92,13 @@ class FileStore:
             ) from None
 
     def save(self, state: NodeState) -> None:
-        value: Json = {"version": 1, "rounds": dict(state.rounds), "book": dict(state.book)}
+        limit = None if state.limit is None else {"epsilon": state.limit.epsilon, "delta": state.limit.delta}
+        value: Json = {
+            "version": _VERSION,
+            "rounds": dict(state.rounds),
+            "book": dict(state.book),
+            "limit": limit,
+        }
         new = self._path.with_suffix(".new")
         with new.open("wb") as file:
             file.write(canonical_json(value))
@@ -102,5 +112,12 @@ class FileStore:
             os.close(folder)
 
 
-def _rounds(value: Mapping[str, int]) -> dict[str, int]:
-    return {run: int(number) for run, number in value.items()}
+def _read(value: Mapping[str, Any]) -> NodeState:
+    if value["version"] != _VERSION:
+        raise ValueError(f"version {value['version']!r}")
+    limit = value["limit"]
+    return NodeState(
+        rounds={run: int(number) for run, number in value["rounds"].items()},
+        book=dict(value["book"]),
+        limit=None if limit is None else PrivacyLoss(float(limit["epsilon"]), float(limit["delta"])),
+    )

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from hansa.agreement import Agreement, Terms
-from hansa.errors import TooFewMembersError, WireError
+from hansa.errors import ServerStateError, TooFewMembersError, WireError
 from hansa.protocol import (
     PolicyCode,
     close_request,
@@ -61,13 +61,16 @@ class Outcome:
 
     Attributes:
         state: of the server optimiser after the last finished round.
-        rounds: the finished rounds.
+        rounds: every round that was exchanged; the last may have failed (`state.round` counts the finished ones).
         stopped_because: why the run ended before its last round, or `None`.
+        stopped_by: who ended it then: a ``rule`` of the run, or a ``person``. A stop is final: members are told
+            that the run is over.
     """
 
     state: ServerState
     rounds: list[RoundRecord] = field(default_factory=list)
     stopped_because: str | None = None
+    stopped_by: Literal["rule", "person"] | None = None
 
 
 def run_federation(
@@ -90,7 +93,8 @@ def run_federation(
         after_round: called with the outcome so far; may measure, and raise KeyboardInterrupt to stop.
 
     Returns:
-        The outcome; partial, with the reason, if too few members remained or a person stopped the run.
+        The outcome; partial, with the reason, if too few members remained, a sum was not one of honest vectors, the
+        model left the range of numbers, or a person stopped the run.
 
     Raises:
         WireError: `model` is not the agreement's model 0.
@@ -111,20 +115,22 @@ def run_federation(
             replies = journal.once(f"{run}/{number}/update", exchange)
             # read: a reply is an update or a code; whatever cannot be read is an absence
             updates, absent = read_replies(request, replies, names, len(model))
-            record = round_record(number, request, replies, updates, absent, time.monotonic() - started)
-            require_quorum(record, quorum)
+            outcome.rounds.append(
+                round_record(number, request, replies, updates, absent, time.monotonic() - started)
+            )
+            require_quorum(outcome.rounds[-1], quorum)
             # sum: exact, in the ring; only the sum is used from here on
             total = ring_sum(updates.values(), len(model))
             mean = encoding.decode_sum(total, len(updates)) / math.fsum(weights[name] for name in updates)
             # step: the server optimiser, to the bit the same for whoever recomputes it
             outcome.state = step(rule, outcome.state, mean)
-            outcome.rounds.append(record)
             if after_round is not None:
                 after_round(outcome)
-    except TooFewMembersError as error:
-        outcome.stopped_because = error.cause
+    except (TooFewMembersError, WireError, ServerStateError) as error:
+        outcome.stopped_because, outcome.stopped_by = error.cause, "rule"
     except KeyboardInterrupt:
-        outcome.stopped_because = f"stopped by a person after round {len(outcome.rounds)}"
+        outcome.stopped_because = f"stopped by a person after round {outcome.state.round}"
+        outcome.stopped_by = "person"
     # close: members free what they reserved and did not spend
     closing = dict.fromkeys(names, close_request(agreement, run))
     journal.once(f"{run}/close", partial(members.exchange, closing, training.deadline_s))

@@ -111,7 +111,10 @@ class GridMembers:
         ]
         waiting = set(self._grid.push_messages(sent))
         replies: dict[int, Message] = {}
-        while waiting and time.monotonic() < until:
+        while waiting:
+            in_time = (
+                time.monotonic() < until
+            )  # looked at before pulling: what has arrived by now still counts
             for message in self._pull(waiting):
                 waiting.discard(message.metadata.reply_to_message_id)
                 node = message.metadata.src_node_id
@@ -121,6 +124,8 @@ class GridMembers:
                     replies[node] = self._decode(message.content)
                 except WireError as error:
                     _LOG.warning("node %d: %s", node, error.cause)
+            if not in_time:
+                break
             if waiting:
                 self._pause()
         return replies

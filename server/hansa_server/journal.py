@@ -22,20 +22,21 @@ class Journal(Protocol):
 
 
 class InMemoryJournal:
-    """A journal that lives as long as the process, and keeps the last results only.
+    """A journal that lives as long as the process.
 
     Args:
-        keep: how many results are remembered; a run asks for the newest when it is called again.
+        keep: how many of the newest results are remembered; `None` for all. A run can be called again only while
+            all of its results are kept; one that will not be called again need not hold them.
     """
 
-    def __init__(self, keep: int = 4) -> None:
+    def __init__(self, keep: int | None = None) -> None:
         self._keep = keep
         self._results: dict[str, Any] = {}
 
     def once(self, key: str, effect: Callable[[], T]) -> T:
         if key not in self._results:
             self._results[key] = effect()
-            while len(self._results) > self._keep:
-                self._results.pop(next(iter(self._results)))
         kept: T = self._results[key]
+        while self._keep is not None and len(self._results) > self._keep:
+            self._results.pop(next(iter(self._results)))
         return kept

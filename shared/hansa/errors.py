@@ -123,6 +123,13 @@ class UsageError(HansaError):
     exit_status = ExitStatus.BAD_INPUT
 
 
+class NotInForceError(HansaError):
+    """A run asks for a part of the agreement that this release reads and does not act on."""
+
+    code = "HANSA-105"
+    exit_status = ExitStatus.REFUSED
+
+
 # Data: HANSA-2xx
 
 

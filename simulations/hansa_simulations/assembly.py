@@ -8,7 +8,7 @@ import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -84,8 +84,13 @@ class Run:
         return next((o.stopped_because for o in self.outcomes if o.stopped_because is not None), None)
 
     @property
+    def stopped_by(self) -> Literal["rule", "person"] | None:
+        """Who ended it early."""
+        return next((o.stopped_by for o in self.outcomes if o.stopped_by is not None), None)
+
+    @property
     def rounds(self) -> list[RoundRecord]:
-        """The finished rounds; those of members that ran alone side by side."""
+        """The rounds that were exchanged; those of members that ran alone side by side."""
         return [record for outcome in self.outcomes for record in outcome.rounds]
 
 
@@ -121,10 +126,11 @@ def assemble(
     """
     agreement, terms = run.agreement, run.agreement.terms
     frozen = agreement.require_frozen()
-    finished = min((len(outcome.rounds) for outcome in run.outcomes), default=0)
+    finished = min((outcome.state.round for outcome in run.outcomes), default=0)
     return Report(
         status="done" if run.stopped_because is None else "partial",
         stopped_because=run.stopped_because,
+        stopped_by=run.stopped_by,
         title=terms.task.name,
         agreement_id=agreement.agreement_id,
         terms_id=agreement.terms_id,
@@ -165,7 +171,7 @@ def assemble(
 def _members(run: Run) -> list[MemberReport]:
     terms = run.agreement.terms
     weights = public_weights(terms)
-    delta = terms.privacy.delta
+    delta, budget = (terms.privacy.delta, terms.privacy.epsilon) if terms.private else (None, None)
     found = []
     for member in terms.members:
         name, book = member.name, run.books.get(member.name)
@@ -176,7 +182,7 @@ def _members(run: Run) -> list[MemberReport]:
                 name=name,
                 epsilon=None if book is None or delta is None else epsilon_spent(spends, delta),
                 delta=delta,
-                budget_epsilon=terms.privacy.epsilon,
+                budget_epsilon=budget if book is None else book.limit().epsilon,
                 units=member.units,
                 weight=weights[name],
                 rounds_present=sum(name in r.present for r in records),

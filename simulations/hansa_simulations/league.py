@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hansa.agreement import Agreement
-from hansa.models import build_model
+from hansa.errors import ModelError
+from hansa.models import BuiltModel, build_model
 from hansa.privacy.budget import InMemoryBudgetBook
 from hansa.privacy.randomness import PublicSampling, Randomness, SecretRandomness
 from hansa.wire import Message
@@ -36,7 +37,11 @@ class TrainingLeague:
         seed: of the public sampling in runs that claim no privacy; where privacy is claimed nothing is drawn
             from it.
         home: folder in which members keep their state; `None` keeps it in memory, for one process only.
+        timings: folder for how long members were busy; `None` keeps it in memory.
         engine: for the model, if this process has built it already.
+
+    Raises:
+        ModelError: the model that a process built is not the one that the agreement was frozen with.
     """
 
     def __init__(
@@ -45,12 +50,14 @@ class TrainingLeague:
         datasets: Mapping[str, Dataset],
         seed: int,
         home: Path | None = None,
+        timings: Path | None = None,
         engine: GradientEngine | None = None,
     ) -> None:
         self.agreement = agreement
         self._datasets = dict(datasets)
         self._seed = seed
         self._home = home
+        self._timings = timings
         self._engine = engine
         self._nodes: dict[str, _Timed] = {}
 
@@ -66,7 +73,7 @@ class TrainingLeague:
             node = Node(
                 self.agreement, name, trainer, plan.spend(), self._store(name), self._randomness(name)
             )
-            self._nodes[name] = _Timed(node, None if self._home is None else self._home / f"{name}.seconds")
+            self._nodes[name] = _Timed(node, None if self._timings is None else self._timings / name)
         return self._nodes[name]
 
     def book(self, name: str) -> InMemoryBudgetBook | None:
@@ -79,15 +86,24 @@ class TrainingLeague:
 
     def train_seconds(self) -> Mapping[str, float]:
         """Seconds that each member has been busy, as the simulator that hosts it sees it."""
-        if self._home is None:
+        if self._timings is None:
             return {name: timed.seconds for name, timed in self._nodes.items()}
-        return {name: _seconds_in(self._home / f"{name}.seconds") for name in self._datasets}
+        return {name: _seconds_in(self._timings / name) for name in self._datasets}
 
     def _gradients(self) -> GradientEngine:
         if self._engine is None:
             terms, device = self.agreement.terms, self.agreement.performance.device
             self._engine = GradientEngine(build_model(terms, folder=self.agreement.folder, device=device))
+            self._check(self._engine.built)
         return self._engine
+
+    def _check(self, built: BuiltModel) -> None:
+        agreed = self.agreement.require_frozen().model
+        if (built.frozen_sha256, built.tokenizer_sha256) != (agreed.frozen_sha256, agreed.tokenizer_sha256):
+            raise ModelError(
+                "the model built here is not the one that the agreement was frozen with",
+                remedy="Use the same model files and releases in all processes.",
+            )
 
     def _store(self, name: str) -> StateStore:
         if self._home is None:
@@ -127,9 +143,11 @@ class _Timed:
         try:
             return self.node.handle(request)
         finally:
-            self.seconds += time.monotonic() - started
-            if self._path is not None:
-                self._path.write_text(repr(_seconds_in(self._path) + time.monotonic() - started))
+            if request.kind == "train":
+                busy = time.monotonic() - started
+                self.seconds += busy
+                if self._path is not None:
+                    self._path.write_text(repr(_seconds_in(self._path) + busy))
 
 
 def _seconds_in(path: Path) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import tempfile
 import time
@@ -17,7 +18,7 @@ import torch
 
 from hansa.agreement import Agreement, read_agreement
 from hansa.agreement.freezing import freeze_with
-from hansa.errors import OutputExistsError, UnsupportedRuleError, UsageError
+from hansa.errors import AgreementError, NotInForceError, OutputExistsError, Problem, UsageError
 from hansa.models import BuiltModel, build_model
 from hansa.report import Quality, Reference, Repeat, Report, write_report
 from hansa.server_step import published_weights
@@ -140,22 +141,39 @@ def simulate(
     settings = Settings(engine, seed, members_home, progress or Progress())
     finished: list[Simulated] = []
     for number in range(repeat):
-        settings = replace(settings, seed=seed + number)
-        finished.append(
-            _run(original, derivation, data, members, model, settings, references=references and number == 0)
-        )
+        one = replace(settings, seed=seed + number)
+        with_references = references and number == 0
+        try:
+            finished.append(_run(original, derivation, data, members, model, one, references=with_references))
+        except KeyboardInterrupt:
+            if not finished:
+                raise
+            break
         if finished[-1].report.status == "partial":
             break
-    result = finished[-1] if len(finished) == 1 else _averaged(finished)
+    result = _averaged(finished)
     if out is not None:
         write_output(result, out)
     return result.report
 
 
+_WRITTEN = ("report.json", "report.html", "agreement.toml", "model.safetensors")
+
+
 def check_output(out: Path, *, force: bool) -> None:
-    """Raise `OutputExistsError` if `out` holds a run already."""
-    if not force and out.exists() and (not out.is_dir() or any(out.iterdir())):
+    """Look before a run at what would only fail after it.
+
+    Raises:
+        OutputExistsError: `out` holds a run already, and `force` is not given.
+        UsageError: `out` is no folder, or cannot be written to.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is not a folder", remedy="Choose another --out.")
+    if not force and out.exists() and any(out.iterdir()):
         raise OutputExistsError(f"{out} is not empty")
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"{there} cannot be written to", remedy="Choose another --out.")
 
 
 def write_output(result: Simulated, out: Path) -> None:
@@ -163,6 +181,8 @@ def write_output(result: Simulated, out: Path) -> None:
     from hansa.agreement.writing import agreement_toml
 
     out.mkdir(parents=True, exist_ok=True)
+    for name in _WRITTEN:
+        (out / name).unlink(missing_ok=True)  # nothing of an earlier run stays beside this one
     write_report(result.report, out)
     (out / "agreement.toml").write_text(agreement_toml(result.agreement), encoding="utf-8")
     if result.weights is not None:
@@ -182,7 +202,8 @@ def _run(
 ) -> Simulated:
     clock = Clock(settings.progress)
     agreement = derivation.apply(original)
-    _refuse_what_is_not_there(agreement)
+    _refuse(agreement, settings, model)
+    others = _references(agreement) if references else []
     with clock.part("building the model"):
         built = _built(agreement, model)
     with clock.part("reading data"):
@@ -193,27 +214,36 @@ def _run(
         start = warm_start(original, built, settings.progress.steps)
         gradients = GradientEngine(built)
     train = {name: member.train for name, member in held.items()}
+    together = {"pooled": Dataset.concat(list(train.values()))}
+    weights: Vector | None
     if agreement.terms.baseline == "local-only":
-        parts = [
-            _train(alone(agreement, name), {name: train[name]}, gradients, start, settings, clock)
-            for name in train
-        ]
-        run = Run.together(freeze_with(agreement, built, start), parts)
-        quality = evaluator.quality_of_each({part.only_member: part.weights for part in parts})
-        weights = None
+        parts: list[Run] = []
+        for name, records in train.items():
+            parts.append(
+                _train(alone(agreement, name), {name: records}, gradients, start, settings, clock)
+            )
+            if parts[-1].stopped_because is not None:
+                break
+        run = Run.together(_frozen(agreement, built, start), parts)
+        models = {part.only_member: part.weights for part in parts}
+        quality, weights = evaluator.quality_of_each({name: models.get(name, start) for name in train}), None
     else:
-        if agreement.terms.baseline == "pooled":
-            train = {"pooled": Dataset.concat(list(train.values()))}
-        run = _train(agreement, train, gradients, start, settings, clock, evaluator)
+        used = together if agreement.terms.baseline == "pooled" else train
+        run = _train(agreement, used, gradients, start, settings, clock, evaluator)
         weights = run.weights
         with clock.part("measuring"):
             quality = evaluator.quality(weights)
     compared: list[Reference] = []
-    if references and run.stopped_because is None:
-        for kind, other in _references(agreement):
-            everyone = {name: member.train for name, member in held.items()}
-            theirs = {"pooled": Dataset.concat(list(everyone.values()))} if other.terms.baseline else everyone
-            reference = _train(other, theirs, gradients, start, settings, clock)
+    if run.stopped_because is None:
+        apart = replace(settings, home=None)  # a comparison spends nothing of what members keep
+        for kind, other in others:
+            used = together if other.terms.baseline == "pooled" else train
+            try:
+                reference = _train(other, used, gradients, start, apart, clock)
+            except KeyboardInterrupt:
+                break
+            if reference.stopped_because is not None:
+                break
             compared.append(
                 Reference(
                     kind=kind,
@@ -238,13 +268,13 @@ def _train(
 ) -> Run:
     """Freeze the agreement and run its federation; measure on the way if there is something to measure with."""
     with clock.part("calibrating noise"):
-        agreement = freeze_with(agreement, gradients.built, start)
+        agreement = _frozen(agreement, gradients.built, start)
     terms, every = agreement.terms, agreement.performance.evaluate_every
     history: list[tuple[int, Quality]] = []
     finished: list[Outcome] = []
 
     def after_round(outcome: Outcome) -> None:
-        done = len(outcome.rounds)
+        done = outcome.state.round
         settings.progress.steps(done, terms.training.rounds)
         if evaluator is not None and every and (done % every == 0 or done == terms.training.rounds):
             with clock.part("measuring", told=False):
@@ -264,7 +294,8 @@ def _train(
         if home is None and (engine.name != "local" or agreement.performance.processes > 1):
             # members answer in other processes: what they spent is read from files when they are done
             home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hansa-members-")))
-        league = TrainingLeague(agreement, train, settings.seed, home, gradients)
+        timings = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hansa-timings-")))
+        league = TrainingLeague(agreement, train, settings.seed, home, timings, gradients)
         engine.run(agreement, league, run_name, coordinate)
         books = {name: league.book(name) for name in train}
         train_seconds = league.train_seconds()
@@ -314,17 +345,58 @@ def _references(agreement: Agreement) -> list[tuple[str, Agreement]]:
     return found
 
 
-def _refuse_what_is_not_there(agreement: Agreement) -> None:
+def _refuse(agreement: Agreement, settings: Settings, model: torch.nn.Module | None) -> None:
+    """Refuse, before anything is read or built, what a run cannot keep its word about."""
     if agreement.terms.privacy.mechanism == "distributed":
-        raise UnsupportedRuleError(
+        raise NotInForceError(
             "privacy.mechanism = 'distributed' needs the secure sum, which this release does not have yet",
             remedy="Use mechanism = 'local', or pass --mechanism local.",
         )
+    if settings.home is not None and not agreement.terms.private:
+        raise UsageError(
+            "members that keep a budget take part in no run without privacy",
+            remedy="Leave --members-home out, or --no-dp.",
+        )
+    if model is not None and (settings.engine != "local" or agreement.performance.processes > 1):
+        raise UsageError(
+            "a model that is handed over as an object stays in its process",
+            remedy="Use the local engine with one process, or register the model as an entry point.",
+        )
+
+
+def _frozen(agreement: Agreement, built: BuiltModel, start: Vector) -> Agreement:
+    """The agreement with model 0 fixed; one that is frozen already must be about this very model.
+
+    Raises:
+        AgreementError: it was frozen with another model.
+    """
+    new = freeze_with(replace(agreement, frozen=None), built, start)
+    if agreement.frozen is None:
+        return new
+    there, here = agreement.frozen.model, new.require_frozen().model
+    problems = [
+        Problem(
+            f"frozen.model.{name}",
+            "is not that of the model built here",
+            "use the same releases, or freeze anew",
+        )
+        for name in type(here).model_fields
+        if getattr(there, name) != getattr(here, name)
+    ]
+    if problems:
+        raise AgreementError("the agreement was frozen with another model", problems)
+    return agreement
 
 
 def _averaged(runs: list[Simulated]) -> Simulated:
-    """The last run, with the mean quality of all and a row for each."""
-    last = runs[-1]
+    """The last run that finished, with the mean quality of all that did and a row for each.
+
+    ε, members, curves and model are the last run's; every run spent as much.
+    """
+    done = [run for run in runs if run.report.status == "done"]
+    if len(done) < 2:
+        return (done or runs)[-1]
+    last, runs = done[-1], done
     rows = tuple(
         Repeat(
             seed=r.report.seed,

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +11,7 @@ import numpy as np
 import pytest
 
 from hansa.report import read_report
-from support.cli import final_weights, hansa, league_on_disk
+from support.cli import Called, final_weights, finished, hansa, hansa_process, league_on_disk
 from support.leagues import TERMS
 
 TRANSFORMER = TERMS.replace(
@@ -78,6 +75,22 @@ def test_the_saved_agreement_is_the_one_that_ran(private_run: tuple[Path, Path, 
     assert shown["terms_id"] == data["terms_id"]
 
 
+def test_a_frozen_agreement_runs_as_it_is_or_not_at_all(
+    private_run: tuple[Path, Path, dict[str, object]], tmp_path: Path
+) -> None:
+    agreement, out, private = private_run
+    again = hansa("simulate", out / "agreement.toml", "--data", agreement.parent, "--format", "json").data
+    assert again["agreement_id"] == private["agreement_id"]
+    forged = tmp_path / "forged.toml"
+    model = json.loads(hansa("agreement", "show", out / "agreement.toml", "--format", "json").stdout)["data"][
+        "frozen"
+    ]["model"]
+    forged.write_text((out / "agreement.toml").read_text().replace(model["initial_sha256"], "0" * 64))
+    refused = hansa("simulate", forged, "--data", agreement.parent, "--format", "json")
+    assert refused.status == 2
+    assert "initial_sha256" in json.dumps(refused.envelope["error"])
+
+
 def test_no_dp_is_an_agreement_of_its_own(
     private_run: tuple[Path, Path, dict[str, object]], tmp_path: Path
 ) -> None:
@@ -101,16 +114,22 @@ def test_no_dp_is_an_agreement_of_its_own(
     assert 'mechanism = "none"' in (tmp_path / "o" / "agreement.toml").read_text()
 
 
-@pytest.mark.parametrize("terms", [TERMS, TRANSFORMER], ids=["logistic", "transformer"])
-def test_engines_and_processes_give_the_same_model_without_privacy(tmp_path: Path, terms: str) -> None:
-    agreement = league_on_disk(tmp_path, terms=terms)
+def simulated(agreement: Path, engine: str, processes: int, *more: str | Path) -> Called:
+    """A run in a process of its own: Ray and workers start processes that a test's process would have to clear up."""
+    return finished(
+        hansa_process(
+            "simulate", agreement, "--data", agreement.parent, "--engine", engine, "--processes", str(processes),
+            "--format", "json", *more,
+        )
+    )  # fmt: skip
+
+
+def test_engines_and_processes_give_the_same_model_without_privacy(tmp_path: Path) -> None:
+    agreement = league_on_disk(tmp_path, terms=TRANSFORMER)
     found = {}
     for engine, processes in (("local", 1), ("local", 2), ("ray", 2)):
         out = tmp_path / f"{engine}-{processes}"
-        called = hansa(
-            "simulate", agreement, "--data", tmp_path, "--no-dp", "--seed", "3", "--out", out,
-            "--engine", engine, "--processes", str(processes), "--format", "json",
-        )  # fmt: skip
+        called = simulated(agreement, engine, processes, "--no-dp", "--seed", "3", "--out", out)
         assert called.status == 0, called.stderr
         assert called.data["engine"] == engine
         assert all(len(entry["present"]) == 3 for entry in called.data["round_log"])
@@ -127,19 +146,10 @@ def test_engine_processes_and_batch_size_change_no_epsilon(
 ) -> None:
     _, _, private = private_run
     agreement = league_on_disk(tmp_path, "\n[performance]\nphysical_batch_size = 3\n")
-    for engine in ("local", "ray"):
-        data = hansa(
-            "simulate",
-            agreement,
-            "--data",
-            tmp_path,
-            "--engine",
-            engine,
-            "--processes",
-            "2",
-            "--format",
-            "json",
-        ).data
+    for data in (
+        hansa("simulate", agreement, "--data", tmp_path, "--format", "json").data,
+        simulated(agreement, "ray", 1).data,
+    ):
         assert data["agreement_id"] == private["agreement_id"]
         assert [m["epsilon"] for m in data["members"]] == [m["epsilon"] for m in private["members"]]  # type: ignore[attr-defined]
         assert data["events"] == private["events"]
@@ -193,6 +203,15 @@ def test_a_budget_that_is_kept_refuses_a_second_run(tmp_path: Path) -> None:
     assert [m["epsilon"] for m in second.data["members"]] == [m["epsilon"] for m in first.data["members"]]
 
 
+def test_an_output_that_is_no_folder_is_told_before_the_run(tmp_path: Path) -> None:
+    agreement = league_on_disk(tmp_path)
+    called = hansa(
+        "simulate", agreement, "--data", tmp_path, "--out", agreement, "--force", "--format", "json"
+    )
+    assert (called.status, called.envelope["error"]["code"]) == (2, "HANSA-104")
+    assert agreement.read_text()
+
+
 def test_an_output_folder_that_holds_a_run_is_kept(private_run: tuple[Path, Path, dict[str, object]]) -> None:
     agreement, out, _ = private_run
     before = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -205,7 +224,8 @@ def test_an_output_folder_that_holds_a_run_is_kept(private_run: tuple[Path, Path
 @pytest.mark.parametrize(
     ("change", "arguments", "code", "said"),
     [
-        (("", ""), ("--mechanism", "distributed"), "HANSA-303", "secure sum"),
+        (("", ""), ("--no-dp", "--members-home", "home"), "HANSA-104", "budget"),
+        (("", ""), ("--mechanism", "distributed"), "HANSA-105", "secure sum"),
         (("epsilon = 5.0", "epsilon = -1"), (), "HANSA-101", "privacy.epsilon"),
         (("", ""), ("--no-dp", "--mechanism", "local"), "HANSA-104", "contradict"),
         (("b.csv", "missing.csv"), (), "HANSA-202", "missing.csv"),
@@ -219,7 +239,7 @@ def test_bad_input_is_told_and_nothing_is_written(
     called = hansa(
         "simulate", agreement, "--data", tmp_path, "--out", tmp_path / "o", *arguments, "--format", "json"
     )
-    assert called.status == 2, called.stdout + called.stderr
+    assert called.status == (3 if code == "HANSA-105" else 2), called.stdout + called.stderr
     assert called.envelope["error"]["code"] == code
     assert said in json.dumps(called.envelope["error"])
     assert not (tmp_path / "o").exists()
@@ -233,23 +253,31 @@ def test_interrupting_a_run_leaves_a_partial_report(tmp_path: Path) -> None:
     )
     agreement = league_on_disk(tmp_path, terms=terms)
     home = tmp_path / "home"
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from hansa.cli import main; main()", "simulate", str(agreement), "--data", str(tmp_path),
-         "--out", str(tmp_path / "o"), "--members-home", str(home), "--format", "json"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    process = hansa_process(
+        "simulate",
+        agreement,
+        "--data",
+        tmp_path,
+        "--out",
+        tmp_path / "o",
+        "--members-home",
+        home,
+        "--format",
+        "json",
+    )
     until = time.monotonic() + 200
     while not (home / "c.json").exists() and time.monotonic() < until and process.poll() is None:
         time.sleep(0.1)
     time.sleep(1)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=100)
-    assert process.returncode == 1, stderr
-    assert "Traceback" not in stderr
+    called = finished(process)
+    assert called.status == 1, called.stderr
+    assert "Traceback" not in called.stderr
     report = read_report(tmp_path / "o" / "report.json")
-    assert json.loads(stdout)["data"]["status"] == report.status == "partial"
+    assert called.data["status"] == report.status == "partial"
     assert report.stopped_because is not None
     assert "by a person" in report.stopped_because
+    assert report.stopped_by == "person"
     assert 0 < report.rounds < 20000
     assert all(member.noisy_steps >= report.rounds for member in report.members)
     assert all(0 < member.epsilon < 500 for member in report.members if member.epsilon is not None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
+from hansa.cli.app import run
 from support.leagues import TERMS, table
 
 SIMULATION = """
@@ -47,14 +50,32 @@ class Called:
         return value
 
 
-def hansa(*arguments: str | Path, timeout_s: float = 280, **environment: str) -> Called:
-    """Run `hansa` in a process of its own."""
-    settings = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    done = subprocess.run(
+def hansa(*arguments: str | Path) -> Called:
+    """Run a command line of `hansa` in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = run([str(argument) for argument in arguments])
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+    return Called(int(status), out.getvalue(), err.getvalue())
+
+
+def hansa_process(*arguments: str | Path) -> subprocess.Popen[str]:
+    """Start `hansa` in a process of its own."""
+    return subprocess.Popen(
         [sys.executable, "-c", "from hansa.cli import main; main()", *map(str, arguments)],
-        capture_output=True, text=True, timeout=timeout_s, env=settings, check=False,
-    )  # fmt: skip
-    return Called(done.returncode, done.stdout, done.stderr)
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finished(process: subprocess.Popen[str], timeout_s: float = 280) -> Called:
+    """What a started command left behind."""
+    stdout, stderr = process.communicate(timeout=timeout_s)
+    return Called(process.returncode, stdout, stderr)
 
 
 def league_on_disk(folder: Path, extra: str = "", terms: str = TERMS) -> Path:

@@ -29,6 +29,8 @@ def test_the_sum_is_said_to_be_unmasked(agreement):
         ({"privacy": {"mechanism": "distributed"}}, "privacy.mechanism = 'distributed'", "secure sum"),
         ({"fairness": {"max_gap": 0.1}}, "fairness", "not judged"),
         ({"fairness": {"min_worst_group": 0.6}}, "fairness", "not judged"),
+        ({"fairness": {"min_group_size": 10}}, "fairness", "not judged"),
+        ({"privacy": {"colluding": 2}}, "privacy.colluding", "distributed"),
         ({"publication": {"compress": ["onnx"]}}, "publication", "as it is"),
         ({"publication": {"min_quality": 0.6}}, "publication", "as it is"),
         ({"publication": {"evaluation_epsilon": 0.5}}, "publication", "as it is"),
@@ -45,7 +47,7 @@ def test_each_part_that_does_nothing_yet_is_said(agreement, changes, place, word
     [
         {"privacy": {"epsilon": 3.0}},
         {"privacy": {"mechanism": "none"}},
-        {"fairness": {"metric": "auc", "min_group_size": 10}},
+        {"fairness": {"metric": "auc"}},
         {"training": {"average_tail": 0.0}},
     ],
 )

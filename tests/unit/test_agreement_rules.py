@@ -428,6 +428,11 @@ def test_all_problems_are_told_at_once():
     }
 
 
+def test_the_simulation_is_checked_beside_broken_terms():
+    problems = told(table(privacy={"epsilon": -1.0}, simulation={"columns": {"weight": "kg"}}))
+    assert set(problems) == {"privacy.epsilon", "simulation.columns.weight"}
+
+
 def test_an_unreadable_section_hides_nothing_in_the_others():
     problems = told(
         table(data={"features": "none"}, privacy={"sampling_rate": 2.0}, model={"kind": "forest"})

@@ -8,6 +8,7 @@ import pytest
 from hansa.agreement import Agreement
 from hansa.errors import EngineError, UsageError
 from hansa.privacy.randomness import PublicSampling
+from hansa.protocol import train_request
 from hansa.wire import Message
 from hansa_client.flower_node import AnswersRequests
 from hansa_client.node import Node
@@ -36,8 +37,6 @@ class _Raises:
 
 def test_what_a_node_raises_reaches_nobody(caplog: pytest.LogCaptureFixture) -> None:
     agreement, built = frozen_league(privacy={"mechanism": "none", "epsilon": None, "delta": None})
-    from hansa.protocol import train_request
-
     seen: list[dict[str, Message]] = []
 
     def coordinate(members: GridMembers) -> None:
@@ -75,3 +74,16 @@ def test_messages_survive_serialisation_through_flower() -> None:
 def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(UsageError, match="no engine"):
         engine_named("teleport")
+
+
+def test_an_answer_that_took_longer_than_the_deadline_and_is_there_counts() -> None:
+    """The local engine works while it pushes: what is done when it returns was done, and charged."""
+    agreement, built = frozen_league(privacy={"mechanism": "none", "epsilon": None, "delta": None})
+    seen: list[dict[str, Message]] = []
+
+    def coordinate(members: GridMembers) -> None:
+        request = train_request(agreement, "r", 1, built.initial_vector())
+        seen.append(dict(members.exchange(dict.fromkeys("abc", request), deadline_s=1e-9)))
+
+    run_in_process(agreement, nodes(agreement), "r", coordinate)
+    assert sorted(seen[0]) == ["a", "b", "c"]

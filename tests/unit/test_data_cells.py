@@ -92,6 +92,17 @@ class TestTranslate:
         typed = Cells(np.array([1.5]), np.array([False]))
         assert translate(typed, {}, ("",)) is typed
 
+    @pytest.mark.parametrize("dtype", [np.int64, np.float64])
+    def test_a_marker_that_is_a_number_is_missing_in_typed_cells_too(self, dtype):
+        typed = Cells(np.array([-9, 5, -9], dtype=dtype), np.array([False, False, True]))
+        read = translate(typed, {}, ("", "?", "-9"))
+        assert read.missing.tolist() == [True, False, True]
+        assert read.values.dtype == dtype
+
+    def test_a_typed_nan_is_missing_where_that_is_declared(self):
+        typed = Cells(np.array([np.nan, 1.0]), np.array([False, False]))
+        assert translate(typed, {}, ("nan",)).missing.tolist() == [True, False]
+
     def test_typed_cells_are_translated_by_their_plain_code(self):
         typed = Cells(np.array([1.0, 2.0]), np.array([False, False]))
         assert translate(typed, {"1": "yes"}, ("",)).values.tolist() == ["yes", "2"]

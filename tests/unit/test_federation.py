@@ -120,7 +120,8 @@ def test_too_few_members_end_the_run_and_are_named(reply: Message | None, told: 
         PLAIN, lambda name, request, honest: reply if (name, request.body["round"]) == ("b", 2) else honest
     )
     outcome = run(PLAIN, members)
-    assert len(outcome.rounds) == 1
+    assert (len(outcome.rounds), outcome.state.round, outcome.stopped_by) == (2, 1, "rule")
+    assert outcome.rounds[-1].absent == {"b": told}
     assert outcome.stopped_because is not None
     assert f"b ({told.value})" in outcome.stopped_because
     assert "2 members of at least 3" in outcome.stopped_because
@@ -147,12 +148,13 @@ def test_a_person_may_stop_a_run_and_keep_what_was_done() -> None:
     outcome = run(PLAIN, members, after_round=stops)
     assert len(outcome.rounds) == 2
     assert outcome.stopped_because == "stopped by a person after round 2"
+    assert outcome.stopped_by == "person"
     assert outcome.state.round == 2
     assert members.exchanges[-1] == "close"
 
 
 def test_calling_again_with_the_same_journal_repeats_no_exchange() -> None:
-    journal, members = InMemoryJournal(keep=100), Direct(PLAIN)
+    journal, members = InMemoryJournal(), Direct(PLAIN)
     first = run_federation(PLAIN, START, members, journal, run="r")
     asked = len(members.exchanges)
     second = run_federation(PLAIN, START, members, journal, run="r")
@@ -170,7 +172,7 @@ def test_a_broken_exchange_can_be_resumed() -> None:
                 raise EngineError("the carrier failed")
             return super().exchange(requests, deadline_s)
 
-    journal, members = InMemoryJournal(keep=100), BreaksOnce(PLAIN)
+    journal, members = InMemoryJournal(), BreaksOnce(PLAIN)
     with pytest.raises(EngineError):
         run_federation(PLAIN, START, members, journal, run="r")
     resumed = run_federation(PLAIN, START, members, journal, run="r")
@@ -183,14 +185,18 @@ def test_a_run_starts_from_model_zero_only() -> None:
         run_federation(PLAIN, START + 1, Direct(PLAIN), InMemoryJournal(), run="r")
 
 
-def test_a_vector_outside_the_encoding_shows_in_the_sum() -> None:
+def test_a_vector_outside_the_encoding_ends_the_run_and_keeps_what_was_done() -> None:
     def cheats(name: str, request: Message, reply: Message) -> Message:
-        if reply.kind == "update":
+        if reply.kind == "update" and request.body["round"] == 3:
             return Message("update", reply.body, {"update": np.full(D, 2**31 - 1, dtype="<u4")})
         return reply
 
-    with pytest.raises(WireError, match="out of range"):
-        run(PLAIN, Direct(PLAIN, cheats))
+    members = Direct(PLAIN, cheats)
+    outcome = run(PLAIN, members)
+    assert outcome.stopped_because is not None
+    assert "out of range" in outcome.stopped_because
+    assert (outcome.stopped_by, outcome.state.round) == ("rule", 2)
+    assert members.exchanges[-1] == "close"
 
 
 def test_a_journal_forgets_the_oldest_first() -> None:

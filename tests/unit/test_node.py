@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hansa.agreement import Agreement
-from hansa.errors import DataSourceError, WireError
+from hansa.errors import DataSourceError, TrainingError, WireError
 from hansa.privacy.randomness import SecretRandomness
 from hansa.protocol import (
     PolicyCode,
@@ -26,7 +26,7 @@ from hansa.wire import Message
 from hansa_client.node import Node, budget_book
 from hansa_client.state import FileStore, MemoryStore, NodeState, StateStore
 from hansa_client.training import TrainingPlan
-from support.leagues import DoesNothing, frozen_league
+from support.leagues import DoesNothing, frozen_league, table
 
 AGREEMENT, BUILT = frozen_league()
 D = BUILT.flat.size
@@ -184,6 +184,61 @@ def test_a_reply_to_another_request_is_not_believed() -> None:
         read_update(ask(1), Message("refusal", {**reply.body, "code": "because"}), D)
 
 
+def test_a_later_agreement_does_not_raise_the_limit() -> None:
+    store = MemoryStore()
+    node(store=store)[0].handle(ask(1, "first"))
+    generous, _ = frozen_league(privacy={"epsilon": 50.0})
+    member, training = node(store=store, agreement=generous)
+    request = train_request(generous, "second", 1, START)
+    assert code(request, member.handle(request)) is PolicyCode.BUDGET
+    assert training.calls == 0
+    assert budget_book(generous.terms.privacy, store.load()).limit().epsilon == 5.0
+
+
+def test_an_agreement_at_another_delta_is_refused() -> None:
+    store = MemoryStore()
+    node(store=store)[0].handle(ask(1, "first"))
+    other, _ = frozen_league(privacy={"delta": 1e-5})
+    member, _ = node(store=store, agreement=other)
+    request = train_request(other, "second", 1, START)
+    assert code(request, member.handle(request)) is PolicyCode.BUDGET
+
+
+def test_data_with_a_budget_take_part_in_no_run_without_privacy() -> None:
+    store = MemoryStore()
+    node(store=store)[0].handle(ask(1, "first"))
+    plain, _ = frozen_league(privacy={"mechanism": "none", "epsilon": None, "delta": None})
+    member, training = node(store=store, agreement=plain)
+    request = train_request(plain, "second", 1, START)
+    assert code(request, member.handle(request)) is PolicyCode.BUDGET
+    assert training.calls == 0
+
+
+def test_training_that_is_not_what_is_accounted_ends_the_run_at_this_member() -> None:
+    def moved(weights: np.ndarray) -> np.ndarray:
+        raise TrainingError("a weight that is not trained was changed")
+
+    member, training = node(moved)
+    for number in (1, 2, 3):
+        request = ask(number)
+        assert code(request, member.handle(request)) is PolicyCode.ABSENT
+    assert training.calls == 1
+    assert budget_book(AGREEMENT.terms.privacy, member.state()).released("r") == 2
+
+
+def test_a_model_of_nan_from_the_coordinator_is_not_trained_on() -> None:
+    from hansa_client.training import Trainer
+    from hansa_client.training.gradients import GradientEngine
+
+    plan = TrainingPlan.of(AGREEMENT, "b")
+    trainer = Trainer(GradientEngine(BUILT), table(10, 1), plan)
+    member = Node(
+        AGREEMENT, "b", trainer, plan.spend(), MemoryStore(), lambda run, number: SecretRandomness()
+    )
+    request = ask(weights=np.full(D, np.nan))
+    assert code(request, member.handle(request)) is PolicyCode.ABSENT
+
+
 class TestFileStore:
     """State on disk."""
 
@@ -208,7 +263,16 @@ class TestFileStore:
         assert seen[0]["rounds"] == {"r": 1}
         assert seen[0]["book"]["r"]["confirmed"] == {"round 1": 2}  # type: ignore[index]
 
-    @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"rounds": {}}', b'{"rounds": 3, "book": {}}'])
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"{",
+            b"[]",
+            b'{"version": 1, "rounds": {}}',
+            b'{"version": 2, "rounds": {}, "book": {}, "limit": null}',
+        ],
+    )
     def test_a_damaged_state_is_never_an_empty_one(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "b.json"
         path.write_bytes(content)

@@ -121,6 +121,10 @@ def test_counts_are_positive(count: int) -> None:
         {"run": 3},
         {"run": {"event": EVENT, "count": 1, "confirmed": {}}},
         {"run": {"event": EVENT, "count": "1", "confirmed": {}, "closed": False}},
+        {"run": {"event": EVENT, "count": 9, "confirmed": {"a": "3"}, "closed": True}},
+        {"run": {"event": EVENT, "count": 9, "confirmed": {"a": -3}, "closed": True}},
+        {"run": {"event": EVENT, "count": 9, "confirmed": {"a": True}, "closed": True}},
+        {"run": {"event": EVENT, "count": 9, "confirmed": {"a": 10}, "closed": True}},
     ],
 )
 def test_a_saved_book_that_cannot_be_read_is_never_an_empty_one(snapshot: dict[str, object]) -> None:

@@ -113,6 +113,14 @@ class TestFiles:
             load_members(schema_agreement(simulation=simulation), tmp_path, 0)
         assert "only XML records" in str(caught.value.problems[0])
 
+    def test_an_agreement_on_pooled_records_cannot_be_dealt(self, tmp_path):
+        pooled = schema_agreement(simulation=FILES).derive(
+            baseline="pooled", members=[{"name": "pooled", "units": 90}]
+        )
+        with pytest.raises(AgreementError) as caught:
+            load_members(pooled, tmp_path, 0)
+        assert caught.value.problems[0].place == "baseline"
+
 
 class TestWithoutData:
     def test_no_directory_says_which_option(self):

@@ -112,7 +112,7 @@ def translate(cells: Cells, values: Mapping[str, str], missing: Sequence[str]) -
         missing: what stands for a missing value, unless `values` says otherwise.
     """
     if cells.values.dtype != object and not values:
-        return cells
+        return _without_markers(cells, missing)
     plain = {plain_code(code): value for code, value in values.items()}
     markers = frozenset(marker.strip() for marker in missing)
 
@@ -124,6 +124,18 @@ def translate(cells: Cells, values: Mapping[str, str], missing: Sequence[str]) -
         return plain.get(plain_code(text), text)
 
     return cells.map_text(change)
+
+
+def _without_markers(cells: Cells, missing: Sequence[str]) -> Cells:
+    """Typed cells in which the markers that are numbers (``-9``, ``nan``) count as missing."""
+    marked = np.zeros(len(cells), dtype=np.bool_)
+    for marker in missing:
+        try:
+            number = float(marker)
+        except ValueError:
+            continue
+        marked |= np.isnan(cells.values) if np.isnan(number) else cells.values == number
+    return Cells(cells.values, cells.missing | marked) if marked.any() else cells
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -17,6 +18,8 @@ from hansa_client.training.gradients import GradientEngine
 from hansa_client.training.plan import TrainingPlan
 
 Vector: TypeAlias = npt.NDArray[np.float64]
+
+_LOG = logging.getLogger("hansa.node")  # the member's own
 
 
 @dataclass
@@ -76,6 +79,7 @@ class Trainer:
             local -= self._plan.learning_rate * gradient
         if self._plan.grid is not None:
             self._check_moved(weights, local)
+        _LOG.info("trained: %s", self.observed)
         return local - weights
 
     def clipped_sum(self, randomness: Randomness) -> ClippedSum:

@@ -161,7 +161,7 @@ class Agreement:
                 tree.pop(name, None)
             else:
                 tree[name] = change
-        terms, problems = _read_terms(tree)
+        terms, problems, _ = _read_terms(tree)
         if terms is None or problems:
             raise AgreementError("the derived agreement cannot be kept", problems)
         return replace(self, terms=terms, frozen=None)
@@ -214,10 +214,13 @@ def parse_agreement(text: str, *, folder: Path = Path(), name: str = "the agreem
             frozen = Frozen.model_validate(tree.pop("frozen"))
         except ValidationError as error:
             problems += _told(error, "frozen")
-    terms, wrong = _read_terms(tree)
-    problems = [*wrong, *problems]
-    if terms is not None and not problems:
-        problems = _simulation_problems(terms, local.get("simulation"))
+    terms, wrong, sections = _read_terms(tree)
+    members_sound = not any(problem.place.partition(".")[0] == "members" for problem in wrong)
+    problems = [
+        *wrong,
+        *problems,
+        *_simulation_problems(sections, local.get("simulation"), members_sound=members_sound),
+    ]
     if terms is None or problems:
         raise AgreementError(
             f"{name} has {len(problems)} problem{'s' if len(problems) != 1 else ''}", problems
@@ -244,8 +247,12 @@ _SECTIONS: Mapping[str, type[Section]] = {
 }
 
 
-def _read_terms(tree: Mapping[str, Any]) -> tuple[Terms | None, list[Problem]]:
-    """Read each section on its own, so that one broken section does not hide what is wrong in the others."""
+def _read_terms(tree: Mapping[str, Any]) -> tuple[Terms | None, list[Problem], Mapping[str, Any]]:
+    """Read each section on its own, so that one broken section does not hide what is wrong in the others.
+
+    Returns:
+        The terms if nothing is wrong, what is wrong, and the sections by name, `None` for an unreadable one.
+    """
     sections: dict[str, Any] = {}
     known = Terms.model_fields
     problems = [
@@ -272,7 +279,7 @@ def _read_terms(tree: Mapping[str, Any]) -> tuple[Terms | None, list[Problem]]:
         problems.append(Problem("baseline", "is neither 'pooled' nor 'local-only'"))
     problems += problems_of(sections)
     # every part was validated above, so the whole is put together without building its schema once more
-    return (None, problems) if problems else (Terms.model_construct(**sections), [])
+    return (None if problems else Terms.model_construct(**sections)), problems, sections
 
 
 def _read_section(kind: type[Section], value: Any, place: str, problems: list[Problem]) -> Any:
@@ -333,29 +340,34 @@ def _told(error: ValidationError, section: str) -> list[Problem]:
     return found
 
 
-def _simulation_problems(terms: Terms, simulation: Simulation | None) -> list[Problem]:
+def _simulation_problems(
+    sections: Mapping[str, Any], simulation: Simulation | None, *, members_sound: bool
+) -> list[Problem]:
     """`[simulation]` must speak of the members and columns that the terms name."""
     if simulation is None:
         return []
-    columns = {terms.data.label, *(f.name for f in terms.data.features), *(g.name for g in terms.data.groups)}
-    if terms.data.unit is not None:
-        columns.add(terms.data.unit)
-    problems = [
-        Problem(
-            f"simulation.columns.{name}",
-            "is no column of the agreement",
-            f"known are {', '.join(sorted(columns))}",
-        )
-        for name in simulation.columns
-        if name not in columns
-    ]
+    problems: list[Problem] = []
+    data: Data | None = sections.get("data")
+    if data is not None:
+        columns = {data.label, *(f.name for f in data.features), *(g.name for g in data.groups)}
+        if data.unit is not None:
+            columns.add(data.unit)
+        problems += [
+            Problem(
+                f"simulation.columns.{name}",
+                "is no column of the agreement",
+                f"known are {', '.join(sorted(columns))}",
+            )
+            for name in simulation.columns
+            if name not in columns
+        ]
     named: set[str] | None = None
     if simulation.partition.kind == "files":
         named = set(simulation.partition.files)
     elif simulation.partition.kind == "column":
         named = set(simulation.partition.values)
-    if named is not None and terms.baseline is None:
-        members = {member.name for member in terms.members}
+    if named is not None and members_sound and sections.get("baseline") is None:
+        members = {member.name for member in sections["members"]}
         problems += [
             Problem("simulation.partition", f"{name!r} is no member of the agreement")
             for name in sorted(named - members)

@@ -6,7 +6,7 @@ repeat these sentences. A part that comes into force leaves this list in the sam
 
 from __future__ import annotations
 
-from hansa.agreement.terms import Publication, Terms
+from hansa.agreement.terms import Fairness, Privacy, Publication, Terms
 
 _UNMASKED = (
     "secure_sum: updates are summed unmasked, so whoever runs the sum sees each member's own update "
@@ -16,12 +16,17 @@ _DISTRIBUTED = (
     "privacy.mechanism = 'distributed': noise shares are safe only under masks, so no run offers it before the "
     "secure sum is in force"
 )
+_COLLUDING = (
+    "privacy.colluding: it counts only under 'distributed'; local noise holds against any number of others"
+)
 _FAIRNESS = (
-    "fairness: quality is shown by group, but max_gap and min_worst_group are not judged and stop nothing"
+    "fairness: quality is shown by group, but max_gap, min_worst_group, min_group_size and exempt are not judged "
+    "and stop nothing"
 )
 _PUBLICATION = (
     "publication: nothing is compressed, evaluated privately, judged or signed; the model is written as it is"
 )
+_DEFAULT_COLLUDING = Privacy.model_fields["colluding"].default
 
 
 def not_in_force(terms: Terms) -> tuple[str, ...]:
@@ -33,7 +38,9 @@ def not_in_force(terms: Terms) -> tuple[str, ...]:
     found = [_UNMASKED]
     if terms.privacy.mechanism == "distributed":
         found.append(_DISTRIBUTED)
-    if terms.fairness.max_gap is not None or terms.fairness.min_worst_group is not None:
+    elif terms.privacy.colluding != _DEFAULT_COLLUDING:
+        found.append(_COLLUDING)
+    if terms.fairness != Fairness(metric=terms.fairness.metric):
         found.append(_FAIRNESS)
     if terms.publication != Publication():
         found.append(_PUBLICATION)

@@ -18,6 +18,7 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+Seed: TypeAlias = Annotated[int, Field(ge=0, le=2**32 - 1)]  # scikit-learn takes no larger one
 Strings: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
 
@@ -84,15 +85,15 @@ class DirichletPartition(Section):
     kind: Literal["dirichlet"]
     file: str
     alpha: Positive
-    seed: int = 0
+    seed: Seed = 0
 
 
 class GeneratedPartition(Section):
     """Members made by the generator named in `Source`, as many records each as the member declares units."""
 
     kind: Literal["generated"]
-    seed: int = 0
-    test_records: int = 400
+    seed: Seed = 0
+    test_records: Annotated[int, Field(ge=1)] = 400
 
 
 Partition: TypeAlias = Annotated[
@@ -113,7 +114,7 @@ class TestSplit(Section):
 
     share: Annotated[float, Field(gt=0, lt=1)] = 0.3
     rule: Literal["unit-hash", "stratified"] = "unit-hash"
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Simulation(Section):

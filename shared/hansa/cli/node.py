@@ -41,6 +41,11 @@ def check(
 def _inspect(data: Path, agreement: Agreement, member: str | None) -> Inspection:
     from hansa_client.data import inspect
 
+    if agreement.terms.baseline == "pooled":
+        raise UsageError(
+            "an agreement on pooled records has no members whose data could be checked",
+            remedy="Name the agreement that it was derived from.",
+        )
     units = {m.name: m.units for m in agreement.terms.members}
     if member is not None and member not in units:
         raise UsageError(

@@ -126,5 +126,4 @@ def status_of(report: Report) -> ExitStatus:
     """0 for a run that finished, 3 where a rule stopped it, 1 where a person did."""
     if report.status == "done":
         return ExitStatus.DONE
-    stopped_by_rule = report.round_log == () or any(entry.absent for entry in report.round_log)
-    return ExitStatus.REFUSED if stopped_by_rule else ExitStatus.FAILED
+    return ExitStatus.REFUSED if report.stopped_by == "rule" else ExitStatus.FAILED

@@ -174,9 +174,11 @@ def _read_run(state: Json) -> _Run:
             "confirmed": Mapping() as steps,
             "closed": bool() as closed,
         }:
-            return _Run(
-                Spend(event, count), {str(k): v for k, v in steps.items() if isinstance(v, int)}, closed
-            )
+            confirmed = {
+                str(step): number for step, number in steps.items() if type(number) is int and number > 0
+            }
+            if type(count) is int and len(confirmed) == len(steps) and 0 <= sum(confirmed.values()) <= count:
+                return _Run(Spend(event, count), confirmed, closed)
     raise PrivacyParameterError(
         "a saved budget book cannot be read", remedy="Restore it from a copy; do not start anew."
     )

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from flwr.app import Context
 from flwr.serverapp import Grid
 
@@ -69,7 +70,7 @@ class RayEngine:
                         "include_dashboard": False,
                         "log_to_driver": False,
                     },
-                    "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+                    "client_resources": {"num_cpus": 1, "num_gpus": self._gpu_share(agreement)},
                 }
                 try:
                     run_simulation(server_app(main), clients, len(names), backend_config=backend)
@@ -84,6 +85,12 @@ class RayEngine:
             raise failed[0]
         if not done.is_set():
             raise EngineError("Flower's simulation runtime ended before the run did")
+
+    def _gpu_share(self, agreement: Agreement) -> float:
+        """Ray hides GPUs from actors that ask for none."""
+        device = agreement.performance.device
+        wanted = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+        return 1.0 / self._processes if wanted else 0.0
 
 
 def _node_of(folder: str, names: tuple[str, ...], context: Context) -> AnswersRequests:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
+import torch
 
 from hansa.errors import EngineError
 from hansa.wire import Message
@@ -29,7 +31,7 @@ class Workers:
         self._workers = []
         for _ in range(count):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(league, theirs), daemon=True)
+            process = context.Process(target=_serve, args=(league, theirs, count), daemon=True)
             process.start()
             theirs.close()
             self._workers.append((process, ours, threading.Lock()))
@@ -72,10 +74,11 @@ class RemoteNode:
         return Message(kind, body, arrays)
 
 
-def _serve(league: League, connection: Connection) -> None:
+def _serve(league: League, connection: Connection, workers: int) -> None:
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # a person's interrupt is for the coordinator, which closes the pipe
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     while True:
         try:
             name, kind, body, arrays = connection.recv()

@@ -44,7 +44,8 @@ def load_members(agreement: Agreement, data_dir: Path | None, seed: int) -> dict
         missing under ``missing = "drop"``) are left out before the split, and counted.
 
     Raises:
-        AgreementError: there is no `[simulation]`, or no data directory was given.
+        AgreementError: there is no `[simulation]`, no data directory was given, or the agreement was derived from
+            another by pooling its members.
         DataError: missing columns, and members that are left without training or test records; all at once.
         DataSourceError: files that are missing or cannot be read.
     """
@@ -53,6 +54,16 @@ def load_members(agreement: Agreement, data_dir: Path | None, seed: int) -> dict
         raise AgreementError(
             "there are no data to simulate with",
             [Problem("simulation", "the section is missing", "say where each member's data are")],
+        )
+    if agreement.terms.baseline == "pooled":
+        raise AgreementError(
+            "an agreement on pooled records does not say which member they come from",
+            [
+                Problem(
+                    "baseline", "was derived on the command line", "run the original with --baseline pooled"
+                )
+            ],
+            remedy="",
         )
     if isinstance(simulation.partition, GeneratedPartition):
         return _generated(agreement, simulation, simulation.partition, seed)
