@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -72,12 +73,14 @@ class Settings:
         seed: of the split, of public sampling in runs without privacy, and of nothing that privacy rests on.
         home: folder in which members keep their state between runs.
         progress: told what is done.
+        stop: once it is set, the run ends after the round in hand and reports what was done.
     """
 
     engine: str = "local"
     seed: int = 0
     home: Path | None = None
     progress: Progress = field(default_factory=Progress)
+    stop: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ def simulate(
     out: Path | None = None,
     force: bool = False,
     progress: Progress | None = None,
+    stop: threading.Event | None = None,
 ) -> Report:
     """Run a federation on this machine.
 
@@ -129,6 +133,7 @@ def simulate(
         out: folder to write `report.json`, `report.html`, `model.safetensors` and `agreement.toml` to.
         force: replace what `out` holds.
         progress: told what is done.
+        stop: once it is set, the run ends after the round in hand, with a partial report.
 
     Raises:
         HansaError: see `hansa.errors`; nothing is written to `out` unless the run took place.
@@ -138,7 +143,7 @@ def simulate(
         check_output(out, force=force)
     if repeat < 1:
         raise UsageError("--repeat needs at least one run")
-    settings = Settings(engine, seed, members_home, progress or Progress())
+    settings = Settings(engine, seed, members_home, progress or Progress(), stop or threading.Event())
     finished: list[Simulated] = []
     for number in range(repeat):
         one = replace(settings, seed=seed + number)
@@ -149,7 +154,7 @@ def simulate(
             if not finished:
                 raise
             break
-        if finished[-1].report.status == "partial":
+        if finished[-1].report.status == "partial" or settings.stop.is_set():
             break
     result = _averaged(finished)
     if out is not None:
@@ -219,9 +224,7 @@ def _run(
     if agreement.terms.baseline == "local-only":
         parts: list[Run] = []
         for name, records in train.items():
-            parts.append(
-                _train(alone(agreement, name), {name: records}, gradients, start, settings, clock)
-            )
+            parts.append(_train(alone(agreement, name), {name: records}, gradients, start, settings, clock))
             if parts[-1].stopped_because is not None:
                 break
         run = Run.together(_frozen(agreement, built, start), parts)
@@ -237,6 +240,8 @@ def _run(
     if run.stopped_because is None:
         apart = replace(settings, home=None)  # a comparison spends nothing of what members keep
         for kind, other in others:
+            if settings.stop.is_set():
+                break
             used = together if other.terms.baseline == "pooled" else train
             try:
                 reference = _train(other, used, gradients, start, apart, clock)
@@ -279,6 +284,8 @@ def _train(
         if evaluator is not None and every and (done % every == 0 or done == terms.training.rounds):
             with clock.part("measuring", told=False):
                 history.append((done, evaluator.quality(published_weights(outcome.state))))
+        if settings.stop.is_set() and done < terms.training.rounds:
+            raise KeyboardInterrupt
 
     def coordinate(members: Members) -> None:
         finished.append(

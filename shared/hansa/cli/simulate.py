@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
@@ -94,7 +98,8 @@ def simulate(
             mechanism=None if mechanism is None else mechanism.value,
             baseline=None if baseline is None else baseline.value,
         )
-        with TerminalProgress() as progress:
+        stop = threading.Event()
+        with TerminalProgress() as progress, _stopping_gently(stop):
             report = run(
                 read,
                 data=data,
@@ -107,6 +112,7 @@ def simulate(
                 out=out,
                 force=force,
                 progress=progress,
+                stop=stop,
             )
         shown = render_text(
             report, width=shutil.get_terminal_size((110, 24)).columns, colour=sys.stdout.isatty()
@@ -115,6 +121,26 @@ def simulate(
         status = status_of(report)
         emit(report.model_dump(mode="json"), text=text, output_format=output_format, status=status)
     raise typer.Exit(status)
+
+
+@contextmanager
+def _stopping_gently(stop: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C ends the run after the round in hand, the second at once.
+
+    An exception raised by a signal can be lost where Python has nobody to give it to (callbacks from C, finalizers);
+    a flag that is looked at between rounds cannot.
+    """
+
+    def ask(_signal: int, _frame: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+        typer.echo("Stopping after this round, with a partial report. Ctrl-C again stops at once.", err=True)
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def quickstart() -> Path:
