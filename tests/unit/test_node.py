@@ -187,7 +187,7 @@ def test_a_reply_to_another_request_is_not_believed() -> None:
 def test_a_later_agreement_does_not_raise_the_limit() -> None:
     store = MemoryStore()
     node(store=store)[0].handle(ask(1, "first"))
-    generous, _ = frozen_league(privacy={"epsilon": 50.0})
+    generous, _ = frozen_league(privacy={"epsilon": 8.0})
     member, training = node(store=store, agreement=generous)
     request = train_request(generous, "second", 1, START)
     assert code(request, member.handle(request)) is PolicyCode.BUDGET
