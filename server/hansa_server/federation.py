@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeAlias
@@ -26,7 +26,8 @@ from hansa.protocol import (
     train_request,
     update_encoding,
 )
-from hansa.secagg.ring import RingVector, ring_sum
+from hansa.secagg.errors import SumOutOfRangeError
+from hansa.secagg.ring import RingVector
 from hansa.server_step import ServerState, initial_state, step
 from hansa.wire import Message, array_sha256
 from hansa_server.journal import Journal
@@ -121,12 +122,13 @@ def run_federation(
             require_quorum(outcome.rounds[-1], quorum)
             # sum: exact, in the ring; only the sum is used from here on
             total = ring_sum(updates.values(), len(model))
-            mean = encoding.decode_sum(total, len(updates)) / math.fsum(weights[name] for name in updates)
+            summed = encoding.to_units(encoding.decode(total, len(updates)))
+            mean = summed / math.fsum(weights[name] for name in updates)
             # step: the server optimiser, to the bit the same for whoever recomputes it
             outcome.state = step(rule, outcome.state, mean)
             if after_round is not None:
                 after_round(outcome)
-    except (TooFewMembersError, WireError, ServerStateError) as error:
+    except (TooFewMembersError, SumOutOfRangeError, WireError, ServerStateError) as error:
         outcome.stopped_because, outcome.stopped_by = error.cause, "rule"
     except KeyboardInterrupt:
         outcome.stopped_because = f"stopped by a person after round {outcome.state.round}"
@@ -135,6 +137,14 @@ def run_federation(
     closing = dict.fromkeys(names, close_request(agreement, run))
     journal.once(f"{run}/close", partial(members.exchange, closing, training.deadline_s))
     return outcome
+
+
+def ring_sum(vectors: Iterable[RingVector], length: int) -> RingVector:
+    """The sum modulo 2^32, in one accumulator: uint32 [length]."""
+    total = np.zeros(length, dtype=np.uint32)
+    for vector in vectors:
+        np.add(total, vector, out=total)
+    return total
 
 
 def smallest_sum(terms: Terms) -> int:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
 import rfc8785
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+
+# On values without floats and with ASCII keys the standard library writes what RFC 8785 demands, many times faster.
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, check_circular=False)
 
 
 def canonical_json(value: Json) -> bytes:
@@ -17,7 +22,22 @@ def canonical_json(value: Json) -> bytes:
     Raises:
         ValueError: for what RFC 8785 cannot express (NaN, infinities, integers beyond 2^53 - 1).
     """
+    if is_plain(value):
+        with suppress(UnicodeEncodeError):  # a lone surrogate: RFC 8785's own error is the one below
+            return _ENCODER.encode(value).encode()
     return rfc8785.dumps(value)
+
+
+def is_plain(value: object) -> bool:
+    """Whether a value is JSON without floats, with integers within 2^53 - 1 and with keys in ASCII."""
+    kind = type(value)
+    if kind is str or value is None or kind is bool:
+        return True
+    if kind is int:
+        return -(2**53) < value < 2**53  # type: ignore[operator]  # narrowed by kind
+    if kind is dict:
+        return all(type(key) is str and key.isascii() and is_plain(item) for key, item in value.items())  # type: ignore[attr-defined]
+    return kind in {list, tuple} and all(map(is_plain, value))  # type: ignore[call-overload]
 
 
 def sha256_hex(data: bytes) -> str:

@@ -13,7 +13,7 @@ from hansa.agreement import Agreement, Terms
 from hansa.canonical import Json
 from hansa.errors import WireError
 from hansa.privacy.grid import Grid
-from hansa.secagg.ring import RingEncoding, RingVector
+from hansa.secagg.ring import Quantiser, RingVector
 from hansa.wire import Message, array_sha256
 
 _NOISE_TAIL = 8.0  # standard deviations within which an update is encoded without clipping
@@ -39,8 +39,8 @@ def public_weights(terms: Terms) -> Mapping[str, float]:
     return {member.name: member.public_weight / total for member in terms.members}
 
 
-def update_encoding(agreement: Agreement) -> RingEncoding:
-    """The ring encoding of weighted updates, from public numbers.
+def update_encoding(agreement: Agreement) -> Quantiser:
+    """The quantiser of weighted updates, from public numbers: the finest grid on which all members' sum fits.
 
     Updates are clipped to it after the noise, which is post-processing under the local mechanism; the bound is
     set so that this happens with negligible probability.
@@ -49,7 +49,7 @@ def update_encoding(agreement: Agreement) -> RingEncoding:
     weights = public_weights(terms)
     reach = terms.training.learning_rate * terms.local_steps
     if not terms.private or frozen.noise_multiplier is None:
-        return RingEncoding(max(weights.values()) * reach * _PLAIN_BOUND, len(terms.members))
+        return Quantiser.finest(max(weights.values()) * reach * _PLAIN_BOUND, len(terms.members))
     norm = terms.privacy.clipping_norm
     grid = Grid.of(norm, frozen.model.parameters)
     noise = grid.sigma(frozen.noise_multiplier) / grid.scale
@@ -59,7 +59,7 @@ def update_encoding(agreement: Agreement) -> RingEncoding:
         * (_BATCH_TAIL * norm + _NOISE_TAIL * noise / (terms.privacy.sampling_rate * m.units))
         for m in terms.members
     )
-    return RingEncoding(bound, len(terms.members))
+    return Quantiser.finest(bound, len(terms.members))
 
 
 def train_request(agreement: Agreement, run: str, number: int, weights: npt.NDArray[np.float64]) -> Message:

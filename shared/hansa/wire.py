@@ -38,11 +38,14 @@ class Message:
         kind: what the message is, for example ``train`` or ``update``.
         body: JSON values; no arrays and no secrets.
         arrays: name to little-endian array; read-only views, dtypes from `DTYPES`.
+        hashed: SHA-256 of arrays that this side has hashed already, to spare doing it twice; whoever passes one
+            vouches for it. `parse` never does: what arrives is always hashed.
     """
 
     kind: str
     body: Mapping[str, Json]
     arrays: Mapping[str, Array] = field(default_factory=dict)
+    hashed: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.arrays) > MAX_ARRAYS:
@@ -64,8 +67,8 @@ class Message:
 
     @cached_property
     def array_hashes(self) -> Mapping[str, str]:
-        """SHA-256 of each array by name, computed once from the arrays that this message holds."""
-        return {name: array_sha256(array) for name, array in self.arrays.items()}
+        """SHA-256 of each array by name, computed once from the arrays that this message holds, or vouched for."""
+        return {name: self.hashed.get(name) or array_sha256(array) for name, array in self.arrays.items()}
 
     @cached_property
     def header(self) -> bytes:

@@ -98,8 +98,26 @@ def test_check_imports_no_room_but_the_agreement():
     assert rooms == {"agreement", "canonical", "cli", "errors"}
 
 
+@pytest.mark.parametrize("package", ["hansa", "hansa.cli", "hansa.agreement"])
+def test_an_agreement_is_read_without_the_secure_sum(package):
+    program = f"import sys, {package}; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(ran.stdout.split())
+    assert package in loaded
+    assert not {"hansa.secagg", "hansa.identity", "cryptography"} & loaded
+
+
 @pytest.mark.parametrize(
-    "package", ["hansa", "hansa.cli", "hansa.agreement", "hansa.privacy", "hansa.report"]
+    "package",
+    [
+        "hansa",
+        "hansa.cli",
+        "hansa.agreement",
+        "hansa.privacy",
+        "hansa.report",
+        "hansa.identity",
+        "hansa.secagg",
+    ],
 )
 def test_what_an_auditor_imports_brings_no_torch_and_no_flwr(package):
     program = f"import sys, {package}; print(*{{name.partition('.')[0] for name in sys.modules}})"

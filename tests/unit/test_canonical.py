@@ -7,8 +7,11 @@ import json
 import struct
 
 import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hansa.canonical import canonical_hash, canonical_json, sha256_hex
+from hansa.canonical import canonical_hash, canonical_json, is_plain, sha256_hex
 
 # RFC 8785, appendix B: IEEE 754 bits and the number as it must be written.
 NUMBERS = {
@@ -99,6 +102,33 @@ def test_an_integer_and_the_same_double_are_the_same_number():
 def test_a_lone_surrogate_has_no_canonical_form():
     with pytest.raises(ValueError, match="non-UTF-8"):
         canonical_json("\ud800")
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+KEYS = st.text(st.characters(max_codepoint=127))
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | TEXT,
+    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(KEYS, inner),
+)
+
+
+@given(PLAIN)
+def test_the_fast_path_writes_the_bytes_of_rfc_8785(value):
+    assert is_plain(value)
+    assert canonical_json(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "value", [0.5, [1, 2.0], {"a": {"b": 1e300}}, {"ü": 1}, 2**53, [-(2**53)], {1: 2}, {"a": b"x"}, {1}]
+)
+def test_what_the_standard_library_might_write_otherwise_does_not_take_the_fast_path(value):
+    assert not is_plain(value)
+
+
+@pytest.mark.parametrize("value", [{1: 2}, b"x", {1}, object()], ids=["key", "bytes", "set", "object"])
+def test_what_is_not_json_is_refused(value):
+    with pytest.raises((TypeError, ValueError)):
+        canonical_json(value)
 
 
 def test_tuples_and_lists_are_arrays():

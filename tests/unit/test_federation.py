@@ -193,8 +193,7 @@ def test_a_vector_outside_the_encoding_ends_the_run_and_keeps_what_was_done() ->
 
     members = Direct(PLAIN, cheats)
     outcome = run(PLAIN, members)
-    assert outcome.stopped_because is not None
-    assert "out of range" in outcome.stopped_because
+    assert outcome.stopped_because == f"{D} of {D} coordinates of a sum are out of range"
     assert (outcome.stopped_by, outcome.state.round) == ("rule", 2)
     assert members.exchanges[-1] == "close"
 

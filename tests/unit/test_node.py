@@ -19,6 +19,7 @@ from hansa.protocol import (
     public_weights,
     read_hello,
     read_update,
+    refusal,
     train_request,
     update_encoding,
 )
@@ -60,8 +61,9 @@ def test_an_update_is_weighted_encoded_and_charged() -> None:
     request = ask()
     got = read_update(request, member.handle(request), D)
     assert not isinstance(got, PolicyCode)
-    decoded = update_encoding(AGREEMENT).decode_sum(got, 1) / public_weights(AGREEMENT.terms)["b"]
-    assert np.allclose(decoded, 0.25, atol=1e-6)
+    encoding, weight = update_encoding(AGREEMENT), public_weights(AGREEMENT.terms)["b"]
+    decoded = encoding.to_units(encoding.decode(got, 1)) / weight
+    assert np.abs(decoded - 0.25).max() <= 0.5 / encoding.scale / weight < 1e-6
     book = budget_book(AGREEMENT.terms.privacy, member.state())
     assert book.released("r") == AGREEMENT.terms.local_steps
 
@@ -133,10 +135,17 @@ def test_what_goes_wrong_inside_leaves_as_absence_and_stays_paid(caplog: pytest.
     assert budget_book(AGREEMENT.terms.privacy, member.state()).released("r") == 2
 
 
-def test_an_update_that_is_not_a_number_leaves_as_absence() -> None:
-    member, _ = node(lambda weights: weights * np.nan)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_an_update_that_is_not_a_number_leaves_as_absence(
+    bad: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    member, _ = node(lambda weights: np.full_like(weights, bad))
     request = ask()
-    assert code(request, member.handle(request)) is PolicyCode.ABSENT
+    reply = member.handle(request)
+    assert code(request, reply) is PolicyCode.ABSENT
+    assert reply == refusal(request, PolicyCode.ABSENT)  # what a member says that fails in any other way
+    assert "NaN or infinities" in caplog.text  # the member's own log
+    assert budget_book(AGREEMENT.terms.privacy, member.state()).released("r") == 2
 
 
 def test_a_second_run_is_refused_once_the_budget_is_reserved() -> None:

@@ -1,6 +1,8 @@
-"""Sums in the ring: exact, in range, and told when they are not."""
+"""Updates in the ring: what the quantiser does to a sum of them, and how an agreement sets it."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
@@ -8,65 +10,96 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hansa.errors import TrainingError, WireError
-from hansa.secagg.ring import RingEncoding, ring_sum
+from hansa.protocol import public_weights, update_encoding
+from hansa.secagg.errors import SumTermsError, VectorError
+from hansa.secagg.ring import Quantiser
+from hansa_server.federation import ring_sum
+from support.leagues import frozen_league
 
 vectors = hnp.arrays(np.float64, st.integers(1, 8), elements=st.floats(-1e9, 1e9))
 
 
-@given(st.lists(st.floats(-3, 3), min_size=1, max_size=20), st.integers(0, 1000))
-def test_a_sum_decodes_to_the_sum_of_what_was_encoded(values: list[float], seed: int) -> None:
-    encoding = RingEncoding(bound=2.5, members=20)
+@given(st.lists(st.floats(-3, 3), min_size=1, max_size=20))
+def test_a_sum_is_off_by_half_a_step_for_each_vector(values: list[float]) -> None:
+    encoding = Quantiser.finest(2.5, 20)
     parts = [np.array([v, -v]) for v in values]
-    decoded = encoding.decode_sum(ring_sum([encoding.encode(p) for p in parts], 2), len(parts))
+    total = ring_sum([encoding.encode(p) for p in parts], 2)
+    decoded = encoding.to_units(encoding.decode(total, len(parts)))
     exact = np.sum([np.clip(p, -2.5, 2.5) for p in parts], axis=0)
-    assert np.abs(decoded - exact).max() <= len(parts) * encoding.resolution / 2 + 1e-12
+    assert np.abs(decoded - exact).max() <= len(parts) * 0.5 / encoding.scale + 1e-12
 
 
-@given(st.integers(1, 2**20))
-def test_the_extremes_of_all_members_do_not_wrap(members: int) -> None:
-    encoding = RingEncoding(bound=1.0, members=members)
-    most = encoding.encode(np.array([1.0, -1.0, 1e300, -1e300]))
+@given(st.integers(1, 2**20), st.floats(1e-6, 1e6))
+def test_the_extremes_of_any_number_of_members_do_not_wrap(members: int, bound: float) -> None:
+    encoding = Quantiser.finest(bound, members)
+    most = encoding.encode(np.array([bound, -bound, 1e300, -1e300]))
     total = (most.astype(np.uint64) * members).astype(np.uint32)
-    assert np.allclose(encoding.decode_sum(total, members), [members, -members, members, -members])
+    reached = encoding.to_units(encoding.decode(total, members)) / members
+    # the bound itself may lie between two steps
+    assert np.abs(reached - [bound, -bound, bound, -bound]).max() < 1 / encoding.scale
 
 
 @given(vectors)
 def test_one_vector_survives(vector: np.ndarray) -> None:
-    encoding = RingEncoding(bound=1e9, members=3)
-    assert (
-        np.abs(encoding.decode_sum(encoding.encode(vector), 1) - vector).max()
-        <= encoding.resolution / 2 * 1.001
-    )
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_not_a_number_is_not_encoded(bad: float) -> None:
-    with pytest.raises(TrainingError, match="NaN or infinity"):
-        RingEncoding(1.0, 3).encode(np.array([0.0, bad]))
+    encoding = Quantiser.finest(1e9, 1)
+    decoded = encoding.to_units(encoding.decode(encoding.encode(vector), 1))
+    assert np.abs(decoded - vector).max() <= 0.5 / encoding.scale
 
 
 def test_infinities_that_cancel_are_not_encoded() -> None:
-    with pytest.raises(TrainingError):
-        RingEncoding(1.0, 3).encode(np.array([np.inf, -np.inf]))
+    with pytest.raises(VectorError, match="NaN or infinities"):
+        Quantiser.finest(1.0, 3).encode(np.array([np.inf, -np.inf]))
 
 
-def test_a_sum_out_of_range_is_told() -> None:
-    encoding = RingEncoding(bound=1.0, members=5)
-    honest = encoding.encode(np.array([1.0]))
-    cheat = np.array([2**31 - 1], dtype=np.uint32)
-    with pytest.raises(WireError, match="out of range"):
-        encoding.decode_sum(ring_sum([honest, cheat], 1), 2)
+@pytest.mark.parametrize(
+    ("bound", "members"),
+    [(0.0, 3), (-1.0, 3), (math.nan, 3), (math.inf, 3), (1.0, 0), (5e-324, 3), (1e308, 100)],
+)
+def test_bounds_without_a_grid_are_refused(bound: float, members: int) -> None:
+    with pytest.raises(SumTermsError, match="no grid fits"):
+        Quantiser.finest(bound, members)
 
 
-@pytest.mark.parametrize("count", [0, 6])
-def test_a_sum_over_more_than_were_foreseen_is_refused(count: int) -> None:
-    encoding = RingEncoding(bound=1.0, members=5)
-    with pytest.raises(WireError, match="not foreseen"):
-        encoding.decode_sum(np.zeros(1, dtype=np.uint32), count)
+def test_a_ring_sum_is_modulo_2_to_the_32_and_leaves_its_vectors_alone() -> None:
+    parts = [np.array([2**32 - 1, 5], dtype="<u4"), np.array([3, 2**31], dtype="<u4")]
+    before = [part.copy() for part in parts]
+    total = ring_sum(iter(parts), 2)
+    assert total.dtype == np.uint32
+    assert total.tolist() == [2, 2**31 + 5]
+    assert all((part == kept).all() for part, kept in zip(parts, before, strict=True))
+    assert ring_sum([], 2).tolist() == [0, 0]
 
 
-@pytest.mark.parametrize(("bound", "members"), [(0.0, 3), (-1.0, 3), (np.nan, 3), (np.inf, 3), (1.0, 0)])
-def test_encodings_without_a_meaning_are_refused(bound: float, members: int) -> None:
-    with pytest.raises(WireError):
-        RingEncoding(bound, members)
+class TestUpdateEncoding:
+    """The quantiser of an agreement's updates."""
+
+    def test_without_noise_it_holds_sixteen_times_the_reach_of_a_unit_gradient(self) -> None:
+        agreement, _ = frozen_league(privacy={"mechanism": "none", "epsilon": None, "delta": None})
+        terms = agreement.terms
+        reach = terms.training.learning_rate * terms.local_steps
+        encoding = update_encoding(agreement)
+        assert encoding.clip == pytest.approx(max(public_weights(terms).values()) * reach * 16)
+        assert (encoding.members, encoding.noise_sd) == (len(terms.members), 0)
+
+    def test_with_noise_no_member_is_clipped_within_eight_standard_deviations(self) -> None:
+        agreement, _ = frozen_league()
+        terms, multiplier = agreement.terms, agreement.require_frozen().noise_multiplier
+        assert multiplier is not None
+        norm = terms.privacy.clipping_norm
+        for member in terms.members:
+            expected_batch = terms.privacy.sampling_rate * member.units
+            step = norm + 8 * multiplier * norm / expected_batch
+            furthest = (
+                public_weights(terms)[member.name] * terms.training.learning_rate * terms.local_steps * step
+            )
+            assert furthest < update_encoding(agreement).clip
+
+    def test_all_members_at_the_bound_fit_and_a_finer_grid_does_not(self) -> None:
+        encoding = update_encoding(frozen_league()[0])
+        assert encoding == Quantiser.finest(encoding.clip, encoding.members)
+        assert encoding.reach(encoding.members) <= encoding.limit
+        with pytest.raises(SumTermsError):
+            Quantiser(encoding.clip, 2 * encoding.scale, encoding.members)
+
+    def test_it_follows_from_public_numbers_alone(self) -> None:
+        assert update_encoding(frozen_league()[0]) == update_encoding(frozen_league()[0])

@@ -62,6 +62,32 @@ def test_equal_messages_are_equal_and_others_are_not():
     assert message() != "update"
 
 
+def test_a_hash_that_the_sender_vouches_for_is_not_computed_again(monkeypatch):
+    array = np.arange(4, dtype="<u4")
+    plain = message(sum=array)
+    digest = array_sha256(array)
+    monkeypatch.setattr(wire, "array_sha256", lambda _: pytest.fail("the array was hashed again"))
+    vouched = Message(plain.kind, plain.body, {"sum": array}, {"sum": digest})
+    assert vouched.array_hashes == {"sum": digest}
+    assert digest not in repr(vouched)
+    monkeypatch.undo()
+    assert vouched.header == plain.header
+    assert vouched == plain
+
+
+def test_an_array_without_a_word_about_it_is_hashed_beside_one_that_is_vouched_for():
+    a, b = np.arange(4, dtype="<u4"), np.arange(5, dtype="<u4")
+    sent = Message("update", {}, {"a": a, "b": b}, {"a": array_sha256(a)})
+    assert sent.array_hashes == {"a": array_sha256(a), "b": array_sha256(b)}
+
+
+def test_what_arrives_is_hashed_whatever_the_sender_vouched_for():
+    array = np.arange(4, dtype="<u4")
+    lying = Message("update", {}, {"sum": array}, {"sum": "0" * 64})
+    with pytest.raises(WireError, match="not those that were sent"):
+        parse(lying.header, lying.arrays)
+
+
 def test_arrays_of_a_message_cannot_be_written():
     source = np.arange(4, dtype="<u4")
     held = message(sum=source).arrays["sum"]

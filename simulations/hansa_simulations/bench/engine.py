@@ -170,7 +170,7 @@ def _require_whole(agreement: Agreement, outcome: Outcome, rounds: int) -> None:
         raise EngineError(f"clients summed by round were {present}, not {clients} in each of {rounds}")
     reached, wanted = outcome.state.weights, rounds * _CHANGE
     # each client's vector is rounded to the ring once a round, by half a step at most
-    rounding = rounds * clients * update_encoding(agreement).resolution / 2
+    rounding = rounds * clients * 0.5 / update_encoding(agreement).scale
     if not np.allclose(reached, wanted, rtol=1e-9, atol=rounding):
         raise EngineError(f"{rounds} rounds led to {reached.min():g} … {reached.max():g}, not {wanted:g}")
 

@@ -1,0 +1,53 @@
+"""Errors of identities: keys, certificates, rosters, signatures. HANSA-70x."""
+
+from __future__ import annotations
+
+from hansa.errors import ExitStatus, HansaError, ProblemsError
+
+
+class SignatureError(HansaError):
+    """A signature is not by the key that the roster pins for its signer."""
+
+    code = "HANSA-701"
+    exit_status = ExitStatus.VERIFICATION_FAILED
+
+
+class UnknownSignerError(HansaError):
+    """A message is signed by someone whom the agreement does not name."""
+
+    code = "HANSA-702"
+    exit_status = ExitStatus.REFUSED
+
+
+class RevokedError(HansaError):
+    """A message is signed with a key that has been revoked."""
+
+    code = "HANSA-703"
+    exit_status = ExitStatus.REFUSED
+
+
+class CertificateError(ProblemsError):
+    """A certificate or a request for one is not acceptable."""
+
+    code = "HANSA-704"
+
+
+class KeyFileError(HansaError):
+    """A file that should hold a private key is missing, readable by others, or not a key."""
+
+    code = "HANSA-705"
+    exit_status = ExitStatus.BAD_INPUT
+
+
+class RosterError(ProblemsError):
+    """The names and keys of an agreement do not make a roster."""
+
+    code = "HANSA-706"
+    remedy = "Compare the keys with their owners over another channel, then correct the agreement."
+
+
+class AmendmentError(HansaError):
+    """A change of keys was not approved as the agreement demands, or does not fit the roster it changes."""
+
+    code = "HANSA-707"
+    exit_status = ExitStatus.REFUSED

@@ -1,0 +1,349 @@
+"""A member of a secure sum: a state machine without I/O of its own.
+
+`Member.handle` takes one message of the coordinator and gives the reply. The order, round by round:
+
+1. keys: fresh secrets, offered once; may be asked for rounds ahead.
+2. shares: all signed keys are checked; both seeds are shared among those who offered.
+3. delivery: the others' envelopes are opened; what does not open is a signed complaint.
+4. manifest: if it follows from the last one and nobody in it was complained of, the contribution is made,
+   encoded, masked and sent. The secrets are gone from the durable state *before* the first mask is added, so that
+   no crash can lead to a second vector under the same masks; the vector is durable before its first byte leaves.
+5. survivors: if they are enough, this member among them, all bound to the same manifest, they are signed.
+6. unmask: for the very bytes that t members signed, one share of each contributor, and never both.
+
+A phase is answered once. The same request again gets the same bytes again; another one is refused. Whatever is
+refused is a typed error, and nothing has changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+
+from hansa.errors import WireError
+from hansa.identity.keys import Signer
+from hansa.identity.roster import COORDINATOR
+from hansa.identity.statement import Statement, unpack
+from hansa.secagg import member_state as at
+from hansa.secagg import messages as m
+from hansa.secagg.dealing import CONTENT_BYTES, Parties, deal, open_dealt, own_masks, read_parcels
+from hansa.secagg.errors import (
+    AlreadyAnsweredError,
+    ExcludedError,
+    MaskForfeitedError,
+    PhaseError,
+    QuorumError,
+    RoundRefusedError,
+    TranscriptError,
+)
+from hansa.secagg.keys import RoundSecrets
+from hansa.secagg.member_state import Answer, MemberState, RoundState
+from hansa.secagg.ring import Vector
+from hansa.secagg.seal import Seal
+from hansa.secagg.shares import SHARE_BYTES, Rand
+from hansa.secagg.store import Store
+from hansa.secagg.terms import SumTerms
+from hansa.secagg.workers import MaskWorkers
+from hansa.wire import Array, Message
+
+
+class Contributor(Protocol):
+    """The member's own side of a round: its policy, its training, its budget."""
+
+    def contribute(self, manifest: m.Manifest) -> Vector:
+        """Check what the machine cannot (model, step, checkpoint, budget), then make the vector.
+
+        Returns:
+            Clipped and noised; floating point, or integers on the grid of the manifest's purpose.
+
+        Raises:
+            HansaError: the member takes no part; nothing was masked and the keys stay unused.
+        """
+
+
+class Member:
+    """One member in one run.
+
+    Args:
+        terms: the agreement's.
+        run: the run's name.
+        signer: the member's identity.
+        contributor: called once per round, after every check on the manifest.
+        store: durable before its `put` returns.
+        seal: for the state between phases.
+        rand: a source of that many random bytes.
+        max_retries: how often in this run a step may be summed again, each time charged anew.
+        workers: processes for large vectors.
+
+    Guarantees: the vector leaves only under masks that a coalition of the coordinator and n - t members cannot
+        remove, except as part of a sum over max(t, min_members) contributions or more.
+    Assumes: honest members are more than 2n/3; the store is not put back to an older state; X25519 or, in hybrid
+        mode, ML-KEM-768 holds.
+    Leaks: that the member takes part, when, and the size of its vector.
+    """
+
+    def __init__(
+        self,
+        terms: SumTerms,
+        run: str,
+        signer: Signer,
+        contributor: Contributor,
+        *,
+        store: Store,
+        seal: Seal,
+        rand: Rand = os.urandom,
+        max_retries: int = 2,
+        workers: MaskWorkers | None = None,
+    ) -> None:
+        terms.roster.key_of(signer.name)
+        self.name = signer.name
+        self._terms, self._run, self._signer, self._contributor = terms, run, signer, contributor
+        self._store, self._seal, self._rand, self._max_retries = store, seal, rand, max_retries
+        self._workers = workers or MaskWorkers()
+        self._context = m.Context(terms, run)
+        self._state = MemberState.load(store, seal, f"{run}.state")
+        self._lock = (
+            threading.Lock()
+        )  # a request that comes again while it is worked on waits for its own answer
+        phases: dict[type[m.Said], Callable[[Any, Message, RoundState], Message]] = {
+            m.KeysRequest: self._offer,
+            m.SharesRequest: self._deal,
+            m.Delivery: self._open,
+            m.Manifest: self._mask,
+            m.Survivors: self._confirm,
+            m.UnmaskRequest: self._unmask,
+            m.Receipt: self._note,
+        }
+        self._phases = {model.purpose_name: (model, answer) for model, answer in phases.items()}
+
+    def handle(self, request: Message) -> Message:
+        """Answer one message of the coordinator.
+
+        Raises:
+            HansaError: the request is refused and nothing has changed; see `hansa.secagg.errors`.
+        """
+        if request.kind not in self._phases:
+            raise WireError("a request of a kind that a member of a secure sum does not know")
+        model, answer = self._phases[request.kind]
+        with self._lock:
+            asked, _ = self._context.read(request, model, COORDINATOR)
+            record = self._state.rounds.get(asked.round, RoundState())
+            given = record.answers.get(request.kind)
+            return (
+                answer(asked, request, record)
+                if given is None
+                else self._again(asked, request, record, given)
+            )
+
+    @property
+    def receipts(self) -> Mapping[int, str]:
+        """The coordinator's signed receipts for masked vectors, by round; evidence where it denies having one."""
+        return {number: record.receipt for number, record in self._state.rounds.items() if record.receipt}
+
+    # --- A, B and delivery ---------------------------------------------------------------------------------
+
+    def _offer(self, asked: m.KeysRequest, request: Message, record: RoundState) -> Message:
+        if asked.round <= self._state.masked_round:
+            raise RoundRefusedError(f"round {asked.round} is not after round {self._state.masked_round}")
+        secrets = RoundSecrets.draw(self._rand)
+        public = secrets.public(self.name, post_quantum=self._terms.post_quantum)
+        reply = self._context.write(self._signer, m.Keys, asked.round, **asdict(public))
+        record = RoundState(phase=at.OFFERED, secrets=secrets, offer=reply.text(m.SIGNED))
+        return self._answered(asked, request, record, reply)
+
+    def _deal(self, asked: m.SharesRequest, request: Message, record: RoundState) -> Message:
+        self._due(record, at.OFFERED, asked)
+        offers = self._context.said_by_all(request, "keys", m.Keys, asked.round)
+        if self.name not in offers or offers[self.name][1].line != record.offer:
+            raise TranscriptError("the signed keys do not hold this member's own")
+        keys = {name: said.public for name, (said, _) in offers.items()}
+        m.check_offers(keys, post_quantum=self._terms.post_quantum)
+        self._enough(len(offers), "offered keys")
+        transcript = m.transcript_of(self._context, asked.round, offers)
+        record = record.model_copy(update={"phase": at.DEALT, "keys": keys, "transcript": transcript})
+        dealt = deal(record.own_secrets, self._parties(record), self._rand)
+        record = record.model_copy(update={"held": {self.name: dealt.own}})
+        reply = self._context.write(
+            self._signer, m.Shares, asked.round, dealt.arrays, transcript=transcript, root=dealt.root
+        )
+        return self._answered(asked, request, record, reply)
+
+    def _open(self, asked: m.Delivery, request: Message, record: RoundState) -> Message:
+        self._due(record, at.DEALT, asked)
+        self._same(asked.transcript, record.transcript, "transcript")
+        dealers = self._context.said_by_all(request, "shares", m.Shares, asked.round)
+        parties, held, complaints = self._parties(record), dict(record.held), []
+        said = {dealer: shares for dealer, (shares, _) in dealers.items()}
+        for dealer, envelope, row, kem in read_parcels(request, parties, said):
+            try:
+                held[dealer] = open_dealt(record.own_secrets, parties, dealer, envelope, row, kem)
+            except InvalidTag:
+                complaints.append(dealer)
+        record = record.model_copy(update={"phase": at.OPENED, "held": held})
+        reply = self._context.write(
+            self._signer, m.Received, asked.round, transcript=record.transcript, complaints=tuple(complaints)
+        )
+        return self._answered(asked, request, record, reply)
+
+    # --- C: the masked vector ------------------------------------------------------------------------------
+
+    def _mask(self, asked: m.Manifest, request: Message, record: RoundState) -> Message:
+        if record.phase == at.USED:
+            raise MaskForfeitedError(f"the mask of round {asked.round} was taken before a crash")
+        self._due(record, at.OPENED, asked)
+        self._same(asked.transcript, record.transcript, "transcript")
+        self._state.check_follows(asked, self._max_retries)
+        if asked.purpose not in self._terms.vectors:
+            raise TranscriptError("the manifest asks for a vector that the agreement does not name")
+        if asked.contributors != self._context.in_order(set(asked.contributors) & set(record.held)):
+            raise TranscriptError("the manifest names contributors of whom this member holds no good shares")
+        if self.name not in asked.contributors:
+            raise ExcludedError(f"round {asked.round} leaves this member out")
+        self._enough(len(asked.contributors), "are to contribute")
+
+        wanted = self._terms.vectors[asked.purpose]
+        values = self._contributor.contribute(asked)
+        vector = wanted.quantiser.encode(values, out=self._workers.empty(wanted.length))
+        manifest = Statement.parse(request.text(m.SIGNED))
+        binding = m.binding_of(record.transcript, manifest.sha256)
+        parties = self._parties(record)
+        plus, minus = own_masks(record.own_secrets, parties, record.held, asked.contributors, binding)
+        known = {"manifest": manifest.line, "contributors": asked.contributors, "binding": binding}
+        record = record.model_copy(update={"phase": at.USED, "secrets": None, **known})
+        state, old = self._state.masking(asked, record)
+        self._keep(state)
+        for number in old:
+            self._store.delete(self._vector_name(number))
+        self._workers.add_masks(vector, plus, minus)
+        self._store.put(self._vector_name(asked.round), vector.data)
+        reply = self._context.write(self._signer, m.Masked, asked.round, {"y": vector}, binding=binding)
+        record = record.model_copy(update={"phase": at.MASKED, "y_sha256": reply.array_hashes["y"]})
+        return self._answered(asked, request, record, reply, apart=True)
+
+    # --- D and E -------------------------------------------------------------------------------------------
+
+    def _confirm(self, asked: m.Survivors, request: Message, record: RoundState) -> Message:
+        if not self._terms.confirmed:
+            raise PhaseError("survivors are not confirmed under this agreement")
+        data = self._survived(asked, request, record)
+        statement = Statement.signed(self._signer, m.Confirm.purpose_name, data)
+        reply = Message(m.Confirm.purpose_name, {m.SIGNED: statement.line})
+        record = record.model_copy(update={"phase": at.CONFIRMED, "confirmed": data})
+        return self._answered(asked, request, record, reply, **self._settled(asked, record))
+
+    def _unmask(self, asked: m.UnmaskRequest, request: Message, record: RoundState) -> Message:
+        if self._terms.confirmed:
+            self._due(record, at.CONFIRMED, asked)
+            self._same(asked.binding, record.binding, "manifest")
+            self._context.check_quorum(unpack(m.array_of(request, "confirmations")), record.confirmed)
+            data = record.confirmed
+        else:
+            data = self._survived(asked, request, record)
+        survivors = {name for name, _ in m.Confirm.model_validate_json(data).survivors}
+        opened = [
+            record.held[name].self_mask if name in survivors else record.held[name].mask_key
+            for name in record.contributors
+        ]
+        table: Array = np.frombuffer(b"".join(opened), np.uint8).reshape(len(opened), CONTENT_BYTES)
+        arrays = {"shares": table[:, :SHARE_BYTES], "salts": table[:, SHARE_BYTES:]}
+        reply = self._context.write(
+            self._signer, m.Unmask, asked.round, arrays, confirmed_sha256=hashlib.sha256(data).hexdigest()
+        )
+        record = record.model_copy(update={"phase": at.UNMASKED, "confirmed": data, "held": {}})
+        return self._answered(asked, request, record, reply, **self._settled(asked, record))
+
+    def _survived(self, asked: m.Survivors | m.UnmaskRequest, request: Message, record: RoundState) -> bytes:
+        self._due(record, at.MASKED, asked)
+        self._same(asked.binding, record.binding, "manifest")
+        listed = self._context.said_by_all(request, "masked", m.Masked, asked.round)
+        masked = {name: said for name, (said, _) in listed.items()}
+        for said in masked.values():
+            self._same(said.binding, record.binding, "manifest")
+        if self.name not in masked:
+            raise ExcludedError(f"round {asked.round} goes on without this member's vector")
+        self._same(masked[self.name].y_sha256, record.y_sha256, "masked vector")
+        if not set(masked) <= set(record.contributors):
+            raise TranscriptError("a survivor was no contributor")
+        self._enough(len(masked), "survived")
+        return self._context.confirmation(
+            asked.round, record.transcript, Statement.parse(record.manifest), masked
+        )
+
+    def _note(self, asked: m.Receipt, request: Message, record: RoundState) -> Message:
+        self._same(asked.y_sha256, record.y_sha256, "masked vector")
+        self._same(asked.binding, record.binding, "manifest")
+        self._same(asked.member, self.name, "member")
+        record = record.model_copy(update={"receipt": request.text(m.SIGNED)})
+        self._keep(self._state.with_round(asked.round, record))
+        return Message(m.NOTED, {})
+
+    # --- state ---------------------------------------------------------------------------------------------
+
+    def _answered(
+        self,
+        asked: m.Said,
+        request: Message,
+        record: RoundState,
+        reply: Message,
+        *,
+        apart: bool = False,
+        **changes: Any,
+    ) -> Message:
+        answer = Answer.of(request, reply, apart=apart)
+        record = record.model_copy(update={"answers": {**record.answers, request.kind: answer}})
+        self._keep(self._state.with_round(asked.round, record, **changes))
+        return reply
+
+    def _again(self, asked: m.Said, request: Message, record: RoundState, given: Answer) -> Message:
+        if given.request_sha256 != hashlib.sha256(request.header).hexdigest():
+            raise AlreadyAnsweredError(
+                f"{request.kind} of round {asked.round} was answered, to another request"
+            )
+        if given.kind != m.Masked.purpose_name:
+            return given.message(None)
+        vector = self._store.get(self._vector_name(asked.round))
+        if vector is None or hashlib.sha256(vector).hexdigest() != record.y_sha256:
+            raise MaskForfeitedError(f"the masked vector of round {asked.round} is lost")
+        return given.message(vector)
+
+    def _keep(self, state: MemberState) -> None:
+        state.save(self._store, self._seal, f"{self._run}.state")
+        self._state = state
+
+    def _settled(self, asked: m.Said, record: RoundState) -> dict[str, Any]:
+        manifest = Statement.parse(record.manifest)
+        return {
+            "settled_round": asked.round,
+            "settled_step": m.Manifest.model_validate_json(manifest.data).step,
+            "settled_manifest_sha256": manifest.sha256,
+        }
+
+    def _vector_name(self, number: int) -> str:
+        return f"{self._run}.{number}.y"
+
+    def _parties(self, record: RoundState) -> Parties:
+        x = {name: self._terms.roster.x[name] for name in record.keys}
+        return Parties(self.name, x, record.keys, record.transcript, self._terms.threshold)
+
+    def _due(self, record: RoundState, phase: str, asked: m.Said) -> None:
+        if record.phase != phase:
+            where = record.phase or "unknown"
+            raise PhaseError(
+                f"{asked.purpose_name} is not due: round {asked.round} is {where!r} at this member"
+            )
+
+    def _enough(self, count: int, did: str) -> None:
+        if count < self._terms.floor:
+            raise QuorumError(f"{count} members {did}, {self._terms.floor} are needed")
+
+    @staticmethod
+    def _same(claimed: str, known: str, what: str) -> None:
+        if claimed != known:
+            raise TranscriptError(f"the {what} is not the one that this member knows")

@@ -1,0 +1,183 @@
+"""What a member remembers between phases, sealed as one record per run so that it changes as a whole."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hansa.secagg.dealing import Held
+from hansa.secagg.errors import RoundRefusedError, StateError
+from hansa.secagg.keys import PublicKeys, RoundSecrets
+from hansa.secagg.messages import SIGNED, Manifest
+from hansa.secagg.seal import Seal
+from hansa.secagg.store import Store
+from hansa.wire import Array, Message
+
+OFFERED, DEALT, OPENED, USED, MASKED, CONFIRMED, UNMASKED = (
+    "offered", "dealt", "opened", "used", "masked", "confirmed", "unmasked",
+)  # fmt: skip
+MAX_AHEAD = 4  # rounds for which keys lie ready
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_bytes="base64", val_json_bytes="base64")
+
+
+class Answer(_Record):
+    """A reply as it was given, to be given again byte for byte.
+
+    Attributes:
+        request_sha256: of the header of the request that it answers.
+        kind, line: the reply's kind and signed statement.
+        arrays: shape and bytes of each array; of the masked vector only the shape, the bytes are stored apart.
+    """
+
+    request_sha256: str
+    kind: str
+    line: str
+    arrays: dict[str, tuple[str, tuple[int, ...], bytes]]
+
+    @classmethod
+    def of(cls, request: Message, reply: Message, *, apart: bool) -> Answer:
+        """The record of a reply; `apart` leaves the arrays' bytes out."""
+        arrays = {
+            name: (array.dtype.str, array.shape, b"" if apart else array.tobytes())
+            for name, array in reply.arrays.items()
+        }
+        digest = hashlib.sha256(request.header).hexdigest()
+        return cls(request_sha256=digest, kind=reply.kind, line=reply.text(SIGNED), arrays=arrays)
+
+    def message(self, stored: bytes | None) -> Message:
+        """The reply again; `stored` are the bytes of the masked vector, where they are kept apart."""
+        arrays: dict[str, Array] = {
+            name: np.frombuffer(data if stored is None else stored, dtype=dtype).reshape(shape)
+            for name, (dtype, shape, data) in self.arrays.items()
+        }
+        return Message(self.kind, {SIGNED: self.line}, arrays)
+
+
+class RoundState(_Record):
+    """One round as a member sees it.
+
+    Attributes:
+        phase: the last thing that was done; empty before anything was.
+        secrets: until the mask is used.
+        offer: the member's own signed keys.
+        keys: the public keys of all that offered any, in order of x.
+        transcript: T_B.
+        held: what each dealer's envelopes held, this member's own shares among them; erased when opened.
+        manifest: the signed manifest, as a line.
+        contributors, binding, y_sha256: of the vector that was masked.
+        confirmed: the bytes of the `Confirm` statement.
+        receipt: the coordinator's, once it came.
+        answers: by kind of request.
+    """
+
+    phase: str = ""
+    secrets: RoundSecrets | None = None
+    offer: str = ""
+    keys: dict[str, PublicKeys] = {}
+    transcript: str = ""
+    held: dict[str, Held] = {}
+    manifest: str = ""
+    contributors: tuple[str, ...] = ()
+    binding: str = ""
+    y_sha256: str = ""
+    confirmed: bytes = b""
+    receipt: str = ""
+    answers: dict[str, Answer] = {}
+
+    @property
+    def own_secrets(self) -> RoundSecrets:
+        """The round's secrets, which are there until the mask is used.
+
+        Raises:
+            StateError: they are gone.
+        """
+        if self.secrets is None:
+            raise StateError("the secrets of a round are gone")
+        return self.secrets
+
+
+class MemberState(_Record):
+    """A member's memory of one run.
+
+    Attributes:
+        masked_round: the last round whose mask was used; older ones are replays.
+        step: the manifest's step in that round.
+        retries: how often a step was summed again.
+        settled_round, settled_step, settled_manifest_sha256: the last round whose survivors this member signed
+            (or unmasked, where nothing is signed).
+        rounds: by number.
+    """
+
+    masked_round: int = 0
+    step: int = -1
+    retries: int = 0
+    settled_round: int = 0
+    settled_step: int = -1
+    settled_manifest_sha256: str = ""
+    rounds: dict[int, RoundState] = {}
+
+    @classmethod
+    def load(cls, store: Store, seal: Seal, name: str) -> MemberState:
+        """Open the record, or start one.
+
+        Raises:
+            StateError: it cannot be opened or read.
+        """
+        sealed = store.get(name)
+        if sealed is None:
+            return cls()
+        try:
+            return cls.model_validate_json(seal.open(name, sealed))
+        except ValidationError:
+            raise StateError(f"{name} holds no state that this release can read") from None
+
+    def save(self, store: Store, seal: Seal, name: str) -> None:
+        """Seal and write; durable before return."""
+        store.put(name, seal.seal(name, self.model_dump_json().encode()))
+
+    def with_round(self, number: int, record: RoundState, **changes: Any) -> MemberState:
+        """The state with one round changed; of rounds that only have keys, the oldest give way to new ones."""
+        rounds = {**self.rounds, number: record}
+        ahead = sorted(other for other in rounds if other > self.masked_round)
+        kept = {other: rounds[other] for other in rounds if other not in ahead[:-MAX_AHEAD]}
+        return self.model_copy(update={"rounds": kept, **changes})
+
+    def check_follows(self, manifest: Manifest, max_retries: int) -> None:
+        """Check that a manifest is new, and the next one after what this member knows.
+
+        Raises:
+            RoundRefusedError: it is replayed, sums again what is settled, is one retry too many, or leaves out a
+                round that this member has seen completed.
+        """
+        if manifest.round <= self.masked_round or manifest.step < self.step:
+            raise RoundRefusedError(
+                f"round {manifest.round}, step {manifest.step} is not after what was summed already"
+            )
+        if manifest.step == self.settled_step:
+            raise RoundRefusedError(f"step {manifest.step} is settled; its survivors are signed")
+        if manifest.step == self.step and self.retries >= max_retries:
+            raise RoundRefusedError(f"step {manifest.step} would be retry {self.retries + 1} of this run")
+        same = manifest.previous_manifest_sha256 == self.settled_manifest_sha256
+        if manifest.previous_round < self.settled_round or (
+            manifest.previous_round == self.settled_round > 0 and not same
+        ):
+            raise RoundRefusedError(f"round {manifest.round} does not follow from round {self.settled_round}")
+
+    def masking(self, manifest: Manifest, record: RoundState) -> tuple[MemberState, list[int]]:
+        """The state in which a round's mask is used, and the rounds that are too old to be asked about again."""
+        old = [number for number in self.rounds if number < self.masked_round]
+        state = self.with_round(
+            manifest.round,
+            record,
+            masked_round=manifest.round,
+            step=manifest.step,
+            retries=self.retries + (manifest.step == self.step),
+        )
+        kept = {number: one for number, one in state.rounds.items() if number not in old}
+        return state.model_copy(update={"rounds": kept}), old

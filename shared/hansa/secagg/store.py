@@ -1,0 +1,119 @@
+"""Where a machine keeps bytes between phases: a port of three calls, in memory and in a folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from pathlib import Path
+from typing import Protocol
+
+from hansa.secagg.errors import StateError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
+
+
+class Store(Protocol):
+    """Named bytes that survive a crash."""
+
+    def put(self, name: str, data: bytes | memoryview) -> None:
+        """Write or replace; durable before return, and after a crash either the old bytes or the new are there."""
+
+    def get(self, name: str) -> bytes | None:
+        """The bytes, or None where there are none."""
+
+    def delete(self, name: str) -> None:
+        """Forget the bytes; nothing happens where there are none."""
+
+
+class MemoryStore:
+    """A store for simulations and tests: as durable as the object."""
+
+    def __init__(self) -> None:
+        self._data: dict[str, bytes] = {}
+
+    def put(self, name: str, data: bytes | memoryview) -> None:
+        """See `Store.put`."""
+        self._data[name] = bytes(data)
+
+    def get(self, name: str) -> bytes | None:
+        """See `Store.get`."""
+        return self._data.get(name)
+
+    def delete(self, name: str) -> None:
+        """See `Store.delete`."""
+        self._data.pop(name, None)
+
+
+class FolderStore:
+    """A store in a folder of mode 0700 that one process holds at a time.
+
+    Two processes of one identity would mask two vectors with the same keys, so that the folder is locked.
+
+    Raises:
+        StateError: another process has the folder, or it cannot be used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise StateError(
+                f"{folder} is in use by another process", remedy="One instance per identity."
+            ) from None
+        except OSError as error:
+            raise StateError(f"cannot use {folder}: {error.strerror}") from None
+
+    def put(self, name: str, data: bytes | memoryview) -> None:
+        """See `Store.put`: a new file, flushed to disk, renamed over the old one, and the folder flushed too."""
+        path = self._path(name)
+        new = path.with_name(path.name + ".new")
+        view = memoryview(data).cast("B")
+        try:
+            handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(handle, "wb", buffering=0) as file:
+                written = 0
+                while written < len(view):
+                    written += file.write(view[written:]) or 0
+                os.fsync(file.fileno())
+            new.replace(path)
+            self._flush_folder()
+        except OSError as error:
+            raise StateError(f"cannot write {path}: {error.strerror}") from None
+
+    def get(self, name: str) -> bytes | None:
+        """See `Store.get`."""
+        try:
+            return self._path(name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StateError(f"cannot read {self._path(name)}: {error.strerror}") from None
+
+    def delete(self, name: str) -> None:
+        """See `Store.delete`."""
+        try:
+            self._path(name).unlink(missing_ok=True)
+            self._flush_folder()
+        except OSError as error:
+            raise StateError(f"cannot delete {self._path(name)}: {error.strerror}") from None
+
+    def close(self) -> None:
+        """Give the folder back."""
+        os.close(self._lock)
+
+    def _path(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise StateError("a name of stored bytes is letters, digits, '_', '.' and '-'")
+        return self._folder / name
+
+    def _flush_folder(self) -> None:
+        handle = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

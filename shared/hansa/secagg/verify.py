@@ -1,0 +1,181 @@
+"""Recomputing a round's sum from its record and the masked vectors, with public keys and nothing else.
+
+A verifier (a member, an auditor) trusts neither the coordinator nor its software: every signature is checked, the
+quorum, the commitments behind the opened seeds and the hash of every masked vector; then the sum is made anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hansa.errors import HansaError
+from hansa.identity.keys import Signer
+from hansa.identity.roster import COORDINATOR
+from hansa.identity.statement import Statement
+from hansa.secagg import messages as m
+from hansa.secagg.dealing import MASK_KEY, SELF_MASK
+from hansa.secagg.errors import SumVerificationError
+from hansa.secagg.record import RoundRecord
+from hansa.secagg.ring import RingVector, SumVector
+from hansa.secagg.terms import SumTerms
+from hansa.secagg.unmasking import RoundFacts, Secrets, aggregate_sha256, is_seed_of, masks_to_remove
+from hansa.secagg.workers import MaskWorkers
+from hansa.wire import array_sha256
+
+
+@dataclass(frozen=True)
+class VerifiedSum:
+    """A sum that was recomputed.
+
+    Attributes:
+        manifest: what was summed.
+        total: the sum in grid steps, dtype int32.
+        survivors: whose vectors are in it.
+        excluded: members whose masked vector the coordinator acknowledged with a receipt and left out.
+    """
+
+    manifest: m.Manifest
+    total: SumVector
+    survivors: tuple[str, ...]
+    excluded: tuple[str, ...]
+
+
+def verify_sum(
+    terms: SumTerms,
+    record: RoundRecord,
+    masked: Callable[[str], RingVector],
+    *,
+    receipts: tuple[str, ...] = (),
+    workers: MaskWorkers | None = None,
+) -> VerifiedSum:
+    """Recompute a sum.
+
+    Args:
+        terms: the agreement's.
+        record: the round's, as published.
+        masked: gives a survivor's masked vector, dtype uint32; called once for each.
+        receipts: that members kept, beside those in the record.
+        workers: processes for large vectors.
+
+    Raises:
+        SumVerificationError: the record does not prove the sum that it names; says why.
+    """
+    try:
+        return _verify(terms, record, masked, receipts, workers or MaskWorkers())
+    except SumVerificationError:
+        raise
+    except HansaError as error:
+        raise SumVerificationError(f"round {record.round}: {error.cause}") from None
+
+
+def attest(terms: SumTerms, record: RoundRecord, signer: Signer) -> Statement:
+    """Say that a sum was recomputed, so that the coordinator may let go of the masked vectors."""
+    context = m.Context(terms, record.run)
+    return context.state(signer, m.Verified, record.round, aggregate_sha256=record.aggregate_sha256)[1]
+
+
+def _verify(
+    terms: SumTerms,
+    record: RoundRecord,
+    masked: Callable[[str], RingVector],
+    receipts: tuple[str, ...],
+    workers: MaskWorkers,
+) -> VerifiedSum:
+    context = m.Context(terms, record.run)
+    _require(record.terms == terms.sha256, "belongs to other terms")
+
+    keys = _statements(context, record.keys, m.Keys, record.round)
+    transcript = m.transcript_of(context, record.round, keys)
+    signed = Statement.parse(record.manifest)
+    manifest = context.said(signed, m.Manifest, COORDINATOR)
+    _require(
+        manifest.round == record.round and manifest.transcript == transcript,
+        "has a manifest of another round",
+    )
+    contributors = manifest.contributors
+    _require(
+        contributors == context.in_order(set(contributors) & set(keys)), "names contributors without keys"
+    )
+
+    sent = _statements(context, record.masked, m.Masked, record.round)
+    survivors = tuple(sent)
+    binding = m.binding_of(transcript, signed.sha256)
+    _require(all(said.binding == binding for said, _ in sent.values()), "holds vectors of another manifest")
+    _require(set(survivors) <= set(contributors), "has survivors that are no contributors")
+    _require(len(survivors) >= terms.floor, f"is over {len(survivors)} members, {terms.floor} are needed")
+    if terms.confirmed:
+        expected = context.confirmation(
+            record.round, transcript, signed, {name: said for name, (said, _) in sent.items()}
+        )
+        context.check_quorum(map(Statement.parse, record.confirmations), expected)
+
+    public = {name: said.public for name, (said, _) in keys.items()}
+    m.check_offers(public, post_quantum=terms.post_quantum)
+    x = {name: terms.roster.x[name] for name in keys}
+    facts = RoundFacts(transcript, binding, x, public, contributors, survivors)
+    secrets = Secrets(
+        _opened(record.self_seeds, survivors, facts, SELF_MASK),
+        _opened(record.mask_seeds, facts.vanished, facts, MASK_KEY),
+    )
+    vector_terms = terms.vectors.get(manifest.purpose)
+    if vector_terms is None:
+        raise SumVerificationError(f"round {record.round} sums what the agreement does not name")
+    total = workers.empty(vector_terms.length)
+    total.fill(0)
+    for name, (said, _) in sent.items():
+        vector = masked(name)
+        fits = vector.dtype == np.uint32 and vector.shape == total.shape
+        _require(
+            fits and array_sha256(vector) == said.y_sha256,
+            f"the masked vector of {name!r} is not the signed one",
+        )
+        np.add(total, vector, out=total)
+    try:
+        pads = {
+            gone: {name: bytes.fromhex(pad) for name, pad in sent.items()}
+            for gone, sent in record.pads.items()
+        }
+    except ValueError:
+        raise SumVerificationError("a pad is not hexadecimal") from None
+    workers.add_masks(total, *masks_to_remove(facts, secrets, pads))
+    decoded = vector_terms.quantiser.decode(total, len(survivors))
+    _require(
+        aggregate_sha256(decoded) == record.aggregate_sha256, "names a sum that is not the sum of its vectors"
+    )
+    return VerifiedSum(manifest, decoded, survivors, _excluded(context, record, receipts, binding, survivors))
+
+
+def _statements(
+    context: m.Context, lines: tuple[str, ...], model: type[m.S], number: int
+) -> dict[str, tuple[m.S, Statement]]:
+    return context.said_each([Statement.parse(line) for line in lines], model, number)
+
+
+def _opened(seeds: dict[str, str], names: tuple[str, ...], facts: RoundFacts, kind: str) -> dict[str, bytes]:
+    _require(set(seeds) == set(names), f"does not open exactly the {kind} seeds that its survivors call for")
+    opened = {name: bytes.fromhex(seeds[name]) for name in names}
+    for name, seed in opened.items():
+        _require(
+            is_seed_of(facts.keys[name], name, seed, kind),
+            f"opens a {kind} seed that {name!r} did not commit to",
+        )
+    return opened
+
+
+def _excluded(
+    context: m.Context, record: RoundRecord, kept: tuple[str, ...], binding: str, survivors: tuple[str, ...]
+) -> tuple[str, ...]:
+    had = set()
+    for line in (*record.receipts, *kept):
+        receipt = context.said(Statement.parse(line), m.Receipt, COORDINATOR)
+        if receipt.round == record.round and receipt.binding == binding:
+            had.add(receipt.member)
+    return tuple(name for name in context.terms.roster.x if name in had and name not in survivors)
+
+
+def _require(fits: bool, problem: str) -> None:  # noqa: FBT001  (a condition, not a switch)
+    if not fits:
+        raise SumVerificationError(f"the record {problem}")
