@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,27 +46,58 @@ def test_a_run_leaves_report_model_and_agreement(private_run: tuple[Path, Path, 
     assert 0.5 < report.quality.mean_over_members <= 1
 
 
-def test_epsilon_follows_from_the_events_by_an_independent_computation(
-    private_run: tuple[Path, Path, dict[str, object]],
-) -> None:
+def recomputed(report: dict[str, Any], member: dict[str, Any]) -> float:
+    """ε of a member from the report's events, by `dp_accounting` alone."""
     import dp_accounting
     from dp_accounting.pld import PLDAccountant
 
+    accountant = PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE, 1e-4)
+    events = [event for event in report["events"] if event["member"] == member["name"]]
+    assert events
+    for event in events:
+        sampled = event["event"]
+        assert (sampled["type"], sampled["event"]["type"]) == ("PoissonSampled", "Gaussian")
+        gaussian = dp_accounting.GaussianDpEvent(sampled["event"]["noise_multiplier"])
+        accountant.compose(
+            dp_accounting.PoissonSampledDpEvent(sampled["sampling_probability"], gaussian), event["count"]
+        )
+    return float(accountant.get_epsilon(member["delta"]))
+
+
+def test_epsilon_follows_from_the_events_by_an_independent_computation(
+    private_run: tuple[Path, Path, dict[str, object]],
+) -> None:
     report = json.loads((private_run[1] / "report.json").read_text())
     assert len(report["members"]) == 3
     for member in report["members"]:
-        accountant = PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE, 1e-4)
-        events = [event for event in report["events"] if event["member"] == member["name"]]
-        assert sum(event["count"] for event in events) == 8
-        for event in events:
-            sampled = event["event"]
-            assert (sampled["type"], sampled["event"]["type"]) == ("PoissonSampled", "Gaussian")
-            gaussian = dp_accounting.GaussianDpEvent(sampled["event"]["noise_multiplier"])
-            accountant.compose(
-                dp_accounting.PoissonSampledDpEvent(sampled["sampling_probability"], gaussian), event["count"]
-            )
-        assert member["epsilon"] == pytest.approx(accountant.get_epsilon(member["delta"]), abs=1e-6)
+        assert member["epsilon"] == pytest.approx(recomputed(report, member), abs=1e-6)
         assert member["epsilon"] <= member["budget_epsilon"] == 5.0
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "delta", "rate", "steps", "rounds"),
+    [(1.0, 1e-4, 0.3, 12, 3), (0.5, 1e-3, 1.0, 4, 4), (9.0, 1e-5, 0.1, 20, 2)],
+)
+def test_epsilon_follows_from_the_events_under_other_agreements(
+    tmp_path: Path, epsilon: float, delta: float, rate: float, steps: int, rounds: int
+) -> None:
+    terms = TERMS
+    for old, new in (
+        ("epsilon = 5.0", f"epsilon = {epsilon}"),
+        ("delta = 1e-3", f"delta = {delta}"),
+        ("sampling_rate = 0.5", f"sampling_rate = {rate}"),
+        ("steps = 8", f"steps = {steps}"),
+        ("rounds = 4", f"rounds = {rounds}"),
+    ):
+        assert old in terms
+        terms = terms.replace(old, new)
+    report = hansa(
+        "simulate", league_on_disk(tmp_path, terms=terms), "--data", tmp_path, "--format", "json"
+    ).data
+    assert sum(event["count"] for event in report["events"]) == 3 * steps
+    for member in report["members"]:
+        assert member["epsilon"] == pytest.approx(recomputed(report, member), abs=1e-6)
+        assert 0.97 * epsilon < member["epsilon"] <= epsilon
 
 
 def test_the_saved_agreement_is_the_one_that_ran(private_run: tuple[Path, Path, dict[str, object]]) -> None:
