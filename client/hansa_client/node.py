@@ -1,8 +1,8 @@
 """The whole member behind one door: `Node.handle(request) -> reply`.
 
-Policy first, then budget, then training. Nothing leaves but a release: an update that is noised, charged and
-encoded in the ring; or a policy code that depends on no data. What goes wrong inside is written to the member's own
-log and looks, from outside, like absence.
+Policy first, then budget, then training. Nothing leaves but a release: an update that is noised, charged, encoded
+in the ring and masked; or a policy code that depends on no data. What goes wrong inside is written to the member's
+own log and looks, from outside, like absence.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from hansa.protocol import (
     update_encoding,
     update_reply,
 )
+from hansa.secagg import Manifest
 from hansa.wire import Message
 from hansa_client.state import NodeState, StateStore
+from hansa_client.summing import SumIdentity, SumParty
 
 _LOG = logging.getLogger("hansa.node")
 
@@ -51,9 +53,11 @@ class Node:
         spend: what the whole run is charged as; `None` when it claims no privacy.
         store: keeps the state between requests and restarts.
         randomness: makes a fresh source for a round of a run.
+        sums: with what it takes part in secure sums; a node of a baseline has none.
 
     Guarantees: no reply depends on data except through `LocalTraining.train`, whose result is charged before it
-        leaves; a round is answered once, and the same request gets the same reply.
+        leaves, and leaves only masked, as part of a sum; a round is answered once, and the same request gets the
+        same reply. In a baseline, which has one member and no sum to hide in, it leaves as it is.
     Leaks: that the member took part, and when.
     """
 
@@ -65,6 +69,7 @@ class Node:
         spend: Spend | None,
         store: StateStore,
         randomness: Callable[[str, int], Randomness],
+        sums: SumIdentity | None = None,
     ) -> None:
         self.agreement = agreement
         self.member = member
@@ -77,6 +82,8 @@ class Node:
         self._dimension = agreement.require_frozen().model.parameters
         self._broken: set[str] = set()
         self._last: tuple[str, int, str, Message] | None = None
+        self._sums = sums
+        self._parties: dict[str, SumParty] = {}
 
     def handle(self, request: Message) -> Message:
         """Answer a request.
@@ -100,7 +107,11 @@ class Node:
     def _handle(self, request: Message) -> Message:
         if request.text("agreement_id") != self.agreement.agreement_id:
             return refusal(request, PolicyCode.AGREEMENT)
+        if request.kind == "sum":
+            return self._party(request.text("run")).handle(request)
         if request.kind == "train":
+            if self.agreement.terms.baseline is None:
+                return refusal(request, PolicyCode.UNMASKED)
             return self._train(request)
         if request.kind == "close":
             return self._close(request)
@@ -119,26 +130,48 @@ class Node:
             return refusal(request, PolicyCode.ROUND)
         if asked != request.text("model_sha256"):
             return refusal(request, PolicyCode.MODEL)
+        update = self._update(run, number, number, weights)
+        reply = update_reply(request, self._encoding.encode(update))
+        self._last = (run, number, asked, reply)
+        return reply
+
+    def _party(self, run: str) -> SumParty:
+        if self._sums is None:
+            raise WireError("this node was given no identity for secure sums")
+        if run not in self._parties:
+            self._parties[run] = SumParty(self.agreement, run, self._sums, self._contribution)
+        return self._parties[run]
+
+    def _contribution(
+        self, run: str, manifest: Manifest, weights: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        # a retry is a new round of the same step: charged again, with a fresh batch and fresh noise
+        return self._update(run, manifest.round, manifest.step + 1, weights)
+
+    def _update(
+        self, run: str, number: int, step: int, weights: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        """The weighted update of a round, float64 [d], charged and saved before anything is drawn."""
+        state = self._store.load()
         if self._spend is None and state.limit is not None:
             raise BudgetRefusedError("data with a budget take part in no run without privacy")
         if run in self._broken:
-            return refusal(request, PolicyCode.ABSENT)
+            raise TrainingError(f"run {run[:12]} did something that is not accounted; it is over here")
         book = self._book(state)
         if book is not None and self._spend is not None:
             book.reserve(run, self._spend)
             book.confirm(run, f"round {number}", self.agreement.terms.local_steps)
-        # charged and saved before anything is drawn: a crash from here on leaves the round spent, never free
+        # a crash from here on leaves the round spent, never free
         self._save(state.at_round(run, number), book)
         try:
-            update = self._training.train(weights, self._randomness(run, number))
+            return self._weight * self._training.train(weights, self._randomness(run, step))
         except TrainingError:
             self._broken.add(run)  # something ran that is not what is accounted: this run is over here
             raise
-        reply = update_reply(request, self._encoding.encode(self._weight * update))
-        self._last = (run, number, asked, reply)
-        return reply
 
     def _close(self, request: Message) -> Message:
+        if self._sums is not None:
+            self._party(request.text("run")).end()
         state = self._store.load()
         book = self._book(state)
         if book is not None:

@@ -51,9 +51,15 @@ class Problem:
 
 
 class HansaError(Exception):
-    """The root of the tree. Subclasses set `code`, `exit_status` and, where one fits all, `remedy`."""
+    """The root of the tree. Subclasses set `code`, `exit_status` and, where one fits all, `remedy`.
+
+    Attributes:
+        travels: whether a member may tell the coordinator its code: only where the error follows from messages
+            and public terms, and never from data. Everything else looks like absence from outside.
+    """
 
     code: ClassVar[str] = "HANSA-000"
+    travels: ClassVar[bool] = False
     exit_status: ClassVar[ExitStatus] = ExitStatus.FAILED
     remedy: ClassVar[str] = ""
 
@@ -185,6 +191,7 @@ class BudgetRefusedError(HansaError):
     """A release would exceed a member's privacy budget; nothing was spent."""
 
     code = "HANSA-401"
+    travels = True
     exit_status = ExitStatus.REFUSED
 
 
@@ -202,6 +209,7 @@ class WireError(HansaError):
     """A message is malformed, too large, or of another protocol version. No state was changed."""
 
     code = "HANSA-501"
+    travels = True
 
 
 class TooFewMembersError(HansaError):
@@ -221,6 +229,14 @@ class InterruptedRunError(HansaError):
     """A person stopped the run; what was done so far is kept."""
 
     code = "HANSA-504"
+
+
+class ModelMismatchError(HansaError):
+    """The model that the coordinator names is not the one that follows from model 0 and the sums so far."""
+
+    code = "HANSA-505"
+    travels = True
+    exit_status = ExitStatus.VERIFICATION_FAILED
 
 
 # Reports: HANSA-6xx

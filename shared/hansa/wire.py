@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -113,6 +114,38 @@ class Message:
         if value is None or value.dtype.str != dtype or value.shape != (length,):
             raise WireError(f"message {self.kind!r}: array {name!r} must be {dtype} of shape ({length},)")
         return value
+
+
+_PREFIX_BYTES = 8
+
+
+def to_bytes(message: Message) -> bytes:
+    """A message as one string of bytes, for a file: length of the header (8 bytes), header, arrays in its order."""
+    arrays = (np.ascontiguousarray(message.arrays[name]).tobytes() for name in sorted(message.arrays))
+    return b"".join((len(message.header).to_bytes(_PREFIX_BYTES, "big"), message.header, *arrays))
+
+
+def from_bytes(data: bytes) -> Message:
+    """The inverse of `to_bytes`.
+
+    Raises:
+        WireError: see `parse`, or the bytes are cut short or too many.
+    """
+    length = int.from_bytes(data[:_PREFIX_BYTES], "big")
+    header, at = data[_PREFIX_BYTES : _PREFIX_BYTES + length], _PREFIX_BYTES + length
+    arrays: dict[str, Array] = {}
+    try:
+        described = json.loads(header, parse_int=_number)["arrays"]
+        for name in sorted(described):
+            dtype, shape = np.dtype(described[name]["dtype"]), tuple(described[name]["shape"])
+            size = dtype.itemsize * math.prod(shape)
+            arrays[name] = np.frombuffer(data[at : at + size], dtype=dtype).reshape(shape)
+            at += size
+    except (ValueError, RecursionError, KeyError, TypeError):
+        raise WireError("stored bytes are not a message") from None
+    if at != len(data):
+        raise WireError("stored bytes are not one whole message")
+    return parse(header, arrays)
 
 
 def array_sha256(array: Array) -> str:

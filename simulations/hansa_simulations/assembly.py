@@ -16,14 +16,28 @@ import numpy.typing as npt
 from hansa.agreement import Agreement, Terms
 from hansa.agreement.force import not_in_force
 from hansa.agreement.terms import Encoder
+from hansa.identity.authority import EPHEMERAL_NAME
 from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.budget import InMemoryBudgetBook
 from hansa.privacy.events import Spend
 from hansa.protocol import public_weights
-from hansa.report import EventCount, HistoryPoint, MemberReport, Quality, Reference, Report, RoundReport
+from hansa.report import (
+    EventCount,
+    HistoryPoint,
+    MemberReport,
+    PhaseReport,
+    Quality,
+    Reference,
+    Report,
+    RoundReport,
+    SecureSumTerms,
+    SumReport,
+)
+from hansa.secagg.terms import threshold
 from hansa.wire import array_sha256
 from hansa_client.training import TrainingPlan
-from hansa_server.federation import Outcome, RoundRecord
+from hansa_server.federation import Outcome
+from hansa_server.rounds import RoundRecord, SumFacts
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
@@ -154,6 +168,7 @@ def assemble(
         quality=measured.quality,
         initial_quality=measured.initial,
         history=tuple(_history(run)),
+        secure_sum=_secure_sum(terms),
         round_log=tuple(_round_log(run)),
         references=measured.references,
         events=tuple(_events(run)),
@@ -234,19 +249,53 @@ def _round_log(run: Run) -> list[RoundReport]:
         RoundReport(
             round=number,
             present=tuple(name for r in records for name in r.present),
-            absent={name: code.value for r in records for name, code in r.absent.items()},
+            absent={name: code for r in records for name, code in r.absent.items()},
             upload_bytes=sum(sum(r.upload_bytes.values()) for r in records),
             download_bytes=sum(sum(r.download_bytes.values()) for r in records),
             seconds=sum(r.seconds for r in records),
+            secure_sum=next((_sum(r.sum) for r in records if r.sum is not None), None),
         )
         for number, records in sorted(by_number.items())
     ]
 
 
+def _sum(facts: SumFacts) -> SumReport:
+    phases = {
+        name: PhaseReport(
+            sent_bytes=cost.sent_bytes, received_bytes=cost.received_bytes, seconds=cost.seconds
+        )
+        for name, cost in facts.costs.items()
+    }
+    return SumReport(
+        rounds=facts.rounds,
+        dropped=facts.dropped,
+        blamed=facts.blamed,
+        phases=phases,
+        verified_by=facts.verified_by,
+    )
+
+
+def _secure_sum(terms: Terms) -> SecureSumTerms | None:
+    if terms.baseline is not None:
+        return None
+    n, t = len(terms.members), threshold(len(terms.members))
+    smallest = max(t, terms.secure_sum.min_members)
+    return SecureSumTerms(
+        members=n,
+        threshold=t,
+        smallest_sum=smallest,
+        honest=smallest - (n - t),
+        threat_model=terms.secure_sum.threat_model,
+        post_quantum=terms.secure_sum.post_quantum,
+        retries=terms.secure_sum.retries,
+        authority=EPHEMERAL_NAME,
+    )
+
+
 def _notes(terms: Terms) -> list[str]:
     notes = [
-        "Updates are summed unmasked: the secure sum is not in yet, so the coordinator of this run could see every "
-        "member's own update."
+        "All members and the coordinator ran on this machine, with keys that were made for this run and prove "
+        "nobody's identity: the secure sum was carried out in full, and protected nobody from whoever ran this."
         if terms.baseline is None
         else "This is a baseline for comparison, not a federation."
     ]

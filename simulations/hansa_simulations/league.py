@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from hansa.agreement import Agreement
-from hansa.errors import ModelError
+from hansa.errors import ModelError, UsageError
 from hansa.models import BuiltModel, build_model
 from hansa.privacy.budget import InMemoryBudgetBook
 from hansa.privacy.randomness import PublicSampling, Randomness, SecretRandomness
+from hansa.protocol import Aggregate, Derivation
+from hansa.secagg import FolderStore, Seal
+from hansa.secagg import MemoryStore as MemoryBytes
+from hansa.secagg.store import Store
+from hansa.server_step import ServerState
 from hansa.wire import Message
 from hansa_client.data import Dataset
 from hansa_client.flower_node import AnswersRequests
-from hansa_client.node import Node, budget_book
+from hansa_client.node import LocalTraining, Node, budget_book
 from hansa_client.state import FileStore, MemoryStore, StateStore
+from hansa_client.summing import SumIdentity
 from hansa_client.training import Trainer, TrainingPlan
 from hansa_client.training.gradients import GradientEngine
+from hansa_simulations.identities import Identities
+
+Vector: TypeAlias = npt.NDArray[np.float64]
 
 
 class League(Protocol):
@@ -26,6 +40,22 @@ class League(Protocol):
 
     def node(self, name: str) -> AnswersRequests:
         """The node of a member."""
+
+
+@dataclass(frozen=True, repr=False)
+class Sums:
+    """With what simulated members take part in secure sums.
+
+    Attributes:
+        identities: of all of them.
+        start: float64 [d], model 0.
+        roaming: whether any process may answer for any member, so that everything between two requests lies in
+            files; otherwise a member stays in one process and its memory.
+    """
+
+    identities: Identities
+    start: Vector
+    roaming: bool = False
 
 
 class TrainingLeague:
@@ -39,6 +69,7 @@ class TrainingLeague:
         home: folder in which members keep their state; `None` keeps it in memory, for one process only.
         timings: folder for how long members were busy; `None` keeps it in memory.
         engine: for the model, if this process has built it already.
+        sums: for secure sums; a baseline has none.
 
     Raises:
         ModelError: the model that a process built is not the one that the agreement was frozen with.
@@ -52,42 +83,88 @@ class TrainingLeague:
         home: Path | None = None,
         timings: Path | None = None,
         engine: GradientEngine | None = None,
+        sums: Sums | None = None,
     ) -> None:
+        if sums is not None and sums.roaming and home is None:
+            raise UsageError("members that any process may answer for need a folder for their state")
         self.agreement = agreement
         self._datasets = dict(datasets)
         self._seed = seed
         self._home = home
         self._timings = timings
         self._engine = engine
-        self._nodes: dict[str, _Timed] = {}
+        self._sums = sums
+        self._derive = None if sums is None else SharedDerivation(agreement)
+        self._nodes: dict[str, Node] = {}
+        self._trainers: dict[str, _Timed] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # a model and its hooks belong to one process; the other builds its own, to the same bytes
-        return {**self.__dict__, "_engine": None, "_nodes": {}}
+        return {**self.__dict__, "_engine": None, "_nodes": {}, "_trainers": {}}
 
     def node(self, name: str) -> AnswersRequests:
         """The node of a member, built at the first call."""
+        if self._sums is not None and self._sums.roaming:
+            return _Roaming(self, name)
         if name not in self._nodes:
+            identity = None if self._sums is None else self._identity(name, self._sums, MemoryBytes())
+            self._nodes[name] = self._node(name, identity)
+        return self._nodes[name]
+
+    @contextmanager
+    def node_from_files(self, name: str) -> Iterator[Node]:
+        """The node of a member for one request, from what its files hold, which no other process has meanwhile."""
+        if self._sums is None or self._home is None:
+            raise UsageError("this league keeps its members' state in memory")
+        store = FolderStore(self._home / f"{name}.sums")
+        try:
+            yield self._node(name, self._identity(name, self._sums, store))
+        finally:
+            store.close()
+
+    def _node(self, name: str, identity: SumIdentity | None) -> Node:
+        spend = TrainingPlan.of(self.agreement, name).spend()
+        return Node(
+            self.agreement,
+            name,
+            self._trainer(name),
+            spend,
+            self._store(name),
+            self._randomness(name),
+            identity,
+        )
+
+    def _trainer(self, name: str) -> _Timed:
+        if name not in self._trainers:
             plan = TrainingPlan.of(self.agreement, name)
             trainer = Trainer(self._gradients(), self._datasets[name], plan)
-            node = Node(
-                self.agreement, name, trainer, plan.spend(), self._store(name), self._randomness(name)
-            )
-            self._nodes[name] = _Timed(node, None if self._timings is None else self._timings / name)
-        return self._nodes[name]
+            self._trainers[name] = _Timed(trainer, None if self._timings is None else self._timings / name)
+        return self._trainers[name]
+
+    def _identity(self, name: str, sums: Sums, store: Store) -> SumIdentity:
+        return SumIdentity(
+            signer=sums.identities.signer(name),
+            roster=sums.identities.roster,
+            start=sums.start,
+            store=store,
+            seal=Seal(sums.identities.seal_keys[name]),
+            max_retries=self.agreement.terms.secure_sum.retries,
+            derive=self._derive,
+            keep_model=sums.roaming,
+        )
 
     def book(self, name: str) -> InMemoryBudgetBook | None:
         """What a member has spent, as the member itself keeps it; `None` where no privacy is claimed."""
         spend = TrainingPlan.of(self.agreement, name).spend()
         if spend is None:
             return None
-        state = self._nodes[name].node.state() if self._home is None else self._store(name).load()
+        state = self._nodes[name].state() if self._home is None else self._store(name).load()
         return budget_book(self.agreement.terms.privacy, state)
 
     def train_seconds(self) -> Mapping[str, float]:
         """Seconds that each member has been busy, as the simulator that hosts it sees it."""
         if self._timings is None:
-            return {name: timed.seconds for name, timed in self._nodes.items()}
+            return {name: timed.seconds for name, timed in self._trainers.items()}
         return {name: _seconds_in(self._timings / name) for name in self._datasets}
 
     def _gradients(self) -> GradientEngine:
@@ -125,29 +202,59 @@ class _Source:
         return SecretRandomness() if self._public is None else PublicSampling(*self._public, number)
 
 
-class _Timed:
-    """A node and a stopwatch. The stopwatch is the simulator's: it stands outside the member's door.
+class SharedDerivation:
+    """`hansa.protocol.Derivation` that remembers its last step: simulated members share one model, and derive it once.
 
     Args:
-        node: the member.
+        agreement: frozen.
+    """
+
+    def __init__(self, agreement: Agreement) -> None:
+        self._derive = Derivation(agreement)
+        self._last: tuple[tuple[str, str, tuple[str, ...]], ServerState] | None = None
+
+    def __call__(self, state: ServerState, aggregate: Aggregate) -> ServerState:
+        """The state after a step; the same object where it was asked for before."""
+        key = state.digest(), aggregate.sha256, aggregate.survivors
+        if self._last is None or self._last[0] != key:
+            self._last = key, self._derive(state, aggregate)
+        return self._last[1]
+
+
+class _Roaming:
+    """A member that any process may answer for: each request meets a node made from its files."""
+
+    def __init__(self, league: TrainingLeague, name: str) -> None:
+        self._league, self._name = league, name
+
+    def handle(self, request: Message) -> Message:
+        with self._league.node_from_files(self._name) as node:
+            return node.handle(request)
+
+
+class _Timed:
+    """A trainer and a stopwatch. The stopwatch is the simulator's: nothing of it is in any message.
+
+    Args:
+        training: of the member.
         path: where the seconds are kept when the member may be answered for by several processes.
     """
 
-    def __init__(self, node: Node, path: Path | None) -> None:
-        self.node = node
+    def __init__(self, training: LocalTraining, path: Path | None) -> None:
+        self._training = training
         self.seconds = 0.0
         self._path = path
 
-    def handle(self, request: Message) -> Message:
+    def train(self, weights: Vector, randomness: Randomness) -> Vector:
+        """See `LocalTraining`."""
         started = time.monotonic()
         try:
-            return self.node.handle(request)
+            return self._training.train(weights, randomness)
         finally:
-            if request.kind == "train":
-                busy = time.monotonic() - started
-                self.seconds += busy
-                if self._path is not None:
-                    self._path.write_text(repr(_seconds_in(self._path) + busy))
+            busy = time.monotonic() - started
+            self.seconds += busy
+            if self._path is not None:
+                self._path.write_text(repr(_seconds_in(self._path) + busy))
 
 
 def _seconds_in(path: Path) -> float:

@@ -20,19 +20,23 @@ import torch
 from hansa.agreement import Agreement, read_agreement
 from hansa.agreement.freezing import freeze_with
 from hansa.errors import AgreementError, NotInForceError, OutputExistsError, Problem, UsageError
+from hansa.identity import COORDINATOR
 from hansa.models import BuiltModel, build_model
 from hansa.report import Quality, Reference, Repeat, Report, write_report
+from hansa.secagg import MemoryStore
 from hansa.server_step import published_weights
 from hansa_client.data import Dataset, encode
 from hansa_client.training.gradients import GradientEngine
 from hansa_server.federation import Outcome, run_federation
 from hansa_server.journal import InMemoryJournal
 from hansa_server.members import Members
+from hansa_server.summation import SumHouse, Verifier
 from hansa_simulations.assembly import Measured, Run, assemble
 from hansa_simulations.derived import Derivation, alone, pooled, without_privacy
 from hansa_simulations.engines import engine_named
 from hansa_simulations.evaluation import Evaluator
-from hansa_simulations.league import TrainingLeague
+from hansa_simulations.identities import VERIFIER, Identities
+from hansa_simulations.league import Sums, TrainingLeague
 from hansa_simulations.models import built_from
 from hansa_simulations.quality import mean_quality
 from hansa_simulations.splits import load_members
@@ -287,10 +291,14 @@ def _train(
         if settings.stop.is_set() and done < terms.training.rounds:
             raise KeyboardInterrupt
 
+    identities = None if terms.baseline else Identities.ephemeral([member.name for member in terms.members])
+
     def coordinate(members: Members) -> None:
+        journal = InMemoryJournal(keep=1)  # nobody calls this run again
+        house = None if identities is None else _house(identities)
         finished.append(
             run_federation(
-                agreement, start, members, InMemoryJournal(), run=run_name, after_round=after_round
+                agreement, start, members, journal, run=run_name, house=house, after_round=after_round
             )
         )
 
@@ -302,7 +310,8 @@ def _train(
             # members answer in other processes: what they spent is read from files when they are done
             home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hansa-members-")))
         timings = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hansa-timings-")))
-        league = TrainingLeague(agreement, train, settings.seed, home, timings, gradients)
+        sums = None if identities is None else Sums(identities, start, roaming=engine.name != "local")
+        league = TrainingLeague(agreement, train, settings.seed, home, timings, gradients, sums)
         engine.run(agreement, league, run_name, coordinate)
         books = {name: league.book(name) for name in train}
         train_seconds = league.train_seconds()
@@ -315,6 +324,12 @@ def _train(
         books=books,
         train_seconds=train_seconds,
     )
+
+
+def _house(identities: Identities) -> SumHouse:
+    """The coordinator's keys, and a verifier that recomputes every sum before its vectors are let go."""
+    verifier = Verifier(identities.signer(VERIFIER))
+    return SumHouse(identities.signer(COORDINATOR), identities.roster, MemoryStore(), verifier)
 
 
 def _built(agreement: Agreement, model: torch.nn.Module | None) -> BuiltModel:
@@ -356,7 +371,7 @@ def _refuse(agreement: Agreement, settings: Settings, model: torch.nn.Module | N
     """Refuse, before anything is read or built, what a run cannot keep its word about."""
     if agreement.terms.privacy.mechanism == "distributed":
         raise NotInForceError(
-            "privacy.mechanism = 'distributed' needs the secure sum, which this release does not have yet",
+            "privacy.mechanism = 'distributed' needs noise shares under the secure sum, which this release does not add yet",
             remedy="Use mechanism = 'local', or pass --mechanism local.",
         )
     if settings.home is not None and not agreement.terms.private:

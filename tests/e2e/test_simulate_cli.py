@@ -41,7 +41,19 @@ def test_a_run_leaves_report_model_and_agreement(private_run: tuple[Path, Path, 
     assert report.model_dump(mode="json") == data
     assert report.status == "done"
     assert report.rounds == 4
-    assert "unmasked" in " ".join(report.notes)
+    assert not any("secure_sum" in line for line in report.not_in_force)
+    assert report.secure_sum is not None
+    assert (report.secure_sum.members, report.secure_sum.threshold, report.secure_sum.smallest_sum) == (
+        3,
+        3,
+        3,
+    )
+    assert "proves no identity" in report.secure_sum.authority
+    for entry in report.round_log:
+        assert entry.secure_sum is not None
+        assert entry.secure_sum.verified_by == "simulation-verifier"
+        assert set(entry.secure_sum.phases) == {"keys", "shares", "delivery", "masked", "confirm", "unmask"}
+        assert all(cost.received_bytes > 0 for cost in entry.secure_sum.phases.values())
     assert report.agreement_id[:12] in (out / "report.html").read_text()
     assert 0.5 < report.quality.mean_over_members <= 1
 

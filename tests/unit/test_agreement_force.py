@@ -17,16 +17,15 @@ def places(agreement):
     return [sentence.partition(":")[0] for sentence in not_in_force(agreement.terms)]
 
 
-def test_the_sum_is_said_to_be_unmasked(agreement):
-    assert places(agreement) == ["secure_sum"]
-    (sentence,) = not_in_force(agreement.terms)
-    assert "summed unmasked" in sentence
+def test_the_secure_sum_is_in_force(agreement):
+    assert places(agreement) == []
+    assert places(agreement.derive(secure_sum={"min_members": 3, "post_quantum": True, "retries": 2})) == []
 
 
 @pytest.mark.parametrize(
     ("changes", "place", "words"),
     [
-        ({"privacy": {"mechanism": "distributed"}}, "privacy.mechanism = 'distributed'", "secure sum"),
+        ({"privacy": {"mechanism": "distributed"}}, "privacy.mechanism = 'distributed'", "shares"),
         ({"fairness": {"max_gap": 0.1}}, "fairness", "not judged"),
         ({"fairness": {"min_worst_group": 0.6}}, "fairness", "not judged"),
         ({"fairness": {"min_group_size": 10}}, "fairness", "not judged"),
@@ -38,8 +37,8 @@ def test_the_sum_is_said_to_be_unmasked(agreement):
 )
 def test_each_part_that_does_nothing_yet_is_said(agreement, changes, place, words):
     derived = agreement.derive(**changes)
-    assert places(derived) == ["secure_sum", place]
-    assert words in not_in_force(derived.terms)[1]
+    assert places(derived) == [place]
+    assert words in not_in_force(derived.terms)[0]
 
 
 @pytest.mark.parametrize(
@@ -64,4 +63,4 @@ def test_every_part_is_said_together(agreement):
     derived = agreement.derive(
         privacy={"mechanism": "distributed"}, fairness={"max_gap": 0.1}, publication={"compress": ["onnx"]}
     )
-    assert places(derived) == ["secure_sum", "privacy.mechanism = 'distributed'", "fairness", "publication"]
+    assert places(derived) == ["privacy.mechanism = 'distributed'", "fairness", "publication"]

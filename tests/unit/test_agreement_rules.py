@@ -85,6 +85,11 @@ RULES = {
         "members",
         "3 members are fewer than secure_sum.min_members = 4",
     ),
+    "a member with the coordinator's name": (
+        table(members=[member("a"), member("coordinator"), member("b")]),
+        "members.1.name",
+        "'coordinator' signs for somebody else",
+    ),
     "a feature twice": (
         table(data={"features": [number(), number()]}),
         "data.features",

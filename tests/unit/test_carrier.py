@@ -36,7 +36,9 @@ class _Raises:
 
 
 def test_what_a_node_raises_reaches_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    agreement, built = frozen_league(privacy={"mechanism": "none", "epsilon": None, "delta": None})
+    agreement, built = frozen_league(
+        baseline="local-only", privacy={"mechanism": "none", "epsilon": None, "delta": None}
+    )
     seen: list[dict[str, Message]] = []
 
     def coordinate(members: GridMembers) -> None:
@@ -49,7 +51,9 @@ def test_what_a_node_raises_reaches_nobody(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_two_nodes_of_one_name_stop_the_run() -> None:
-    agreement, _ = frozen_league(privacy={"mechanism": "none", "epsilon": None, "delta": None})
+    agreement, _ = frozen_league(
+        baseline="local-only", privacy={"mechanism": "none", "epsilon": None, "delta": None}
+    )
     twice = nodes(agreement)
     with pytest.raises(EngineError, match="two nodes"):
         run_in_process(agreement, [*twice, twice[0]], "r", lambda members: None)
@@ -78,7 +82,9 @@ def test_an_unknown_engine_is_refused() -> None:
 
 def test_an_answer_that_took_longer_than_the_deadline_and_is_there_counts() -> None:
     """The local engine works while it pushes: what is done when it returns was done, and charged."""
-    agreement, built = frozen_league(privacy={"mechanism": "none", "epsilon": None, "delta": None})
+    agreement, built = frozen_league(
+        baseline="local-only", privacy={"mechanism": "none", "epsilon": None, "delta": None}
+    )
     seen: list[dict[str, Message]] = []
 
     def coordinate(members: GridMembers) -> None:

@@ -1,4 +1,7 @@
-"""The member's door: who gets an answer, what it says, and what is remembered."""
+"""The member's door: who gets an answer, what it says, and what is remembered.
+
+These tests use the plain request of a baseline, whose reply can be read; `test_node_sums.py` has the secure sum.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,8 @@ from hansa_client.state import FileStore, MemoryStore, NodeState, StateStore
 from hansa_client.training import TrainingPlan
 from support.leagues import DoesNothing, frozen_league, table
 
-AGREEMENT, BUILT = frozen_league()
+ALONE = {"baseline": "local-only"}
+AGREEMENT, BUILT = frozen_league(**ALONE)
 D = BUILT.flat.size
 START = np.zeros(D)
 
@@ -94,7 +98,7 @@ def test_a_model_that_is_not_the_one_named_is_refused() -> None:
 
 
 def test_another_agreement_is_refused() -> None:
-    other, _ = frozen_league(privacy={"epsilon": 6.0})
+    other, _ = frozen_league(**ALONE, privacy={"epsilon": 6.0})
     member, _ = node()
     request = train_request(other, "r", 1, START)
     assert code(request, member.handle(request)) is PolicyCode.AGREEMENT
@@ -196,7 +200,7 @@ def test_a_reply_to_another_request_is_not_believed() -> None:
 def test_a_later_agreement_does_not_raise_the_limit() -> None:
     store = MemoryStore()
     node(store=store)[0].handle(ask(1, "first"))
-    generous, _ = frozen_league(privacy={"epsilon": 8.0})
+    generous, _ = frozen_league(**ALONE, privacy={"epsilon": 8.0})
     member, training = node(store=store, agreement=generous)
     request = train_request(generous, "second", 1, START)
     assert code(request, member.handle(request)) is PolicyCode.BUDGET
@@ -207,7 +211,7 @@ def test_a_later_agreement_does_not_raise_the_limit() -> None:
 def test_an_agreement_at_another_delta_is_refused() -> None:
     store = MemoryStore()
     node(store=store)[0].handle(ask(1, "first"))
-    other, _ = frozen_league(privacy={"delta": 1e-5})
+    other, _ = frozen_league(**ALONE, privacy={"delta": 1e-5})
     member, _ = node(store=store, agreement=other)
     request = train_request(other, "second", 1, START)
     assert code(request, member.handle(request)) is PolicyCode.BUDGET
@@ -216,7 +220,7 @@ def test_an_agreement_at_another_delta_is_refused() -> None:
 def test_data_with_a_budget_take_part_in_no_run_without_privacy() -> None:
     store = MemoryStore()
     node(store=store)[0].handle(ask(1, "first"))
-    plain, _ = frozen_league(privacy={"mechanism": "none", "epsilon": None, "delta": None})
+    plain, _ = frozen_league(**ALONE, privacy={"mechanism": "none", "epsilon": None, "delta": None})
     member, training = node(store=store, agreement=plain)
     request = train_request(plain, "second", 1, START)
     assert code(request, member.handle(request)) is PolicyCode.BUDGET

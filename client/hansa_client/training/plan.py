@@ -18,7 +18,7 @@ class TrainingPlan:
         sampling_rate: q, the Poisson rate of each step.
         divisor: q · N_public, what a sum of gradients is divided by; never the realised batch.
         steps_per_round: local steps.
-        rounds: of the whole run.
+        charged_steps: of the whole run, allowed retries included.
         learning_rate: of local SGD.
         grid: of the clipped sums; `None` without a privacy mechanism, when nothing is clipped.
         sigma: of the discrete Gaussian on the grid, in grid units; `None` without a mechanism.
@@ -28,7 +28,7 @@ class TrainingPlan:
     sampling_rate: float
     divisor: float
     steps_per_round: int
-    rounds: int
+    charged_steps: int
     learning_rate: float
     grid: Grid | None
     sigma: float | None
@@ -55,7 +55,7 @@ class TrainingPlan:
             sampling_rate=privacy.sampling_rate,
             divisor=privacy.sampling_rate * units,
             steps_per_round=terms.local_steps,
-            rounds=terms.training.rounds,
+            charged_steps=terms.charged_steps,
             learning_rate=terms.training.learning_rate,
             grid=grid,
             sigma=sigma,
@@ -67,4 +67,4 @@ class TrainingPlan:
         if self.grid is None or self.sigma is None:
             return None
         event = poisson_gaussian(self.sampling_rate, self.grid.noise_multiplier(self.sigma))
-        return Spend(event, self.rounds * self.steps_per_round)
+        return Spend(event, self.charged_steps)

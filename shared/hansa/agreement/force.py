@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from hansa.agreement.terms import Fairness, Privacy, Publication, Terms
 
-_UNMASKED = (
-    "secure_sum: updates are summed unmasked, so whoever runs the sum sees each member's own update "
-    "(noised, where the mechanism adds noise)"
-)
 _DISTRIBUTED = (
-    "privacy.mechanism = 'distributed': noise shares are safe only under masks, so no run offers it before the "
-    "secure sum is in force"
+    "privacy.mechanism = 'distributed': no run adds noise in shares yet, and the noise of one share alone would not "
+    "keep the promise"
 )
 _COLLUDING = (
     "privacy.colluding: it counts only under 'distributed'; local noise holds against any number of others"
@@ -32,10 +28,9 @@ _DEFAULT_COLLUDING = Privacy.model_fields["colluding"].default
 def not_in_force(terms: Terms) -> tuple[str, ...]:
     """One sentence for each part of these terms that this release does not act on.
 
-    The secure sum is always among them. A section that says nothing (no fairness condition, publication left
-    as it is by default) is not.
+    A section that says nothing (no fairness condition, publication left as it is by default) is not among them.
     """
-    found = [_UNMASKED]
+    found = []
     if terms.privacy.mechanism == "distributed":
         found.append(_DISTRIBUTED)
     elif terms.privacy.colluding != _DEFAULT_COLLUDING:

@@ -56,4 +56,6 @@ def _noise_multiplier(agreement: Agreement) -> float | None:
         return None
     from hansa.privacy.calibration import calibrated_noise_multiplier  # the accountant: scipy
 
-    return calibrated_noise_multiplier(privacy.epsilon, privacy.delta, privacy.sampling_rate, privacy.steps)
+    return calibrated_noise_multiplier(
+        privacy.epsilon, privacy.delta, privacy.sampling_rate, agreement.terms.charged_steps
+    )

@@ -32,6 +32,7 @@ from hansa.agreement.terms import (
 )
 from hansa.errors import Problem
 
+RESERVED_NAMES = frozenset({"coordinator", "simulation-verifier"})  # signers beside the members
 MAX_INTEGER = 2**53 - 1  # RFC 8785 writes numbers as IEEE 754 doubles
 SUPPORTED_RULES = ("fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
 INDIVIDUAL_UPDATE_RULES = {
@@ -212,6 +213,11 @@ def _model(model: Model, adapter: Adapter, data: Data) -> Iterator[Problem]:
 
 
 def _sum(secure_sum: SecureSum, members: tuple[Member, ...]) -> Iterator[Problem]:
+    for i, member in enumerate(members):
+        if member.name in RESERVED_NAMES:
+            yield Problem(
+                f"members.{i}.name", f"{member.name!r} signs for somebody else", "choose another name"
+            )
     if len(members) < secure_sum.min_members:
         yield Problem(
             "members",

@@ -347,11 +347,14 @@ class SecureSum(Section):
 
     Attributes:
         min_members: a member takes part in no sum over fewer.
+        retries: failed rounds of a run that may be summed again. Each is paid for like any other, so the noise is
+            calibrated to `Privacy.steps` and these.
         threat_model: what the coordinator may do.
         post_quantum: hybrid ML-KEM-768 with X25519.
     """
 
     min_members: Annotated[int, Field(ge=3, le=100)] = 3
+    retries: Annotated[int, Field(ge=0, le=1000)] = 0
     threat_model: Literal["malicious", "honest-but-curious"] = "malicious"
     post_quantum: bool = False
 
@@ -422,6 +425,11 @@ class Terms(Section):
     def local_steps(self) -> int:
         """Noisy steps that each member takes in a round."""
         return self.privacy.steps // self.training.rounds
+
+    @property
+    def charged_steps(self) -> int:
+        """Noisy steps that the whole run may take, allowed retries included: what is calibrated and reserved."""
+        return self.privacy.steps + self.secure_sum.retries * self.local_steps
 
     @property
     def private(self) -> bool:

@@ -9,6 +9,7 @@ class SignatureError(HansaError):
     """A signature is not by the key that the roster pins for its signer."""
 
     code = "HANSA-701"
+    travels = True
     exit_status = ExitStatus.VERIFICATION_FAILED
 
 
@@ -16,6 +17,7 @@ class UnknownSignerError(HansaError):
     """A message is signed by someone whom the agreement does not name."""
 
     code = "HANSA-702"
+    travels = True
     exit_status = ExitStatus.REFUSED
 
 
@@ -23,6 +25,7 @@ class RevokedError(HansaError):
     """A message is signed with a key that has been revoked."""
 
     code = "HANSA-703"
+    travels = True
     exit_status = ExitStatus.REFUSED
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hansa.report import pictures, rows, words
+from hansa.report import pictures, rows, sums, words
 from hansa.report.schema import Report
 from hansa.report.statement import largest_loss, statement
 
@@ -48,6 +48,7 @@ def render_html(report: Report) -> str:
             traffic_bytes=sum(member.upload_bytes + member.download_bytes for member in report.members),
             open_rounds=len(report.round_log) <= OPEN_ROUNDS,
             words=words,
+            sums=sums,
         )
         + "\n"
     )

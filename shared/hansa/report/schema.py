@@ -181,16 +181,50 @@ class HistoryPoint(Part):
     by_member: Mapping[str, float]
 
 
+class PhaseReport(Part):
+    """What one phase of one round's secure sum cost, over all members.
+
+    Attributes:
+        sent_bytes: from the coordinator to the members.
+        received_bytes: from the members to the coordinator.
+        seconds: wall clock; exchanges that two rounds share count in both.
+    """
+
+    sent_bytes: NonNegativeInt
+    received_bytes: NonNegativeInt
+    seconds: NonNegative
+
+
+class SumReport(Part):
+    """The secure sum of one round.
+
+    Attributes:
+        rounds: the secure sum's own rounds that were begun for it; the last one gave the sum, those before it failed.
+        dropped: member to the phase in which it was first missing; one that dropped in ``confirm`` or ``unmask``
+            is in the sum all the same.
+        blamed: members whose own signatures prove that they misbehaved, and how.
+        phases: by name: keys, shares, delivery, masked, confirm, unmask.
+        verified_by: who recomputed the sum from the masked vectors and the opened seeds; null if nobody has yet.
+    """
+
+    rounds: tuple[int, ...]
+    dropped: Mapping[str, str]
+    blamed: Mapping[str, str]
+    phases: Mapping[str, PhaseReport]
+    verified_by: str | None
+
+
 class RoundReport(Part):
     """One round: who was there, bytes and time.
 
     Attributes:
         round: counted from 1.
         present: members whose updates were summed.
-        absent: member to why, as the wire knows it: ``absent`` or a policy code.
+        absent: member to why, as the wire knows it: ``absent`` or a code.
         upload_bytes: from the members to the coordinator.
         download_bytes: from the coordinator to the members.
         seconds: wall clock.
+        secure_sum: how the sum went; null in a baseline, which has none.
     """
 
     round: NonNegativeInt
@@ -199,6 +233,31 @@ class RoundReport(Part):
     upload_bytes: NonNegativeInt
     download_bytes: NonNegativeInt
     seconds: NonNegative
+    secure_sum: SumReport | None = None
+
+
+class SecureSumTerms(Part):
+    """What the secure sum promises in this run.
+
+    Attributes:
+        members: n.
+        threshold: t, how many members must confirm and unmask.
+        smallest_sum: no sum is over fewer members: max(t, min_members).
+        honest: how many of the smallest sum are honest if the coordinator has all n - t others with it.
+        threat_model: ``malicious`` or ``honest-but-curious``, of the coordinator.
+        post_quantum: whether ML-KEM-768 stands beside X25519.
+        retries: failed rounds that the agreement allows to be summed again.
+        authority: who vouches for the keys, in words.
+    """
+
+    members: NonNegativeInt
+    threshold: NonNegativeInt
+    smallest_sum: NonNegativeInt
+    honest: int
+    threat_model: Literal["malicious", "honest-but-curious"]
+    post_quantum: bool
+    retries: NonNegativeInt
+    authority: str
 
 
 class Reference(Part):
@@ -262,6 +321,7 @@ class Report(Part):
         quality: of the final model; with repeats, the mean over them.
         initial_quality: of model 0.
         history: by round, as far as measured.
+        secure_sum: what it promises here; null in a baseline, which has one member and nothing to hide in.
         round_log: one entry per round.
         references: what the same task reaches without federation or without privacy, where asked for.
         repeats: the single runs under `--repeat`.
@@ -301,6 +361,7 @@ class Report(Part):
     quality: Quality
     initial_quality: Quality | None
     history: tuple[HistoryPoint, ...]
+    secure_sum: SecureSumTerms | None = None
     round_log: tuple[RoundReport, ...]
     references: tuple[Reference, ...] = ()
     repeats: tuple[Repeat, ...] = ()
@@ -320,6 +381,12 @@ class Report(Part):
         spoken_of = {
             "events": {event.member for event in self.events},
             "round_log": {name for entry in self.round_log for name in (*entry.present, *entry.absent)},
+            "round_log.secure_sum": {
+                name
+                for entry in self.round_log
+                if entry.secure_sum is not None
+                for name in (*entry.secure_sum.dropped, *entry.secure_sum.blamed)
+            },
         }
         for place, mentioned in spoken_of.items():
             wrong += [f"{place}: {name!r} is no member" for name in sorted(mentioned - set(names))]

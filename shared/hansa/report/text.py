@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from hansa.report import rows, words
-from hansa.report.schema import MemberReport, Report
+from hansa.report import rows, sums, words
+from hansa.report.schema import MemberReport, Report, SecureSumTerms
 from hansa.report.statement import largest_loss, statement
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def _sections(report: Report, width: int) -> Iterator[Iterable[RenderableType]]:
     yield _members(report, width)
     for group in rows.groups(report.quality):
         yield _group(group)
+    if report.secure_sum is not None:
+        yield _secure_sum(report, report.secure_sum)
     if report.references:
         yield [_references(report)]
     if report.repeats:
@@ -215,6 +217,34 @@ def _group(group: rows.Groups) -> Iterator[RenderableType]:
         table.add_row(estimate.name, *_estimate(estimate))
     yield table
     yield rows.gap_in_words(group)
+
+
+def _secure_sum(report: Report, terms: SecureSumTerms) -> Iterator[RenderableType]:
+    from rich.text import Text
+
+    yield Text("Secure sum", style="bold")
+    yield Text(f"{sums.promise(terms)} {sums.checked(report)}\n")
+    columns: Columns = (
+        ("phase", "left"),
+        ("to members", "right"),
+        ("from members", "right"),
+        ("time", "right"),
+    )
+    table = _table("By phase, mean over rounds", [*columns, ("what happens", "left")])
+    for phase in sums.phases(report):
+        table.add_row(
+            phase.name,
+            words.amount_bytes(round(phase.sent_bytes)),
+            words.amount_bytes(round(phase.received_bytes)),
+            words.duration(phase.seconds),
+            phase.does,
+        )
+    if table.row_count:
+        yield table
+    for drop in sums.drops(report):
+        yield Text(f"dropped  {sums.drop_in_words(drop)}")
+    for line in sums.blamed(report):
+        yield Text(f"blamed   {line}")
 
 
 def _references(report: Report) -> Table:

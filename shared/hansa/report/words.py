@@ -92,7 +92,9 @@ def amount_bytes(value: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A wall-clock time: ``4.2 s``, ``52 s``, ``4 min 12 s``, ``1 h 3 min``."""
+    """A wall-clock time: ``3.4 ms``, ``4.2 s``, ``52 s``, ``4 min 12 s``, ``1 h 3 min``."""
+    if 0 < seconds < 0.0995:
+        return f"{1e3 * seconds:.1f} ms" if seconds < 0.00995 else f"{1e3 * seconds:.0f} ms"
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)

@@ -1,7 +1,8 @@
 """Several messages in one exchange, so that one round's summing and the next one's preparing travel together.
 
 A refusal takes the place of the reply that it refuses: it carries the kind that was asked and the error's code,
-nothing else. The text of the error stays with the member.
+nothing else. The text of the error stays with the member, and so does a code that could depend on data: then there
+is no reply at all.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def answer(member: Member, request: Message, refused: Callable[[HansaError], Non
     Args:
         member: the machine.
         request: from `Coordinator.requests`.
-        refused: gets every error whose code goes back, for the member's own log.
+        refused: gets every error, for the member's own log.
 
     Raises:
         WireError: the request is no bundle.
@@ -79,5 +80,6 @@ def answer(member: Member, request: Message, refused: Callable[[HansaError], Non
             replies.append(member.handle(part))
         except HansaError as error:
             refused(error)
-            replies.append(Message(REFUSAL, {"of": part.kind, "code": error.code}))
+            if error.travels:
+                replies.append(Message(REFUSAL, {"of": part.kind, "code": error.code}))
     return bundle(replies)

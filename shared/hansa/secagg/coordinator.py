@@ -183,7 +183,7 @@ class SumRound:
             self.house.signer, m.Receipt, self.number, **receipt
         )[1]
         if self.phase == Phase.MASKED:
-            self.house.spool.put(self.vector_name(reply.member), vector.data)
+            self.house.spool.put(vector_name(self.context.run, self.number, reply.member), vector.data)
             np.add(self.sum, vector, out=self.sum)
 
     def _check_confirm(self, reply: _Reply) -> None:
@@ -243,7 +243,9 @@ class SumRound:
         stay = tuple(name for name in self.contributors if name not in out)
         if len(stay) < self.terms.floor:
             raise QuorumError(
-                f"round {self.number}: complaints leave {len(stay)} members; out are {', '.join(sorted(out))}"
+                f"round {self.number}: complaints leave {len(stay)} members; out are {', '.join(sorted(out))}",
+                present=len(stay),
+                missing=sorted(out),
             )
         self.dropped |= dict.fromkeys(sorted(out), "complaint")
         self.contributors, self.phase = stay, Phase.READY
@@ -318,7 +320,9 @@ class SumRound:
         if len(there) < needed:
             raise QuorumError(
                 f"round {self.number}: {len(there)} members answered in {self.phase.name}, {needed} are needed; "
-                f"missing are {', '.join(missing)}"
+                f"missing are {', '.join(missing)}",
+                present=len(there),
+                missing=missing,
             )
         self.dropped |= {name: self.phase.name.lower() for name in missing if name not in self.dropped}
         return there
@@ -337,8 +341,9 @@ class SumRound:
     @property
     def spooled(self) -> list[str]:
         """Under which names the masked vectors lie."""
-        return [self.vector_name(name) for name in self._said(m.Masked)]
+        return [vector_name(self.context.run, self.number, name) for name in self._said(m.Masked)]
 
-    def vector_name(self, member: str) -> str:
-        """Under which name one is spooled."""
-        return f"{self.context.run}.{self.number}.{member}.y"
+
+def vector_name(run: str, number: int, member: str) -> str:
+    """Under which name a masked vector is spooled."""
+    return f"{run}.{number}.{member}.y"

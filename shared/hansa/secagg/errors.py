@@ -43,6 +43,7 @@ class PhaseError(HansaError):
     """A message of a phase that is not due: too early, too late, or of a round that nobody knows."""
 
     code = "HANSA-715"
+    travels = True
     exit_status = ExitStatus.REFUSED
 
 
@@ -50,6 +51,7 @@ class AlreadyAnsweredError(HansaError):
     """A phase was answered already, and this is not the same request."""
 
     code = "HANSA-716"
+    travels = True
     exit_status = ExitStatus.REFUSED
 
 
@@ -57,6 +59,7 @@ class RoundRefusedError(HansaError):
     """A round that is replayed, does not follow from the last one, or is one retry too many."""
 
     code = "HANSA-717"
+    travels = True
     exit_status = ExitStatus.REFUSED
 
 
@@ -64,20 +67,32 @@ class TranscriptError(HansaError):
     """What the coordinator says does not fit what the members have signed."""
 
     code = "HANSA-718"
+    travels = True
     exit_status = ExitStatus.VERIFICATION_FAILED
 
 
 class QuorumError(HansaError):
-    """Fewer members, signatures or shares than the agreement requires."""
+    """Fewer members, signatures or shares than the agreement requires.
+
+    Attributes:
+        present: how many there were, where members were counted.
+        missing: who was not there.
+    """
 
     code = "HANSA-719"
+    travels = True
     exit_status = ExitStatus.REFUSED
+
+    def __init__(self, cause: str, *, present: int = 0, missing: Sequence[str] = ()) -> None:
+        super().__init__(cause)
+        self.present, self.missing = present, tuple(missing)
 
 
 class MaskForfeitedError(HansaError):
     """The mask of this round was taken and its vector never became durable; it masks nothing else."""
 
     code = "HANSA-720"
+    travels = True
     exit_status = ExitStatus.REFUSED
     remedy = "The member takes part again from the next round."
 
@@ -86,6 +101,7 @@ class ExcludedError(HansaError):
     """The coordinator leaves out a member that has sent its vector."""
 
     code = "HANSA-721"
+    travels = True
     exit_status = ExitStatus.REFUSED
     remedy = "Keep the coordinator's receipt; an auditor can compare it with the round's record."
 
@@ -122,3 +138,9 @@ class MaskWorkersError(HansaError):
     """The processes that expand masks failed."""
 
     code = "HANSA-725"
+
+
+class ContributionWithheldError(HansaError):
+    """A member's own work on a contribution failed; it takes no part in this round. What failed stays in its log."""
+
+    code = "HANSA-726"

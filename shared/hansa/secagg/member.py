@@ -142,6 +142,13 @@ class Member:
                 else self._again(asked, request, record, given)
             )
 
+    def end(self) -> None:
+        """Forget everything about the run but the receipts; no round of it is ever answered again."""
+        with self._lock:
+            for number in self._state.rounds:
+                self._store.delete(self._vector_name(number))
+            self._keep(self._state.ended())
+
     @property
     def receipts(self) -> Mapping[int, str]:
         """The coordinator's signed receipts for masked vectors, by round; evidence where it denies having one."""

@@ -20,6 +20,7 @@ OFFERED, DEALT, OPENED, USED, MASKED, CONFIRMED, UNMASKED = (
     "offered", "dealt", "opened", "used", "masked", "confirmed", "unmasked",
 )  # fmt: skip
 MAX_AHEAD = 4  # rounds for which keys lie ready
+_LAST_ROUND = 2**53 - 1  # of any run; see `messages.RoundNumber`
 
 
 class _Record(BaseModel):
@@ -147,6 +148,13 @@ class MemberState(_Record):
         ahead = sorted(other for other in rounds if other > self.masked_round)
         kept = {other: rounds[other] for other in rounds if other not in ahead[:-MAX_AHEAD]}
         return self.model_copy(update={"rounds": kept, **changes})
+
+    def ended(self) -> MemberState:
+        """The state of a run that is over: every round is a replay, and only receipts are left."""
+        receipts = {
+            number: RoundState(receipt=one.receipt) for number, one in self.rounds.items() if one.receipt
+        }
+        return MemberState(masked_round=_LAST_ROUND, rounds=receipts)
 
     def check_follows(self, manifest: Manifest, max_retries: int) -> None:
         """Check that a manifest is new, and the next one after what this member knows.

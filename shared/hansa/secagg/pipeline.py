@@ -15,14 +15,17 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
+import numpy as np
+
 from hansa.errors import HansaError, WireError
 from hansa.identity.keys import Signer
 from hansa.identity.statement import Statement
 from hansa.secagg import messages as m
 from hansa.secagg.bundle import REFUSAL, bundle, unbundle
-from hansa.secagg.coordinator import House, SumRound
+from hansa.secagg.coordinator import House, SumRound, vector_name
 from hansa.secagg.errors import PhaseError, QuorumError, TranscriptError
 from hansa.secagg.record import Phase, SumOutcome
+from hansa.secagg.ring import RingVector
 from hansa.secagg.store import Store
 from hansa.secagg.terms import SumTerms
 from hansa.secagg.workers import MaskWorkers
@@ -65,6 +68,7 @@ class Coordinator:
             SumRound(self._house, first_round + 1),
         )
         self._previous: tuple[int, str | None, str | None] = (0, None, None)
+        self._preparing = True
         self._spooled: dict[int, tuple[str, list[str]]] = {}
         self.refusals: list[tuple[str, str, str]] = []  # member, kind of request, code
 
@@ -78,7 +82,9 @@ class Coordinator:
         """What each round in hand waits for, by its number."""
         return {one.number: one.phase for one in self._rounds()}
 
-    def begin(self, purpose: str, step: int, model_sha256: str, checkpoint: str = "") -> int:
+    def begin(
+        self, purpose: str, step: int, model_sha256: str, checkpoint: str = "", *, last: bool = False
+    ) -> int:
         """Sum the prepared round; the next one is prepared meanwhile.
 
         Args:
@@ -86,6 +92,7 @@ class Coordinator:
             step: where in the run's plan; a retry repeats it.
             model_sha256: of the model that every member holds.
             checkpoint: of the federation's log, cosigned.
+            last: no round is planned after this one, so none is prepared meanwhile.
 
         Returns:
             The round's number.
@@ -106,6 +113,7 @@ class Coordinator:
         )  # fmt: skip
         self._current, self._upcoming = self._upcoming, self._ahead
         self._ahead = SumRound(self._house, self._upcoming.number + 1)
+        self._preparing = not last
         return self._current.number
 
     def requests(self) -> dict[str, Message]:
@@ -171,7 +179,8 @@ class Coordinator:
             one.costs[one.phase.name.lower()].seconds += self._clock() - self._asked_at
         self._asked = []
         current = self._current
-        self._close_upcoming(current)
+        if self._preparing:
+            self._close_upcoming(current)
         if current is None:
             return None
         try:
@@ -210,13 +219,24 @@ class Coordinator:
         Returns:
             Its number.
         """
-        given_up = self._current
+        given_up, self._preparing = self._current, True
         if given_up is not None:
             self._retire(given_up)
         else:
             given_up, self._upcoming = self._upcoming, self._ahead
             self._ahead = SumRound(self._house, self._upcoming.number + 1)
         return given_up.number
+
+    def masked(self, number: int, member: str) -> RingVector:
+        """A survivor's masked vector, as a verifier needs it; dtype uint32.
+
+        Raises:
+            PhaseError: it is not spooled, or not any more.
+        """
+        stored = self._house.spool.get(vector_name(self._house.context.run, number, member))
+        if stored is None:
+            raise PhaseError(f"no masked vector of {member!r} is kept for round {number}")
+        return np.frombuffer(stored, dtype="<u4")
 
     def release(self, statement: Statement) -> None:
         """Let go of a round's masked vectors, because a verifier has recomputed their sum.
@@ -238,4 +258,5 @@ class Coordinator:
         self._spooled.pop(said.round)
 
     def _rounds(self) -> list[SumRound]:
-        return [one for one in (self._current, self._upcoming, self._ahead) if one is not None]
+        rounds = (self._current, self._upcoming, self._ahead) if self._preparing else (self._current,)
+        return [one for one in rounds if one is not None]

@@ -1,7 +1,8 @@
 """What an engine costs: a federation whose members do nothing, beside Flower's own runtime doing the same.
 
 On Hansa's side each member is a real `Node`, so that a round is the whole path: ServerApp and ClientApp calls, wire
-messages and their hashes, the ring encoding, the ring sum and the server step. Only the training is missing.
+messages and their hashes, the ring encoding, the ring sum and the server step. The training is missing, and so are
+masks: the agreement is that of a baseline, because here the engine is measured; `hansa bench secagg` measures sums.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def measure_engines(clients: int, floats: int, rounds: int) -> Bench:
             Ratio("start_s", "time to the end of the first round", peer=ray_start, ours=local_start),
         ),
         notes=(
-            "A round is request, replies, sum and server step; Hansa's updates are summed unmasked.",
+            "A round is request, replies, sum and server step, without masks on either side.",
             f"Hansa's local engine ran in one thread; Ray was given the machine's {machine['cores']} cores.",
             "Flower carries float32 models under FedAvg; Hansa carries float64 models down, 32-bit ring vectors up.",
         ),
@@ -94,13 +95,14 @@ def measure_engines(clients: int, floats: int, rounds: int) -> Bench:
 
 
 def idle_agreement(clients: int, floats: int, rounds: int) -> tuple[Agreement, npt.NDArray[np.float64]]:
-    """A frozen agreement without a privacy mechanism, and its model 0: zeros, float64 [floats].
+    """A frozen agreement without a privacy mechanism or masks, and its model 0: zeros, float64 [floats].
 
     The model is named but never built: between the wire and the server step it is a vector of a length.
     """
     members = "\n".join(f'[[members]]\nname = "client-{i:03d}"\nunits = 1000' for i in range(1, clients + 1))
     agreement = parse_agreement(
         f"""
+        baseline = "local-only"
         [task]
         name = "members that do nothing"
         labels = ["no", "yes"]

@@ -1,0 +1,120 @@
+"""A member's side of one federation run: the secure sum's machine, the model it derives, and what it puts in."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from hansa.agreement import Agreement
+from hansa.errors import HansaError
+from hansa.identity import Roster, Signer
+from hansa.protocol import Derivation, read_sum_request, sum_reply, sum_terms
+from hansa.secagg import Manifest, MaskWorkers, Member, Seal, Store, answer
+from hansa.secagg.errors import ContributionWithheldError
+from hansa.wire import Message
+from hansa_client.model import Derive, DerivedModel
+
+Vector: TypeAlias = npt.NDArray[np.float64]
+
+_LOG = logging.getLogger("hansa.node")
+
+
+@dataclass(frozen=True)
+class SumIdentity:
+    """With what a member takes part in secure sums.
+
+    Attributes:
+        signer: its key, which the roster pins.
+        roster: the keys in force.
+        start: float64 [d], model 0.
+        store: of the machine's state between phases; durable where the member is to survive a restart.
+        seal: under a key kept outside the store.
+        max_retries: how often in one run this member lets a step be summed again, whatever the agreement allows.
+        derive: how models follow from each other; by default computed here.
+        keep_model: whether the model is kept in the store too; otherwise a restarted member is sent every sum.
+        workers: processes for large vectors.
+    """
+
+    signer: Signer
+    roster: Roster
+    start: Vector
+    store: Store
+    seal: Seal
+    max_retries: int = 0
+    derive: Derive | None = None
+    keep_model: bool = False
+    workers: MaskWorkers = field(default_factory=MaskWorkers)
+
+
+class SumParty:
+    """One run at one member; hands the machine its messages and makes its contribution.
+
+    Args:
+        agreement: frozen.
+        run: its name.
+        identity: of the member.
+        train: makes the update of a manifest from the model's weights: charged, trained, weighted. It raises a
+            `HansaError` that travels to refuse; whatever else it raises reads as absence from outside.
+
+    Guarantees: nothing that `train` raises or returns leaves, except masked, or as a code that follows from
+        messages and public terms alone.
+    """
+
+    def __init__(
+        self,
+        agreement: Agreement,
+        run: str,
+        identity: SumIdentity,
+        train: Callable[[str, Manifest, Vector], Vector],
+    ) -> None:
+        self._run, self._train = run, train
+        self._dimension = agreement.require_frozen().model.parameters
+        derive = identity.derive or Derivation(agreement)
+        kept = identity.store if identity.keep_model else None
+        self._model = DerivedModel(agreement, identity.start, derive, kept, f"{run}.model")
+        self._machine = Member(
+            sum_terms(agreement, identity.roster),
+            run,
+            identity.signer,
+            self,
+            store=identity.store,
+            seal=identity.seal,
+            max_retries=min(identity.max_retries, agreement.terms.secure_sum.retries),
+            workers=identity.workers,
+        )
+
+    def handle(self, request: Message) -> Message:
+        """Answer one exchange.
+
+        Raises:
+            WireError: the request is malformed; nothing has changed.
+        """
+        bundle, aggregates = read_sum_request(request, self._dimension)
+        self._model.follow(aggregates)
+        replies = answer(self._machine, bundle, self._refused)
+        return sum_reply(request, replies, self._model.round)
+
+    def contribute(self, manifest: Manifest) -> Vector:
+        """See `hansa.secagg.Contributor`."""
+        self._model.check(manifest)
+        try:
+            return self._train(self._run, manifest, self._model.weights)
+        except HansaError:
+            raise
+        except Exception as error:  # noqa: BLE001  # as the next lines say
+            # whatever it was, it may speak of data: it stays in the member's own log
+            _LOG.exception("%s: the contribution to round %d failed", self._machine.name, manifest.round)
+            raise ContributionWithheldError(f"the contribution failed: {type(error).__name__}") from None
+
+    def end(self) -> None:
+        """The run is over: its secrets are forgotten, and no round of it is answered again."""
+        self._machine.end()
+        self._model.forget()
+
+    def _refused(self, error: HansaError) -> None:
+        _LOG.warning("%s: %s", self._machine.name, error.diagnostics())

@@ -1,0 +1,329 @@
+"""A node in a secure sum: what it charges, what it derives, what it tells, and what it forgets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from hansa.errors import ModelMismatchError, TrainingError, WireError
+from hansa.privacy.budget import PrivacyLoss
+from hansa.protocol import (
+    MAX_AGGREGATES,
+    Aggregate,
+    Derivation,
+    PolicyCode,
+    close_request,
+    read_sum_reply,
+    read_sum_request,
+    sum_request,
+    sum_terms,
+    train_request,
+    update_encoding,
+)
+from hansa.secagg import MemoryStore
+from hansa.secagg.bundle import bundle
+from hansa.server_step import initial_state
+from hansa.wire import Message
+from hansa_client.model import DerivedModel
+from hansa_client.node import budget_book
+from hansa_client.state import MemoryStore as MemoryState
+from hansa_client.state import NodeState
+from hansa_simulations.league import SharedDerivation
+from support.federations import Federation, kinds, parts
+from support.leagues import frozen_league
+
+AGREEMENT, BUILT = frozen_league()
+D, START = BUILT.flat.size, BUILT.initial_vector()
+STEPS = AGREEMENT.terms.local_steps
+
+
+def federation(**more: object) -> Federation:
+    updates = {name: lambda w: np.full_like(w, 0.125) for name in "abc"}
+    return Federation(AGREEMENT, START, updates, **more)  # type: ignore[arg-type]
+
+
+def released(league: Federation, name: str, run: str = "r") -> int:
+    return budget_book(AGREEMENT.terms.privacy, league.nodes[name].state()).released(run)
+
+
+class TestBudget:
+    """Charged once for every masked round, before anything is drawn, and never for one that was not masked."""
+
+    def test_every_member_is_charged_for_every_round(self) -> None:
+        league = federation()
+        assert league.run().stopped_because is None
+        assert {name: released(league, name) for name in "abc"} == dict.fromkeys("abc", 4 * STEPS)
+
+    def test_it_is_charged_and_saved_before_it_trains(self) -> None:
+        seen: list[int] = []
+        league = federation()
+        league.trainings["b"]._update = lambda w: (seen.append(released(league, "b")), np.zeros_like(w))[1]
+        league.run()
+        assert seen == [STEPS, 2 * STEPS, 3 * STEPS, 4 * STEPS]
+
+    def test_a_spent_budget_is_a_refusal_and_nothing_is_trained(self) -> None:
+        league = federation()
+        league.run(run="first")
+        again = Federation(AGREEMENT, START, league.updates, states=league.states)
+        outcome = again.run(run="second")
+        assert outcome.stopped_because is not None
+        assert outcome.stopped_because.count(PolicyCode.BUDGET) == 3
+        assert all(training.calls == 0 for training in again.trainings.values())
+
+    def test_retries_are_reserved_with_the_run(self) -> None:
+        agreement, _ = frozen_league(secure_sum={"retries": 2})
+        plain = AGREEMENT.require_frozen().noise_multiplier
+        dearer = agreement.require_frozen().noise_multiplier
+        assert plain is not None
+        assert dearer is not None
+        assert dearer > plain
+        league = Federation(agreement, START, federation().updates)
+        league.run()
+        (reserved,) = budget_book(agreement.terms.privacy, league.nodes["a"].state()).spent()
+        assert reserved.count == 4 * STEPS  # what was not needed is free again once the run is closed
+
+    def test_data_with_a_budget_take_part_in_no_run_without_privacy(self) -> None:
+        plain, _ = frozen_league(privacy={"mechanism": "none", "epsilon": None, "delta": None})
+        states = {"b": MemoryState()}
+        states["b"].save(NodeState(limit=PrivacyLoss(5.0, 1e-3)))
+        league = Federation(plain, START, federation().updates, states=states)
+        outcome = league.run()
+        assert outcome.stopped_because is not None
+        assert f"b ({PolicyCode.BUDGET})" in outcome.stopped_because
+        assert league.trainings["b"].calls == 0
+
+
+class TestSilence:
+    """What goes wrong inside looks like absence, and says nothing."""
+
+    @pytest.mark.parametrize(
+        "fails",
+        [
+            lambda w: (_ for _ in ()).throw(ValueError("patient 4711 has a blood pressure of 900")),
+            lambda w: (_ for _ in ()).throw(TrainingError("patient 4711: a weight moved")),
+            lambda w: np.full_like(w, np.nan),
+            lambda w: np.full_like(w, -np.inf),
+            lambda w: w[:-1],
+            lambda w: (_ for _ in ()).throw(MemoryError()),
+        ],
+        ids=["exception", "training", "nan", "inf", "short", "memory"],
+    )
+    def test_a_failure_is_an_absence_and_stays_paid(
+        self, fails: Callable[[np.ndarray], np.ndarray], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        replies: list[Message] = []
+
+        def listens(name: str, request: Message, answer: Callable[[Message], Message]) -> Message:
+            reply = answer(request)
+            if name == "b" and "secagg.manifest" in kinds(request):
+                replies.append(reply)
+            return reply
+
+        league = federation(between=listens)
+        league.trainings["b"]._update = fails
+        with caplog.at_level(logging.WARNING):
+            outcome = league.run()
+        assert outcome.rounds[0].absent["b"] == PolicyCode.ABSENT
+        assert replies
+        for reply in replies:
+            assert b"4711" not in reply.header
+            # neither a masked vector nor a refusal that would tell one failure from another
+            assert not {"secagg.masked", "secagg.refusal"} & kinds(reply)
+        assert released(league, "b") == STEPS
+        assert caplog.records
+
+    def test_training_that_is_not_what_is_accounted_ends_the_run_at_this_member(self) -> None:
+        def moved(weights: np.ndarray) -> np.ndarray:
+            raise TrainingError("a weight that is not trained was changed")
+
+        league = federation()
+        league.trainings["b"]._update = moved
+        league.run()
+        assert league.trainings["b"].calls == 1  # and not again when it is asked again
+
+
+class TestDoor:
+    """What a node of a federation answers to, and what not."""
+
+    def test_an_update_never_leaves_unmasked(self) -> None:
+        league = federation()
+        request = train_request(AGREEMENT, "r", 1, START)
+        reply = league.nodes["a"].handle(request)
+        assert (reply.kind, reply.text("code")) == ("refusal", PolicyCode.UNMASKED)
+        assert league.trainings["a"].calls == 0
+        assert league.nodes["a"].state() == NodeState()
+
+    def test_a_closed_run_is_never_taken_up_again(self) -> None:
+        league = federation()
+        league.run()
+        for name in "abc":
+            assert league.nodes[name].handle(close_request(AGREEMENT, "r")).kind == "closed"
+            league.restart(name)
+        outcome = league.run()
+        assert outcome.state.round == 0
+        assert all(training.calls == 4 for training in league.trainings.values())
+
+    def test_closing_forgets_the_secrets(self) -> None:
+        league = federation()
+        league.run()
+        assert all(set(store._data) == {"r.state"} for store in league.stores.values())
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {},
+            {"bundle": {"parts": []}},
+            {"aggregates": []},
+            {"bundle": [], "aggregates": []},
+            {"bundle": {"parts": []}, "aggregates": {}},
+            {"bundle": {"parts": []}, "aggregates": [{}]},
+            {"bundle": {"parts": []}, "aggregates": [{"step": -1, "survivors": []}]},
+            {"bundle": {"parts": []}, "aggregates": [{"step": True, "survivors": []}]},
+            {"bundle": {"parts": []}, "aggregates": [{"step": 0, "survivors": ["a", "a"]}]},
+            {"bundle": {"parts": []}, "aggregates": [{"step": 0, "survivors": [1]}]},
+            {"bundle": {"parts": []}, "aggregates": [{"step": 0, "survivors": ["a"]}]},
+            {"bundle": {"parts": []}, "aggregates": [], "extra": 1},
+            {"bundle": {"parts": [{"kind": "secagg.manifest"}]}, "aggregates": []},
+            {"bundle": {}, "aggregates": []},
+        ],
+    )
+    def test_a_malformed_request_is_a_refusal_and_changes_nothing(self, body: dict[str, object]) -> None:
+        league = federation()
+        common = {"agreement_id": AGREEMENT.agreement_id, "run": "r", "round": 1}
+        reply = league.nodes["a"].handle(Message("sum", {**common, **body}))  # type: ignore[dict-item]
+        assert (reply.kind, reply.text("code")) == ("refusal", PolicyCode.MESSAGE)
+        assert not league.stores["a"]._data
+
+    def test_a_sum_of_another_length_is_malformed(self) -> None:
+        totals = Aggregate(0, ("a", "b", "c"), np.zeros(D + 1, dtype=np.int32))
+        request = sum_request(AGREEMENT, "r", 1, bundle([]), [totals])
+        reply = federation().nodes["a"].handle(request)
+        assert reply.text("code") == PolicyCode.MESSAGE
+
+    def test_too_many_sums_at_once_are_malformed(self) -> None:
+        totals = [
+            Aggregate(k, ("a", "b", "c"), np.zeros(D, dtype=np.int32)) for k in range(MAX_AGGREGATES + 1)
+        ]
+        with pytest.raises(WireError, match="not too many"):
+            read_sum_request(sum_request(AGREEMENT, "r", 1, bundle([]), totals), D)
+
+    def test_a_node_without_an_identity_refuses(self) -> None:
+        league = federation()
+        league.nodes["a"]._sums = None
+        reply = league.nodes["a"].handle(sum_request(AGREEMENT, "r", 1, bundle([])))
+        assert reply.text("code") == PolicyCode.MESSAGE
+
+    def test_a_reply_to_another_request_is_not_believed(self) -> None:
+        first, second = (sum_request(AGREEMENT, "r", number, bundle([])) for number in (1, 2))
+        reply = federation().nodes["a"].handle(first)
+        said = read_sum_reply(first, reply)
+        assert not isinstance(said, PolicyCode)
+        assert said[1] == 0
+        with pytest.raises(WireError, match="another request"):
+            read_sum_reply(second, reply)
+
+
+class TestDerivedModel:
+    """The model follows from model 0 and the sums, at every member to the bit."""
+
+    def sums(self, count: int) -> list[Aggregate]:
+        rng = np.random.default_rng(1)
+        scale = update_encoding(AGREEMENT).scale
+        return [
+            Aggregate(step, ("a", "c"), (scale * rng.normal(0, 0.1, D)).astype(np.int32))
+            for step in range(count)
+        ]
+
+    def model(self, store: MemoryStore | None = None) -> DerivedModel:
+        return DerivedModel(AGREEMENT, START, Derivation(AGREEMENT), store)
+
+    def test_it_is_the_coordinators(self) -> None:
+        model, derive = self.model(), Derivation(AGREEMENT)
+        training = AGREEMENT.terms.training
+        state = initial_state(training.server, START, average_tail=0.0, rounds=training.rounds)
+        for aggregate in self.sums(3):
+            state = derive(state, aggregate)
+        model.follow(self.sums(3))
+        assert model.round == 3
+        assert np.array_equal(model.weights, state.weights)
+
+    def test_known_sums_and_gaps_are_passed_over(self) -> None:
+        model, sums = self.model(), self.sums(4)
+        model.follow([sums[1]])
+        assert model.round == 0
+        model.follow([sums[1], sums[0]])
+        model.follow(sums[:2])
+        assert model.round == 2
+        model.follow([sums[3]])
+        assert model.round == 2
+
+    def test_a_stored_model_survives_and_goes_when_the_run_does(self) -> None:
+        store = MemoryStore()
+        first = self.model(store)
+        first.follow(self.sums(2))
+        second = self.model(store)
+        assert second.round == 2
+        assert np.array_equal(second.weights, first.weights)
+        second.forget()
+        assert self.model(store).round == 0
+
+    def test_another_model_zero_is_refused(self) -> None:
+        with pytest.raises(ModelMismatchError, match="model 0"):
+            DerivedModel(AGREEMENT, START + 1, Derivation(AGREEMENT))
+
+    @pytest.mark.parametrize("survivors", [(), ("a", "stranger")])
+    def test_a_sum_of_nobody_or_of_strangers_is_refused(self, survivors: tuple[str, ...]) -> None:
+        model = self.model()
+        with pytest.raises(WireError):
+            model.follow([Aggregate(0, survivors, np.zeros(D, dtype=np.int32))])
+        assert model.round == 0
+
+    def test_a_shared_derivation_computes_once_and_the_same(self) -> None:
+        shared, derive = SharedDerivation(AGREEMENT), Derivation(AGREEMENT)
+        training = AGREEMENT.terms.training
+        state = initial_state(training.server, START, average_tail=0.0, rounds=training.rounds)
+        one, other = self.sums(1)[0], Aggregate(0, ("a",), self.sums(1)[0].total)
+        assert shared(state, one) is shared(state, one)
+        assert shared(state, one) == derive(state, one)
+        assert shared(state, other) == derive(state, other) != derive(state, one)
+
+
+def test_the_terms_of_the_sum_are_the_agreements() -> None:
+    identities = federation().identities
+    agreement, _ = frozen_league(
+        secure_sum={"threat_model": "honest-but-curious", "post_quantum": True, "min_members": 3}
+    )
+    terms = sum_terms(agreement, identities.roster)
+    assert (terms.agreement_id, terms.threshold, terms.floor) == (agreement.agreement_id, 3, 3)
+    assert (terms.confirmed, terms.post_quantum) == (False, True)
+    assert terms.vectors["update"].length == D
+    assert terms.sha256 != sum_terms(AGREEMENT, identities.roster).sha256
+
+
+def test_a_run_in_hybrid_mode_is_the_same_run() -> None:
+    agreement, _ = frozen_league(
+        secure_sum={"post_quantum": True}, privacy={"mechanism": "none", "epsilon": None, "delta": None}
+    )
+    league = Federation(agreement, START, federation().updates)
+    outcome = league.run()
+    assert outcome.stopped_because is None
+    assert np.allclose(outcome.state.weights, START + 4 * 0.125, atol=1e-6)
+
+
+def test_requests_carry_only_the_sums_that_a_member_lacks() -> None:
+    seen: list[tuple[int, int]] = []
+
+    def counts(name: str, request: Message, answer: Callable[[Message], Message]) -> Message:
+        if name == "a" and request.kind == "sum":
+            _, aggregates = read_sum_request(request, D)
+            if "secagg.manifest" in kinds(request):
+                seen.append((len(parts(request)), len(aggregates)))
+            else:
+                assert not aggregates or seen
+        return answer(request)
+
+    federation(between=counts).run()
+    assert [aggregates for _, aggregates in seen] == [0, 1, 1, 1]
