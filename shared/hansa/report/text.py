@@ -230,7 +230,10 @@ def _secure_sum(report: Report, terms: SecureSumTerms) -> Iterator[RenderableTyp
         ("from members", "right"),
         ("time", "right"),
     )
-    table = _table("By phase, mean over rounds", [*columns, ("what happens", "left")])
+    table = _table(
+        "By phase, mean over rounds; the sums that members derive the model from come on top",
+        [*columns, ("what happens", "left")],
+    )
     for phase in sums.phases(report):
         table.add_row(
             phase.name,

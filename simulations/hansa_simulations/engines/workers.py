@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -14,16 +15,18 @@ from typing import Self
 import numpy as np
 import torch
 
-from hansa.errors import EngineError
+from hansa.protocol import PolicyCode, refusal
 from hansa.wire import Message
 from hansa_simulations.league import League
+
+_LOG = logging.getLogger("hansa.simulation")
 
 
 class Workers:
     """Processes that hold a league's members, `names[i]` in process i modulo `count`.
 
-    Raises:
-        EngineError: a worker died.
+    A worker that dies takes its members with it: from then on they are absent, and the run goes on without them
+    while enough are left.
     """
 
     def __init__(self, league: League, names: Sequence[str], count: int) -> None:
@@ -62,15 +65,19 @@ class RemoteNode:
         self._name = name
         self._connection = connection
         self._lock = lock
+        self._gone = False
 
     def handle(self, request: Message) -> Message:
-        """Answer a request; `EngineError` if the worker is gone."""
+        """Answer a request; a member whose worker is gone is absent."""
         with self._lock:
             try:
                 self._connection.send((self._name, request.kind, dict(request.body), dict(request.arrays)))
                 kind, body, arrays = self._connection.recv()
             except (EOFError, OSError):
-                raise EngineError(f"the worker process of member {self._name!r} ended") from None
+                if not self._gone:
+                    _LOG.error("the worker process of member %s ended; it is absent from now on", self._name)
+                self._gone = True
+                return refusal(request, PolicyCode.ABSENT)
         return Message(kind, body, arrays)
 
 

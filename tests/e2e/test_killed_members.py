@@ -1,0 +1,57 @@
+"""A member's process is killed while a federation runs: the run ends all the same, and says who was missing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from hansa.report import read_report
+from support.cli import finished, hansa_process, league_on_disk
+from support.leagues import TERMS
+
+FOUR = TERMS.replace("rounds = 4", "rounds = 400").replace("steps = 8", "steps = 400")
+MORE = '[[members]]\nname = "d"\nunits = 30\n[[members]]\nname = "e"\nunits = 30\n\n[data]'
+
+
+def workers_of(pid: int) -> list[int]:
+    """The worker processes of a simulation, by process id."""
+    children = [
+        int(child)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+    return [c for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
+
+
+def test_a_member_killed_with_signal_9_is_absent_and_the_run_goes_on(tmp_path: Path) -> None:
+    agreement = league_on_disk(tmp_path, terms=FOUR.replace("[data]", MORE, 1))
+    files = agreement.read_text().replace('c = "c.csv" }', 'c = "c.csv", d = "a.csv", e = "b.csv" }')
+    agreement.write_text(files)
+    home = tmp_path / "home"
+    process = hansa_process(
+        "simulate", agreement, "--data", tmp_path, "--out", tmp_path / "o", "--processes", "5",
+        "--members-home", home, "--format", "json",
+    )  # fmt: skip
+    until = time.monotonic() + 200
+    while not (home / "e.json").exists() and time.monotonic() < until and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.kill(workers_of(process.pid)[1], signal.SIGKILL)
+    called = finished(process)
+    assert called.status == 0, called.stderr
+    assert called.stderr.count("ended; it is absent from now on") == 1
+    assert "Traceback" not in called.stderr
+    report = read_report(tmp_path / "o" / "report.json")
+    assert (report.status, report.rounds) == ("done", 400)
+    missing = {name for entry in report.round_log for name in entry.absent}
+    assert len(missing) == 1
+    (victim,) = missing
+    present = {member.name: member.rounds_present for member in report.members}
+    assert 0 < present.pop(victim) < 400
+    assert set(present.values()) == {400}
+    # nobody closed its reservation, so all of it stays spent
+    assert {member.noisy_steps for member in report.members} == {400}
+    assert report.round_log[-1].secure_sum is not None
+    assert set(report.round_log[-1].secure_sum.dropped) == {victim}
