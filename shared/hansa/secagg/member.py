@@ -33,7 +33,15 @@ from hansa.identity.roster import COORDINATOR
 from hansa.identity.statement import Statement, unpack
 from hansa.secagg import member_state as at
 from hansa.secagg import messages as m
-from hansa.secagg.dealing import CONTENT_BYTES, Parties, deal, open_dealt, own_masks, read_parcels
+from hansa.secagg.dealing import (
+    CONTENT_BYTES,
+    OpeningKeys,
+    Parties,
+    deal,
+    open_dealt,
+    own_masks,
+    read_parcels,
+)
 from hansa.secagg.errors import (
     AlreadyAnsweredError,
     ExcludedError,
@@ -181,9 +189,10 @@ class Member:
         dealers = self._context.said_by_all(request, "shares", m.Shares, asked.round)
         parties, held, complaints = self._parties(record), dict(record.held), []
         said = {dealer: shares for dealer, (shares, _) in dealers.items()}
+        opening = OpeningKeys.of(record.own_secrets, hybrid=parties.hybrid)
         for dealer, envelope, row, kem in read_parcels(request, parties, said):
             try:
-                held[dealer] = open_dealt(record.own_secrets, parties, dealer, envelope, row, kem)
+                held[dealer] = open_dealt(opening, parties, dealer, envelope, row, kem)
             except InvalidTag:
                 complaints.append(dealer)
         record = record.model_copy(update={"phase": at.OPENED, "held": held})
