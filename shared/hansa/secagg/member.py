@@ -155,6 +155,12 @@ class Member:
         """The coordinator's signed receipts for masked vectors, by round; evidence where it denies having one."""
         return {number: record.receipt for number, record in self._state.rounds.items() if record.receipt}
 
+    def forget_vectors(self) -> None:
+        """Delete the masked vectors that are kept to be repeated, because the run is over; the state stays."""
+        with self._lock:
+            for number in self._state.rounds:
+                self._store.delete(self._vector_name(number))
+
     # --- A, B and delivery ---------------------------------------------------------------------------------
 
     def _offer(self, asked: m.KeysRequest, request: Message, record: RoundState) -> Message:
@@ -227,9 +233,11 @@ class Member:
         known = {"manifest": manifest.line, "contributors": asked.contributors, "binding": binding}
         record = record.model_copy(update={"phase": at.USED, "secrets": None, **known})
         state, old = self._state.masking(asked, record)
-        self._keep(state)
-        for number in old:
+        for (
+            number
+        ) in old:  # before their rounds are forgotten, so that no crash leaves a vector that nobody deletes
             self._store.delete(self._vector_name(number))
+        self._keep(state)
         self._workers.add_masks(vector, plus, minus)
         self._store.put(self._vector_name(asked.round), vector.data)
         reply = self._context.write(self._signer, m.Masked, asked.round, {"y": vector}, binding=binding)
