@@ -120,9 +120,9 @@ class MaskWorkers:
             raise MaskWorkersError(f"a mask worker failed: {type(error).__name__}") from None
 
     def warm(self) -> None:
-        """Start the processes now, so that the first mask does not wait for them."""
+        """Start the processes now, so that the first mask waits neither for them nor for what they import."""
         if self.processes > 1:
-            wait([self._started().submit(os.getpid) for _ in range(self.processes - 1)])
+            wait([self._started().submit(_expand_nothing) for _ in range(self.processes - 1)])
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
@@ -153,6 +153,10 @@ def _shares(length: int, processes: int) -> tuple[int, int]:
 
 def _whole_blocks(words: float) -> int:
     return math.ceil(words / WORDS_PER_COUNTER) * WORDS_PER_COUNTER
+
+
+def _expand_nothing() -> None:
+    """Run where this module has been imported."""
 
 
 def _expand_part(path: str, start: int, stop: int, plus: list[bytes], minus: list[bytes]) -> None:
