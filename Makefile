@@ -48,8 +48,9 @@ lint: $(STAMP)  ## Check style, formatting, types and the rules of import.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## Measure what the engines cost.
+bench: $(STAMP)  ## Measure what the engines and the secure sum cost.
 	$(BIN)/hansa bench engine
+	$(BIN)/hansa bench secagg
 
 clean:  ## Remove .venv, caches and built files; runs/ stays.
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

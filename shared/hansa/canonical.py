@@ -24,8 +24,17 @@ def canonical_json(value: Json) -> bytes:
     """
     if is_plain(value):
         with suppress(UnicodeEncodeError):  # a lone surrogate: RFC 8785's own error is the one below
-            return _ENCODER.encode(value).encode()
+            return plain_json(value)
     return rfc8785.dumps(value)
+
+
+def plain_json(value: Json) -> bytes:
+    """As `canonical_json`, of a value that `is_plain` was asked about already.
+
+    Raises:
+        UnicodeEncodeError: a text holds a lone surrogate.
+    """
+    return _ENCODER.encode(value).encode()
 
 
 def is_plain(value: object) -> bool:

@@ -361,3 +361,53 @@ def test_a_member_outside_the_roster_cannot_start() -> None:
             store=MemoryStore(),
             seal=Seal(bytes(32)),
         )
+
+
+def vectors_of(store: MemoryStore) -> list[str]:
+    """Names of the masked vectors that lie in a member's store."""
+    return sorted(name for name in store._data if name.endswith(".y"))
+
+
+class TestWhatIsKept:
+    """A member keeps a masked vector to repeat it, and no more of them than it may be asked for."""
+
+    def test_of_many_rounds_the_vectors_of_the_last_two_are_kept(self) -> None:
+        league = make_league(4, 20)
+        for step in range(5):
+            league.sum(step)
+        assert vectors_of(league.stores["member-1"]) == [f"{RUN}.4.y", f"{RUN}.5.y"]  # type: ignore[arg-type]
+        assert len(league.members["member-1"]._state.rounds) <= 2 + MAX_AHEAD
+
+    @pytest.mark.parametrize("when", [{"before": "state"}, {"states": 1}, {"before": "y"}, {"after": "y"}])
+    def test_no_crash_leaves_a_vector_behind(self, when: dict) -> None:
+        league = make_league(4, 20)
+        league.stores["member-1"] = store = CrashingStore()
+        league.restart("member-1")
+        for step in range(2):
+            league.sum(step)
+        league.prepare()
+        league.coordinator.begin(PURPOSE, 2, MODEL)
+        store.before, store.after = when.get("before", ""), when.get("after", "")
+        store.states_until_crash = when.get("states", -1)
+        with pytest.raises(CrashError):
+            league.members["member-1"].handle(league.pending("member-1", m.Manifest))
+        store.before, store.after, store.states_until_crash = "", "", -1
+        league.restart("member-1")
+        while league.exchange() is None:
+            pass
+        for step in range(3, 6):
+            assert "member-1" in league.sum(step).survivors
+        assert vectors_of(store) == [f"{RUN}.5.y", f"{RUN}.6.y"]
+
+    def test_after_the_run_the_vectors_are_let_go_and_the_state_stays(self) -> None:
+        league = make_league(4, 20)
+        seen = recorded(league, "member-1", steps=2)
+        member = league.members["member-1"]
+        member.forget_vectors()
+        member.forget_vectors()
+        assert sorted(league.stores["member-1"]._data) == [f"{RUN}.state"]  # type: ignore[attr-defined]
+        masked = [request for request, _ in seen if request.kind == m.Manifest.purpose_name]
+        assert masked
+        for request in masked:
+            with pytest.raises((MaskForfeitedError, RoundRefusedError, PhaseError)):
+                member.handle(request)

@@ -61,6 +61,7 @@ def test_the_table_holds_what_the_house_promises():
         "agreement freeze",
         "node check",
         "bench engine",
+        "bench secagg",
     }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from hansa.secagg import masks as masks_module
 from hansa.secagg import workers as workers_module
 from hansa.secagg.errors import MaskKeyUsedError, MaskWorkersError
 from hansa.secagg.masks import MaskKey, add_masks, expand_into
@@ -35,7 +36,17 @@ def test_a_mask_is_aes_256_ctr_from_counter_zero() -> None:
     assert vector.tobytes().hex() == "dc95c078a2408989ad48a21492842087"
 
 
-@pytest.mark.parametrize("words", [1, 3, 4, 5, 98_303, 98_304, 98_305, 250_001])
+@pytest.fixture(params=[1.0, 1.7], ids=["ctr", "gcm"])
+def through(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Both ways to a keystream, whichever is faster on this machine."""
+    gain: float = request.param
+    for module in (masks_module, workers_module):
+        monkeypatch.setattr(module, "gain_of_gcm", lambda: gain)
+    return gain
+
+
+@pytest.mark.usefixtures("through")
+@pytest.mark.parametrize("words", [1, 3, 4, 5, 16_383, 16_384, 16_385, 98_303, 98_304, 98_305, 250_001])
 def test_masks_of_any_length_are_added_and_taken_off(words: int) -> None:
     start = np.random.default_rng(words).integers(0, 2**32, words, dtype=np.uint32)
     vector = start.copy()
@@ -46,12 +57,54 @@ def test_masks_of_any_length_are_added_and_taken_off(words: int) -> None:
     assert (vector == start).all()
 
 
-@pytest.mark.parametrize("first", [0, 4, 400, 98_304])
-def test_a_part_of_a_mask_can_be_made_by_itself(first: int) -> None:
+@pytest.mark.usefixtures("through")
+@pytest.mark.parametrize("words", [1000, 20_003])
+@pytest.mark.parametrize("first", [0, 4, 8, 400, 98_304])
+def test_a_part_of_a_mask_can_be_made_by_itself(first: int, words: int) -> None:
     key = os.urandom(32)
-    part = np.zeros(1000, dtype="<u4")
+    part = np.zeros(words, dtype="<u4")
     expand_into(part, [key], [], first_word=first)
-    assert (part == keystream(key, first + 1000)[first:]).all()
+    assert (part == keystream(key, first + words)[first:]).all()
+
+
+def test_the_way_through_gcm_is_taken_where_it_is_faster(
+    through: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+
+    def cipher(algorithm: object, mode: modes.Mode) -> Cipher:
+        used.append(mode.name)
+        return Cipher(algorithm, mode)
+
+    monkeypatch.setattr(masks_module, "Cipher", cipher)
+    add_masks(np.zeros(16_384, dtype="<u4"), [MaskKey(bytes(32))])
+    assert used == (["CTR", "GCM"] if through > 1 else ["CTR"])
+    used.clear()
+    add_masks(np.zeros(16_383, dtype="<u4"), [MaskKey(bytes(32))])
+    assert used == ["CTR"]
+
+
+def test_the_gain_is_measured_once_and_never_below_one() -> None:
+    masks_module.gain_of_gcm.cache_clear()
+    gain = masks_module.gain_of_gcm()
+    assert gain >= 1.0
+    assert masks_module.gain_of_gcm() == gain
+    assert masks_module.gain_of_gcm.cache_info().misses == 1
+
+
+@pytest.mark.parametrize("length", [1, 4, 5, 1000, 40_003, 1_000_001])
+@pytest.mark.parametrize("processes", [1, 2, 3, 7])
+def test_shares_start_at_whole_blocks_and_cover_the_vector(
+    length: int, processes: int, through: float
+) -> None:
+    own, share = workers_module._shares(length, processes)
+    starts = list(range(own, length, share))
+    assert len(starts) <= processes - 1
+    assert 0 < own <= length
+    assert share % 4 == 0
+    assert all(start % 4 == 0 for start in starts)
+    if length > 1000 and processes == 2:
+        assert own / (length - own) == pytest.approx(through, rel=0.01)
 
 
 def test_a_part_starts_at_a_whole_block() -> None:
@@ -91,6 +144,7 @@ class TestWorkers:
         monkeypatch.setattr(workers_module, "MIN_SHARED_WORDS", 1)
         monkeypatch.setattr(workers_module, "MIN_KEPT_WORDS", 1)
 
+    @pytest.mark.usefixtures("through")
     @pytest.mark.parametrize("processes", [1, 2, 3])
     def test_any_number_of_processes_gives_the_same_bits(self, processes: int) -> None:
         plus, minus = [os.urandom(32) for _ in range(3)], [os.urandom(32)]

@@ -15,6 +15,7 @@ from hansa.secagg import Coordinator, MemoryStore, Quantiser, SumTerms, VectorTe
 from hansa.secagg import messages as m
 from hansa.secagg.bundle import BUNDLE, MAX_PARTS, REFUSAL, bundle, unbundle
 from hansa.secagg.errors import PhaseError, QuorumError, SumTermsError
+from hansa.secagg.pipeline import MAX_REFUSALS
 from hansa.secagg.record import Phase, RoundRecord
 from hansa.secagg.terms import threshold
 from hansa.wire import Message
@@ -240,11 +241,34 @@ class TestBundles:
         with pytest.raises(WireError):
             unbundle(Message(kind, body, arrays))
 
-    @pytest.mark.parametrize("body", [{}, {"of": "a"}, {"of": "a", "code": 5}, {"of": [], "code": "HANSA-1"}])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {},
+            {"of": "secagg.keys-request"},
+            {"of": "secagg.keys-request", "code": 5},
+            {"of": [], "code": "HANSA-712"},
+            {"of": "secagg.keys-request", "code": "HANSA-1"},
+            {"of": "secagg.keys-request", "code": "HANSA-712" + "x" * 1_000_000},
+            {"of": "secagg.keys", "code": "HANSA-712"},  # a reply, not a request
+        ],
+    )
     def test_malformed_refusals_are_refused(self, body: dict) -> None:
         league = make_league(4, 20)
         with pytest.raises(WireError):
             league.coordinator.receive("member-1", bundle([Message(REFUSAL, body)]))
+        assert league.coordinator.refusals == []
+
+    def test_of_a_member_that_refuses_for_ever_the_last_refusals_are_kept(self) -> None:
+        league = make_league(4, 20)
+        for code in ("HANSA-712", "HANSA-715"):
+            refusal = bundle([Message(REFUSAL, {"of": m.KeysRequest.purpose_name, "code": code})])
+            for _ in range(MAX_REFUSALS):
+                league.coordinator.receive("member-1", refusal)
+        assert (
+            league.coordinator.refusals
+            == [("member-1", m.KeysRequest.purpose_name, "HANSA-715")] * MAX_REFUSALS
+        )
 
     def test_an_unknown_kind_is_refused_on_either_side(self) -> None:
         league = make_league(4, 20)

@@ -78,6 +78,10 @@ class TestFolder:
         with pytest.raises(StateError, match="No space left"):
             store.put("a", b"new")
         assert store.get("a") == b"old"
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            ".lock",
+            "a",
+        ]  # nothing half written stays
 
     @pytest.mark.parametrize("name", ["", ".", "..", "../a", "a/b", ".lock", "a\x00", "ä", "x" * 201])
     def test_names_cannot_leave_the_folder(self, tmp_path: Path, name: str) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hansa.cli.options import FormatOption
 from hansa.cli.output import Format, emit, reported
+from hansa.errors import UsageError
 
 
 def engine(
@@ -29,3 +32,67 @@ def engine(
 
         bench = measure_engines(clients, floats, rounds)
         emit(bench.data(), text=bench.table(), output_format=output_format)
+
+
+def secagg(
+    peer: Annotated[
+        bool, typer.Option("--peer/--no-peer", help="Also run Flower's SecAgg+, about half a minute.")
+    ] = True,
+    large: Annotated[
+        bool,
+        typer.Option(
+            "--large/--no-large", help="Also mask 100 million entries: 1.3 GB of memory, 0.4 of disk."
+        ),
+    ] = True,
+    growth: Annotated[
+        bool,
+        typer.Option("--growth/--no-growth", help="Also measure 3 to 100 members, 10^4 to 10^7 entries."),
+    ] = True,
+    processes: Annotated[
+        int,
+        typer.Option("--processes", min=1, max=64, help="For the large vector and the coordinator's round."),
+    ] = 2,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, max=1000, help="Samples of each short figure.")
+    ] = 5,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw the growth as .png, .svg or .pdf.")
+    ] = None,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
+    """Time and bytes of the secure sum, of a member and of the coordinator, beside Flower's SecAgg+."""
+    with reported(output_format):
+        from hansa_simulations.bench import PLOT_SUFFIXES, measure_secagg, plot_growth
+
+        if plot is not None:
+            _refuse_plot(plot, PLOT_SUFFIXES, growth=growth)
+        bench = measure_secagg(
+            peer=peer, large=large, growth=growth, processes=processes, repeats=repeats, progress=_tell
+        )
+        if plot is not None:
+            try:
+                plot_growth(bench, plot)
+            except OSError as error:
+                raise UsageError(
+                    f"cannot write {plot}: {error.strerror}", remedy="Name another file."
+                ) from None
+        text = bench.table() if plot is None else f"{bench.table()}\nWrote {plot}."
+        emit(bench.data(), text=text, output_format=output_format)
+
+
+def _refuse_plot(plot: Path, suffixes: tuple[str, ...], *, growth: bool) -> None:
+    """Tell before a minute of measuring what could not be drawn after it."""
+    if not growth:
+        raise UsageError("--plot draws what --no-growth leaves out", remedy="Pass one of them.")
+    if plot.suffix.lower() not in suffixes:
+        raise UsageError(
+            f"{plot} is no {', '.join(suffixes)} file", remedy="Name a file that ends in one of them."
+        )
+    if not plot.parent.is_dir():
+        raise UsageError(f"there is no folder {plot.parent}", remedy="Make it first, or name another file.")
+
+
+def _tell(what: str) -> None:
+    """What is measured next, for a person who waits at a terminal."""
+    if sys.stderr.isatty():
+        typer.echo(f"measuring: {what}", err=True)

@@ -63,6 +63,12 @@ COMMANDS: Mapping[str, Row | Table] = {
                 "engine",
                 "simulation",
             ),
+            "secagg": Row(
+                "Time and bytes of the secure sum, beside Flower's SecAgg+.",
+                "hansa.cli.bench",
+                "secagg",
+                "simulation",
+            ),
         },
     ),
     "node": Table(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hansa.canonical import canonical_json, is_plain, sha256_hex
+from hansa.canonical import is_plain, plain_json, sha256_hex
 from hansa.errors import WireError
 from hansa.identity.keys import MAX_SIGNATURE_BYTES, Signer
 from hansa.identity.roster import Roster
@@ -135,7 +135,7 @@ def statement_bytes(value: dict[str, Any]) -> bytes:
         raise ValueError(
             "a statement holds text, integers, booleans, nulls, lists and objects with ASCII keys"
         )
-    return canonical_json(value)
+    return plain_json(value)  # its UnicodeEncodeError is a ValueError
 
 
 def pack(statements: Iterable[Statement]) -> npt.NDArray[np.uint8]:

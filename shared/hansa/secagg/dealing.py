@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from hansa.secagg.commitments import (
     HASH_BYTES,
@@ -157,12 +158,33 @@ def deal(secrets: RoundSecrets, parties: Parties, rand: Rand) -> Dealt:
     return Dealt(arrays, merkle_root(rows).hex(), own)
 
 
+@dataclass(frozen=True, repr=False)
+class OpeningKeys:
+    """The private keys with which a member opens what it is dealt, made once for all dealers of a round."""
+
+    envelope: X25519PrivateKey
+    envelope_kem: MLKEM768PrivateKey | None
+    mask_kem: MLKEM768PrivateKey | None
+
+    @classmethod
+    def of(cls, secrets: RoundSecrets, *, hybrid: bool) -> OpeningKeys:
+        """Of a member's secrets."""
+        return cls(
+            x25519_key(secrets.envelope_seed),
+            kem_key(secrets.envelope_seed) if hybrid else None,
+            kem_key(secrets.mask_seed) if hybrid else None,
+        )
+
+
 def open_dealt(
-    secrets: RoundSecrets, parties: Parties, dealer: str, envelope: bytes, row: bytes, kem: bytes
+    keys: OpeningKeys, parties: Parties, dealer: str, envelope: bytes, row: bytes, kem: bytes
 ) -> Held:
     """What one dealer sent to this member.
 
     Args:
+        keys: this member's.
+        parties: of the round.
+        dealer: whose envelope it is.
         envelope: 228 bytes, both kinds.
         row: the dealer's signed hashes for this member; that `envelope` is the one in it was checked.
         kem: 2224 bytes in hybrid mode, otherwise empty.
@@ -171,12 +193,12 @@ def open_dealt(
         cryptography.exceptions.InvalidTag: an envelope does not open, or holds what its dealer did not sign.
         WireError: the dealer's key is not usable.
     """
-    secret = agree(x25519_key(secrets.envelope_seed), parties.keys[dealer].envelope_key, dealer)
+    secret = agree(keys.envelope, parties.keys[dealer].envelope_key, dealer)
     pad = b""
-    if parties.hybrid:
-        secret += kem_key(secrets.envelope_seed).decapsulate(kem[:KEM_CIPHERTEXT_BYTES])
+    if keys.envelope_kem is not None and keys.mask_kem is not None:
+        secret += keys.envelope_kem.decapsulate(kem[:KEM_CIPHERTEXT_BYTES])
         if parties.x[dealer] < parties.x[parties.me]:
-            pad = opened_pad(kem_key(secrets.mask_seed), kem, parties.transcript, dealer, parties.me)
+            pad = opened_pad(keys.mask_kem, kem, parties.transcript, dealer, parties.me)
     contents = []
     opening = envelope_keys(secret, parties.transcript, dealer, parties.me)
     for index, (key, kind) in enumerate(zip(opening, KINDS, strict=True)):

@@ -33,7 +33,15 @@ from hansa.identity.roster import COORDINATOR
 from hansa.identity.statement import Statement, unpack
 from hansa.secagg import member_state as at
 from hansa.secagg import messages as m
-from hansa.secagg.dealing import CONTENT_BYTES, Parties, deal, open_dealt, own_masks, read_parcels
+from hansa.secagg.dealing import (
+    CONTENT_BYTES,
+    OpeningKeys,
+    Parties,
+    deal,
+    open_dealt,
+    own_masks,
+    read_parcels,
+)
 from hansa.secagg.errors import (
     AlreadyAnsweredError,
     ExcludedError,
@@ -154,6 +162,12 @@ class Member:
         """The coordinator's signed receipts for masked vectors, by round; evidence where it denies having one."""
         return {number: record.receipt for number, record in self._state.rounds.items() if record.receipt}
 
+    def forget_vectors(self) -> None:
+        """Delete the masked vectors that are kept to be repeated, because the run is over; the state stays."""
+        with self._lock:
+            for number in self._state.rounds:
+                self._store.delete(self._vector_name(number))
+
     # --- A, B and delivery ---------------------------------------------------------------------------------
 
     def _offer(self, asked: m.KeysRequest, request: Message, record: RoundState) -> Message:
@@ -188,9 +202,10 @@ class Member:
         dealers = self._context.said_by_all(request, "shares", m.Shares, asked.round)
         parties, held, complaints = self._parties(record), dict(record.held), []
         said = {dealer: shares for dealer, (shares, _) in dealers.items()}
+        opening = OpeningKeys.of(record.own_secrets, hybrid=parties.hybrid)
         for dealer, envelope, row, kem in read_parcels(request, parties, said):
             try:
-                held[dealer] = open_dealt(record.own_secrets, parties, dealer, envelope, row, kem)
+                held[dealer] = open_dealt(opening, parties, dealer, envelope, row, kem)
             except InvalidTag:
                 complaints.append(dealer)
         record = record.model_copy(update={"phase": at.OPENED, "held": held})
@@ -225,9 +240,11 @@ class Member:
         known = {"manifest": manifest.line, "contributors": asked.contributors, "binding": binding}
         record = record.model_copy(update={"phase": at.USED, "secrets": None, **known})
         state, old = self._state.masking(asked, record)
-        self._keep(state)
-        for number in old:
+        for (
+            number
+        ) in old:  # before their rounds are forgotten, so that no crash leaves a vector that nobody deletes
             self._store.delete(self._vector_name(number))
+        self._keep(state)
         self._workers.add_masks(vector, plus, minus)
         self._store.put(self._vector_name(asked.round), vector.data)
         reply = self._context.write(self._signer, m.Masked, asked.round, {"y": vector}, binding=binding)

@@ -11,6 +11,7 @@ driver that journals the replies resumes by playing them to a new machine.
 
 from __future__ import annotations
 
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -34,6 +35,14 @@ from hansa.wire import Message
 _REPLIES = {
     model.purpose_name: model for model in (m.Keys, m.Shares, m.Received, m.Masked, m.Confirm, m.Unmask)
 }
+_ASKED = frozenset(
+    model.purpose_name
+    for model in (
+        m.KeysRequest, m.SharesRequest, m.Delivery, m.Manifest, m.Survivors, m.UnmaskRequest, m.Receipt,
+    )
+)  # fmt: skip
+_CODE = re.compile(r"HANSA-[0-9]{3}")
+MAX_REFUSALS = 1000  # kept; a member may refuse for ever
 
 
 class Coordinator:
@@ -70,7 +79,7 @@ class Coordinator:
         self._previous: tuple[int, str | None, str | None] = (0, None, None)
         self._preparing = True
         self._spooled: dict[int, tuple[str, list[str]]] = {}
-        self.refusals: list[tuple[str, str, str]] = []  # member, kind of request, code
+        self.refusals: list[tuple[str, str, str]] = []  # member, kind of request, code; the last ones
 
     @property
     def ready(self) -> bool:
@@ -150,7 +159,11 @@ class Coordinator:
 
     def _take(self, member: str, part: Message) -> None:
         if part.kind == REFUSAL:
-            self.refusals.append((member, part.text("of"), part.text("code")))
+            kind, code = part.text("of"), part.text("code")
+            if kind not in _ASKED or not _CODE.fullmatch(code):
+                raise WireError("a refusal is not of a request, or names no error")
+            self.refusals.append((member, kind, code))
+            del self.refusals[:-MAX_REFUSALS]
             return
         if part.kind == m.NOTED:
             return

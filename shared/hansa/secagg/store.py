@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -83,6 +84,8 @@ class FolderStore:
             new.replace(path)
             self._flush_folder()
         except OSError as error:
+            with suppress(OSError):  # half of a large vector must not keep a full disk full
+                new.unlink()
             raise StateError(f"cannot write {path}: {error.strerror}") from None
 
     def get(self, name: str) -> bytes | None:

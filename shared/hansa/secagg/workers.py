@@ -7,6 +7,7 @@ The vector lives in an anonymous file in memory (`memfd_create`): no name in the
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import sys
@@ -20,11 +21,13 @@ from typing import Self
 import numpy as np
 
 from hansa.secagg.errors import MaskWorkersError
-from hansa.secagg.masks import WORDS_PER_COUNTER, MaskKey, add_masks, expand_into
+from hansa.secagg.masks import WORDS_PER_COUNTER, MaskKey, add_masks, expand_into, gain_of_gcm
 from hansa.secagg.ring import RingVector
 
 MIN_KEPT_WORDS = 32_768  # below, the allocator keeps memory by itself
-MIN_SHARED_WORDS = 1_000_000  # below, handing work over costs more than it saves
+MIN_SHARED_WORDS = (
+    1_000_000  # below, handing work over costs more than it saves; later where one core is faster
+)
 SHARED_MEMORY = sys.platform == "linux"
 
 
@@ -83,7 +86,7 @@ class MaskWorkers:
             return np.empty(length, dtype="<u4")
         vector = None if self._memory is None else self._memory.lend(length)
         if vector is None:
-            shared = self.processes > 1 and length >= MIN_SHARED_WORDS
+            shared = self.processes > 1 and length >= MIN_SHARED_WORDS * gain_of_gcm()
             self._memory = _Memory(4 * length, shared=shared)
             vector = self._memory.lend(length)
         if vector is None:
@@ -102,13 +105,13 @@ class MaskWorkers:
             add_masks(vector, plus, minus)
             return
         added, subtracted = [key.take() for key in plus], [key.take() for key in minus]
-        share = -(-len(vector) // (self.processes * WORDS_PER_COUNTER)) * WORDS_PER_COUNTER
+        own, share = _shares(len(vector), self.processes)
         jobs: list[Future[None]] = []
         try:
-            for start in range(share, len(vector), share):
+            for start in range(own, len(vector), share):
                 part = start, min(start + share, len(vector))
                 jobs.append(self._started().submit(_expand_part, memory.path, *part, added, subtracted))
-            expand_into(vector[:share], added, subtracted, first_word=0)
+            expand_into(vector[:own], added, subtracted, first_word=0)
             for job in jobs:
                 job.result()
         except (BrokenExecutor, OSError) as error:
@@ -117,9 +120,9 @@ class MaskWorkers:
             raise MaskWorkersError(f"a mask worker failed: {type(error).__name__}") from None
 
     def warm(self) -> None:
-        """Start the processes now, so that the first mask does not wait for them."""
+        """Start the processes now, so that the first mask waits neither for them nor for what they import."""
         if self.processes > 1:
-            wait([self._started().submit(os.getpid) for _ in range(self.processes - 1)])
+            wait([self._started().submit(_expand_nothing) for _ in range(self.processes - 1)])
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
@@ -139,6 +142,21 @@ class MaskWorkers:
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
+
+
+def _shares(length: int, processes: int) -> tuple[int, int]:
+    """Words for this process, which may be faster as it expands the start of the masks, and for each of the others."""
+    gain, others = gain_of_gcm(), processes - 1
+    own = min(length, _whole_blocks(length * gain / (gain + others)))
+    return own, max(WORDS_PER_COUNTER, _whole_blocks((length - own) / max(others, 1)))
+
+
+def _whole_blocks(words: float) -> int:
+    return math.ceil(words / WORDS_PER_COUNTER) * WORDS_PER_COUNTER
+
+
+def _expand_nothing() -> None:
+    """Run where this module has been imported."""
 
 
 def _expand_part(path: str, start: int, stop: int, plus: list[bytes], minus: list[bytes]) -> None:

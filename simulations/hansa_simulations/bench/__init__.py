@@ -6,6 +6,17 @@ or memory.
 """
 
 from hansa_simulations.bench.engine import measure_engines
-from hansa_simulations.bench.figures import Bench, Figure, Ratio
+from hansa_simulations.bench.figures import Bench, Figure, Grid, Ratio
+from hansa_simulations.bench.secagg import measure_secagg
+from hansa_simulations.bench.secagg_growth import PLOT_SUFFIXES, plot_growth
 
-__all__ = ["Bench", "Figure", "Ratio", "measure_engines"]
+__all__ = [
+    "PLOT_SUFFIXES",
+    "Bench",
+    "Figure",
+    "Grid",
+    "Ratio",
+    "measure_engines",
+    "measure_secagg",
+    "plot_growth",
+]

@@ -7,14 +7,15 @@ import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 
 from rich.console import Console
 from rich.table import Table
 
-UNITS = ("s", "ms", "bytes", "mib", "epsilon", "accuracy", "count")
+UNITS = ("s", "ms", "us", "ns", "bytes", "mib", "epsilon", "accuracy", "count")
 _TABLE_WIDTH = 110
+_MET = {None: "", True: "yes", False: "no"}
 _PACKAGES = ("hansa", "numpy", "flwr", "ray", "torch", "opacus")
 
 
@@ -53,10 +54,20 @@ class Figure:
         """The median of the samples."""
         return statistics.median(self.samples)
 
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is met; None without a goal."""
+        return None if self.goal is None else self.value <= self.goal
+
 
 @dataclass(frozen=True)
 class Ratio:
     """How many times a peer's figure is Hansa's: above 1, Hansa needs less.
+
+    Attributes:
+        name, what: as a figure's; without a unit.
+        peer, ours: the two figures.
+        goal: the least that `value` is meant to be, if there is such a goal.
 
     Raises:
         ValueError: the two are measured in different units, or Hansa's is not above 0.
@@ -66,6 +77,7 @@ class Ratio:
     what: str
     peer: Figure
     ours: Figure
+    goal: float | None = None
 
     def __post_init__(self) -> None:
         if self.peer.unit != self.ours.unit:
@@ -78,6 +90,38 @@ class Ratio:
         """The peer's median divided by Hansa's."""
         return self.peer.value / self.ours.value
 
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is met; None without a goal."""
+        return None if self.goal is None else self.value >= self.goal
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Figures of one unit that differ in two sizes, shown as a table of their own instead of as rows.
+
+    Attributes:
+        title: one line, with the unit.
+        corner: what the rows and the columns are.
+        cells: a figure for each pair of row and column.
+    """
+
+    title: str
+    corner: str
+    cells: Mapping[tuple[int, int], Figure]
+
+    def table(self) -> Table:
+        """The grid as a person reads it."""
+        rows = list(dict.fromkeys(row for row, _ in self.cells))
+        columns = list(dict.fromkeys(column for _, column in self.cells))
+        table = Table(title=self.title, title_justify="left")
+        for heading in (self.corner, *(f"{column:,}" for column in columns)):
+            table.add_column(heading, justify="right")
+        for row in rows:
+            there = [self.cells.get((row, column)) for column in columns]
+            table.add_row(str(row), *("" if cell is None else _shown(cell.value) for cell in there))
+        return table
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -87,6 +131,7 @@ class Bench:
         title: one line.
         settings: what it was asked to do.
         figures, ratios: in the order in which they are shown.
+        grids: tables of their own; their figures are among the data too.
         notes: what a reader must know to read them rightly.
         machine: where it was measured.
     """
@@ -97,13 +142,25 @@ class Bench:
     ratios: Sequence[Ratio]
     notes: Sequence[str]
     machine: Mapping[str, int | str]
+    grids: Sequence[Grid] = field(default_factory=tuple)
+
+    @property
+    def all_figures(self) -> tuple[Figure, ...]:
+        """Every figure, those in grids last."""
+        return (*self.figures, *(cell for grid in self.grids for cell in grid.cells.values()))
 
     def data(self) -> dict[str, object]:
-        """The bench as JSON values: `figures` and `ratios` by name, and what stands behind them."""
+        """The bench as JSON values: `figures` and `ratios` are numbers by name; what stands behind them follows.
+
+        A figure's name ends in its unit; `goals` holds the most that it is meant to be, for a ratio the least, and
+        `met` whether it is.
+        """
+        both: tuple[Figure | Ratio, ...] = (*self.all_figures, *self.ratios)
+        judged = [one for one in both if one.goal is not None]
         return {
             "title": self.title,
             "settings": dict(self.settings),
-            "figures": {figure.name: figure.value for figure in self.figures},
+            "figures": {figure.name: figure.value for figure in self.all_figures},
             "ratios": {ratio.name: ratio.value for ratio in self.ratios},
             "spread": {
                 figure.name: {
@@ -111,9 +168,10 @@ class Bench:
                     "highest": max(figure.samples),
                     "samples": len(figure.samples),
                 }
-                for figure in self.figures
+                for figure in self.all_figures
             },
-            "goals": {figure.name: figure.goal for figure in self.figures if figure.goal is not None},
+            "goals": {one.name: one.goal for one in judged},
+            "met": {one.name: one.met for one in judged},
             "notes": list(self.notes),
             "machine": dict(self.machine),
         }
@@ -121,23 +179,23 @@ class Bench:
     def table(self) -> str:
         """The bench as a person reads it."""
         figures = Table(title=self.title, title_justify="left", caption_justify="left")
-        for heading in ("figure", "median", "lowest", "highest", "samples", "goal"):
+        for heading in ("figure", "median", "lowest", "highest", "samples", "goal", "met"):
             figures.add_column(heading, justify="left" if heading == "figure" else "right")
         for figure in self.figures:
-            goal = "" if figure.goal is None else f"≤ {_shown(figure.goal)} {figure.unit}"
+            goal = "" if figure.goal is None else f"≤ {_with_unit(figure.goal, figure.unit)}"
             values = (figure.value, min(figure.samples), max(figure.samples))
-            shown = [f"{_shown(value)} {figure.unit}" for value in values]
-            figures.add_row(figure.what, *shown, str(len(figure.samples)), goal)
+            shown = [_with_unit(value, figure.unit) for value in values]
+            figures.add_row(figure.what, *shown, str(len(figure.samples)), goal, _MET[figure.met])
         ratios = Table(title="peer ÷ Hansa", title_justify="left")
-        ratios.add_column("ratio")
-        ratios.add_column("", justify="right")
+        for heading in ("ratio", "", "goal", "met"):
+            ratios.add_column(heading, justify="left" if heading == "ratio" else "right")
         for ratio in self.ratios:
-            ratios.add_row(ratio.what, f"{_shown(ratio.value)} ×")
+            goal = "" if ratio.goal is None else f"≥ {_shown(ratio.goal)} ×"
+            ratios.add_row(ratio.what, f"{_shown(ratio.value)} ×", goal, _MET[ratio.met])
         page = io.StringIO()
         console = Console(file=page, width=_TABLE_WIDTH, color_system=None, legacy_windows=False)
-        console.print(figures)
-        if self.ratios:
-            console.print(ratios)
+        for table in (figures, *([ratios] if self.ratios else []), *(grid.table() for grid in self.grids)):
+            console.print(table)
         for line in (*self.notes, ", ".join(f"{key} {value}" for key, value in self.machine.items())):
             console.print(line, highlight=False, markup=False)
         return "\n".join(line.rstrip() for line in page.getvalue().splitlines()).rstrip()
@@ -157,6 +215,13 @@ def describe_machine() -> dict[str, int | str]:
         except PackageNotFoundError:
             continue  # an extra that this bench does not need
     return facts
+
+
+def _with_unit(value: float, unit: str) -> str:
+    """A value and its unit; many bytes as MB and GB of powers of ten."""
+    if unit == "bytes" and value >= 1e6:
+        return f"{_shown(value / 1e9)} GB" if value >= 1e9 else f"{_shown(value / 1e6)} MB"
+    return f"{_shown(value)} {'µs' if unit == 'us' else unit}"
 
 
 def _shown(value: float) -> str:

@@ -1,6 +1,6 @@
 """Flower's own SecAgg+ in one process, timed by stage.
 
-It drives the workflow and the client mod that Flower ships, through a grid of function calls, once.
+It drives the workflow and the client mod that Flower ships, through a grid of function calls.
 """
 
 # ruff: noqa: ARG002, SLF001 - the grid sets what Flower's runtime would set
@@ -68,7 +68,7 @@ class TimedGrid:
     def __init__(self, updates: Mapping[int, np.ndarray[Any, Any]]) -> None:
         self.updates = updates
         self.contexts = {node: new_context(node) for node in updates}
-        self.seconds: dict[str, float] = defaultdict(float)
+        self.seconds: dict[str, list[float]] = defaultdict(list)
         self.upload_bytes: dict[str, int] = defaultdict(int)
 
     def fit(self, message: Message, context: Context) -> Message:
@@ -93,7 +93,7 @@ class TimedGrid:
             )
             started = time.perf_counter()
             reply = secaggplus_mod(message, self.contexts[node], self.fit)
-            self.seconds[stage] += time.perf_counter() - started
+            self.seconds[stage].append(time.perf_counter() - started)
             for value in reply.content.config_records[RECORD_KEY_CONFIGS].values():
                 if isinstance(value, list):
                     self.upload_bytes[stage] += sum(len(item) for item in value if isinstance(item, bytes))
@@ -106,16 +106,8 @@ def new_context(node: int) -> Context:
     return Context(run_id=1, node_id=node, node_config={}, state=RecordDict(), run_config={}, series_id=0)
 
 
-def main() -> None:
-    """Measure, and write ``{"member_s": {stage: …}, "server_s": …, "upload_bytes": …, "max_error": …}``."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("--members", "--floats"):
-        parser.add_argument(name, type=int, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    asked = parser.parse_args()
-    logging.disable(logging.CRITICAL)
-    TaskIdentity._run_id = TaskIdentity._node_id = TaskIdentity._task_id = 1
-    members, length = asked.members, asked.floats
+def one_round(members: int, length: int) -> dict[str, Any]:
+    """Sum once: seconds of every member by stage, of the server, upload in bytes for each member, and the error."""
     nodes = range(FIRST_NODE, FIRST_NODE + members)
     rng = np.random.default_rng(0)
     updates = {node: (rng.standard_normal(length) * 0.02).astype(np.float32) for node in nodes}
@@ -137,11 +129,31 @@ def main() -> None:
     error = float(np.abs(mean - np.mean(list(updates.values()), axis=0)).max())
     if not error < 1e-3:
         raise SystemExit(f"the peer's sum is wrong by {error}")
-    measured = {
-        "member_s": {stage: grid.seconds[stage] / members for stage in Stage.all()},
-        "server_s": total - sum(grid.seconds.values()),
+    return {
+        "member_s": {stage: grid.seconds[stage] for stage in Stage.all()},
+        "server_s": total - sum(sum(spent) for spent in grid.seconds.values()),
         "upload_bytes": grid.upload_bytes[Stage.COLLECT_MASKED_VECTORS] / members,
         "max_error": error,
+    }
+
+
+def main() -> None:
+    """Measure, and write ``{"member_s": {stage: […]}, "server_s": […], "upload_bytes": …, "max_error": …}``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("--members", "--floats", "--rounds"):
+        parser.add_argument(name, type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    TaskIdentity._run_id = TaskIdentity._node_id = TaskIdentity._task_id = 1
+    rounds = [one_round(asked.members, asked.floats) for _ in range(asked.rounds)]
+    measured = {
+        "member_s": {
+            stage: [spent for one in rounds for spent in one["member_s"][stage]] for stage in Stage.all()
+        },
+        "server_s": [one["server_s"] for one in rounds],
+        "upload_bytes": rounds[-1]["upload_bytes"],
+        "max_error": max(one["max_error"] for one in rounds),
     }
     asked.out.write_text(json.dumps(measured))
 
