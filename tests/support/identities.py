@@ -20,9 +20,13 @@ AUDITOR = "inspector"
 PARTIES = (*MEMBERS, COORDINATOR, AUDITOR)
 
 
-@lru_cache
 def signer(name: str, version: int = 1) -> Signer:
-    """A party's key, or a later one of it; the same for the same name within one process."""
+    """A party's key, or a later one of it; the same for the same name and version within one process."""
+    return _signer(name, version)
+
+
+@lru_cache
+def _signer(name: str, version: int) -> Signer:
     assert version > 0
     return Signer.generate(name)
 
@@ -94,7 +98,8 @@ def secrets_of(folder: Path) -> Mapping[str, bytes]:
         found[f"{path}: bytes"] = data
         found[f"{path}: hexadecimal"] = data.hex().encode()
         if data.startswith(b"-----"):
-            for number, line in enumerate(data.splitlines()[1:-1]):
+            # of the three lines between the armour, the last holds the end of the public key alone
+            for number, line in enumerate(data.splitlines()[1:3]):
                 found[f"{path}: line {number}"] = line
             key: Any = serialization.load_pem_private_key(data, password=None)
             found[f"{path}: number"] = f"{key.private_numbers().private_value:x}".encode()
