@@ -240,3 +240,7 @@ class TestCertificate:
         (folder / "identity.key").chmod(0o644)
         file = self.issue(tmp_path / "a.crt", authority, signer("alpha"))
         refused(self.install(tmp_path, file), "HANSA-705", "chmod 600")
+
+    def test_amendments_go_with_their_agreement(self, tmp_path, authority, folder) -> None:
+        file = self.issue(tmp_path / "a.crt", authority, signer("alpha"))
+        refused(self.install(tmp_path, file, "--amendments", tmp_path), "HANSA-104", "--agreement")

@@ -11,7 +11,7 @@ import typer
 
 from hansa.cli.files import make_folder
 from hansa.cli.lines import lines
-from hansa.cli.options import FormatOption, HomeOption
+from hansa.cli.options import AmendmentsOption, FormatOption, HomeOption
 from hansa.cli.output import Format, emit, reported
 from hansa.errors import OutputExistsError, UsageError
 
@@ -99,6 +99,7 @@ def certificate(
             "--agreement", metavar="FROZEN", help="Also check it against the key that is pinned there."
         ),
     ] = None,
+    amendments: AmendmentsOption = None,
     output_format: FormatOption = Format.TEXT,
 ) -> None:
     """Check a certificate for this node's key, and put it where node.toml says; an older one is replaced."""
@@ -111,16 +112,18 @@ def certificate(
         node = read_home(home)
         signer = node.signer()
         shown, authority, revocations = read_certificate(file), read_certificate(ca), read_revocations(crl)
+        if amendments and agreement is None:
+            raise UsageError("--amendments needs --agreement", remedy="Name the agreement that they amend.")
         now = datetime.now(UTC)
         check_own_certificate(shown, signer, authority=authority, revocations=revocations, at=now)
         if agreement is not None:
             from hansa.agreement import read_agreement
-            from hansa.agreement.roster import roster_of
+            from hansa.agreement.amendments import roster_in_force
 
             check_certificate(
                 shown,
                 signer.name,
-                roster_of(read_agreement(agreement)),
+                roster_in_force(read_agreement(agreement), amendments or ()).roster,
                 authority=authority,
                 revocations=revocations,
                 at=now,
