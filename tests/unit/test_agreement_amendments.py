@@ -178,6 +178,8 @@ class TestProposals:
             {"public_key": "p256:00", "change": "replace-key"},
             {"public_key": None, "change": "replace-key"},
             {"extra": 1},
+            {"member": "\x1b[2Jalpha"},
+            {"member": ""},
             {"reason": "a\nb"},
             {"reason": "\x1b[2Krevoke nobody"},
             {"reason": "\u202eedoc"},

@@ -6,7 +6,6 @@ names the same id in every manifest that it signs, so that only members need to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from hansa.identity.amendment import PURPOSE as AMENDMENT
 from hansa.identity.errors import BadSignaturesError
 from hansa.identity.files import read_statements
 from hansa.identity.keys import Signer
+from hansa.identity.roster import COORDINATOR
 from hansa.identity.statement import Statement
 
 PURPOSE = "agreement.signature"
@@ -97,7 +97,7 @@ def check_signatures(agreement: Agreement, folder: Path, stem: str) -> Signature
             problems,
         )
     return Signatures(
-        tuple(name for name in _parties(agreement) if name in signed),
+        tuple(name for name in (*roster.members, COORDINATOR, *roster.auditors) if name in signed),
         tuple(name for name in roster.members if name not in signed),
         others,
     )
@@ -112,10 +112,3 @@ def _is_of(statement: Statement, agreement_id: str) -> bool:
     if statement.purpose != PURPOSE or set(statement.value) != {"agreement_id"}:
         raise WireError("a statement is not the signature of an agreement")
     return bool(statement.value["agreement_id"] == agreement_id)
-
-
-def _parties(agreement: Agreement) -> Iterable[str]:
-    roster = roster_of(agreement)
-    from hansa.identity.roster import COORDINATOR
-
-    return (*roster.members, COORDINATOR, *roster.auditors)

@@ -173,7 +173,7 @@ def revoke(
             "revocations_until": _list_until(folder),
         }
         text = (
-            f"{'Was revoked before' if before else 'Revoked'}: {hex(number)}.\n{lines(data)}\n"
+            f"{'Was revoked before' if before else 'Revoked'}: {hex(number)}.\n{lines({**data, 'revoked_before': None})}\n"
             f"Give {folder / 'ca.crl'} to everybody. A key that an agreement pins is revoked by an amendment: "
             "hansa agreement amend"
         )

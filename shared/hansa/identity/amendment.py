@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias, get_args
 from hansa.errors import HansaError, WireError
 from hansa.identity.errors import AmendmentError
 from hansa.identity.keys import Signer, load_public
-from hansa.identity.roster import Roster
+from hansa.identity.roster import NAME, Roster
 from hansa.identity.statement import Statement, statement_bytes
 
 PURPOSE = "agreement.amendment"
@@ -51,6 +51,8 @@ class Amendment:
             raise AmendmentError("a replacement of a key names the new key, and a revocation names none")
         if self.public_key is not None:
             load_public(self.public_key)
+        if not NAME.fullmatch(self.member):  # also shown before anything is verified
+            raise AmendmentError("an amendment concerns somebody who has no name")
         if len(self.reason) > MAX_REASON or not self.reason.isprintable():
             raise AmendmentError(f"a reason is one line of at most {MAX_REASON} visible characters")
 
