@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 import hansa.agreement
+from hansa.agreement.writing import agreement_toml
+from support.identities import pinned
 
 TEMPLATE = Path(hansa.agreement.__file__).parent / "templates" / "table.toml"
 
@@ -75,6 +77,33 @@ def test_exactly_these_packages_are_imported(arguments, allowed):
     loaded = loaded_by(*arguments)
     assert loaded["status"] == 0
     assert third_parties(loaded["third"]) == allowed
+
+
+def test_checking_an_agreement_with_keys_imports_no_more(tmp_path):
+    path = tmp_path / "league.frozen.toml"
+    path.write_text(agreement_toml(pinned()), encoding="utf-8")
+    assert third_parties(loaded_by("agreement", "check", str(path))["third"]) == CHECK
+    signed = loaded_by("agreement", "check", str(path), "--signatures", str(tmp_path))
+    assert signed["status"] == 3  # nobody has
+    assert "cryptography" in signed["third"]
+    assert not {"torch", "flwr", "numpy.random"} & set(signed["third"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ca", "init", "ca", "--name", "League"],
+        ["node", "init", "north", "--home", "north"],
+        ["agreement", "sign", "league.toml", "--home", "north"],
+        ["agreement", "amend", "league.toml", "--home", "north", "--revoke", "beta", "--reason", "x"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_identities_are_managed_without_torch_and_flwr(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loaded = loaded_by(*arguments)
+    assert loaded["status"] in {0, 2}
+    assert not {"torch", "flwr", "transformers", "opacus", "pandas", "scipy"} & set(loaded["third"])
 
 
 def test_help_imports_no_command():

@@ -130,6 +130,25 @@ def simulations(draw, people):
 
 
 @st.composite
+def keys(draw, people):
+    """No keys, or one for every party."""
+    if "coordinator" in people or draw(st.booleans()):
+        return {}
+    reserved = {*people, "coordinator"}
+    auditors = draw(distinct(names.filter(lambda name: name not in reserved), 0, 2))
+    made = draw(
+        distinct(st.from_regex(r"\Ap256:0[23][0-9a-f]{64}\Z"), *[len(people) + 1 + len(auditors)] * 2)
+    )
+    pairs = zip([*people, "coordinator", *auditors], made, strict=True)
+    by_name = dict(pairs)
+    return {
+        "member_keys": {name: by_name[name] for name in people},
+        "coordinator_key": by_name["coordinator"],
+        "auditor_keys": {name: by_name[name] for name in auditors},
+    }
+
+
+@st.composite
 def agreements(draw):
     whole = parse_tree(draw(terms()))
     people = [member.name for member in whole.terms.members]
@@ -146,9 +165,8 @@ def agreements(draw):
             tokenizer_sha256=draw(st.none() | hashes),
         )
         noise = draw(positive) if whole.terms.private else None
-        keys = draw(st.dictionaries(names, any_text, max_size=2))
         whole = whole.freeze(
-            Frozen(terms_id=whole.terms_id, model=model, noise_multiplier=noise, member_keys=keys)
+            Frozen(terms_id=whole.terms_id, model=model, noise_multiplier=noise, **draw(keys(people)))
         )
     return whole
 

@@ -84,6 +84,19 @@ def frozen_for(agreement, **changes):
     return Frozen(**{**values, **changes})
 
 
+def key(digit):
+    """The form of a public key; whether it is a point is not this room's question."""
+    return f"p256:02{str(digit) * 64}"
+
+
+def keys_for(agreement):
+    names = [member.name for member in agreement.terms.members]
+    return {
+        "member_keys": {name: key(digit) for digit, name in enumerate(names)},
+        "coordinator_key": key(7),
+    }
+
+
 # --- ids -----------------------------------------------------------------------------------------------------
 
 
@@ -162,10 +175,12 @@ def test_the_agreement_id_covers_everything_frozen(agreement):
                     parameters=2, initial_sha256="0" * 64, frozen_sha256="1" * 64, tokenizer_sha256="3" * 64
                 )
             },
-            {"member_keys": {"a": "key"}},
+            keys_for(agreement),
+            {**keys_for(agreement), "coordinator_key": key(8)},
+            {**keys_for(agreement), "auditor_keys": {"inspector": key(9)}},
         )
     }
-    assert len(ids) == 7
+    assert len(ids) == 9
     assert agreement.terms_id not in ids
 
 

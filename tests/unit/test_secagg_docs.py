@@ -6,8 +6,8 @@ import math
 import re
 from pathlib import Path
 
+from hansa.agreement.terms import SecureSum
 from hansa.secagg import Quantiser
-from hansa.secagg.member import Member
 from hansa.secagg.terms import threshold
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "secure-sum.md").read_text(encoding="utf-8")
@@ -30,8 +30,8 @@ def test_the_table_of_smallest_sums_has_every_league_from_3_to_100() -> None:
 
 
 def test_the_retries_that_a_member_allows() -> None:
-    assert "(2 unless it says otherwise)" in PAGE
-    assert Member.__init__.__kwdefaults__ == Member.__init__.__kwdefaults__ | {"max_retries": 2}
+    assert "`secure_sum.retries` of the agreement says (0 by default)" in PAGE
+    assert SecureSum().retries == 0
 
 
 def test_the_bound_on_wraps_by_noise() -> None:

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
+from hansa.agreement.keys import PublicKey, key_problems
 from hansa.agreement.local import Performance, Simulation
 from hansa.agreement.rules import problems_of
 from hansa.agreement.terms import (
@@ -27,6 +28,7 @@ from hansa.agreement.terms import (
     Fairness,
     LogisticModel,
     Member,
+    Name,
     Positive,
     Privacy,
     Publication,
@@ -38,7 +40,7 @@ from hansa.agreement.terms import (
     Terms,
     Training,
 )
-from hansa.canonical import canonical_hash
+from hansa.canonical import Json, canonical_hash
 from hansa.errors import AgreementError, Problem
 
 _LOCAL_SECTIONS: Mapping[str, type[Section]] = {"simulation": Simulation, "performance": Performance}
@@ -67,13 +69,28 @@ class Frozen(Section):
         terms_id: the terms that were frozen.
         model: hashes of model 0.
         noise_multiplier: calibrated from the terms' ε, δ, rate and steps; absent without a mechanism.
-        member_keys: public keys by member; empty until members have identities.
+        member_keys: public keys by member; empty where parties have no identities of their own (a simulation).
+        coordinator_key: the coordinator's public key, absent with `member_keys`.
+        auditor_keys: public keys of those who may attest but take part in no sum, by name.
     """
 
     terms_id: Sha256
     model: FrozenModel
     noise_multiplier: Positive | None = None
-    member_keys: Mapping[str, str] = {}
+    member_keys: Mapping[Name, PublicKey] = {}
+    coordinator_key: PublicKey | None = None
+    auditor_keys: Mapping[Name, PublicKey] = {}
+
+    def tree(self) -> dict[str, Json]:
+        """As `Section.tree`, without the keys of coordinator and auditors where none are pinned.
+
+        So an agreement without keys has the same id as before these two could be pinned.
+        """
+        tree = super().tree()
+        for name in ("coordinator_key", "auditor_keys"):
+            if not tree[name]:
+                del tree[name]
+        return tree
 
 
 @dataclass(frozen=True)
@@ -126,7 +143,7 @@ class Agreement:
         """The same agreement with model 0 fixed.
 
         Raises:
-            AgreementError: `frozen` belongs to other terms, or its noise does not fit them.
+            AgreementError: `frozen` belongs to other terms, or its noise or keys do not fit them.
         """
         if frozen.terms_id != self.terms_id:
             raise AgreementError(
@@ -140,6 +157,10 @@ class Agreement:
                 "the frozen part does not fit the terms",
                 [Problem("frozen.noise_multiplier", f"{what}: privacy.mechanism = {mechanism!r}")],
             )
+        keys = frozen.member_keys, frozen.coordinator_key, frozen.auditor_keys
+        problems = list(key_problems([member.name for member in self.terms.members], *keys))
+        if problems:
+            raise AgreementError("the pinned keys are not those of the parties", problems)
         return replace(self, frozen=frozen)
 
     def derive(self, **changes: Mapping[str, Any] | Sequence[Any] | str | None) -> Agreement:
@@ -172,7 +193,7 @@ class Agreement:
         try:
             return replace(self, performance=Performance.model_validate(tree))
         except ValidationError as error:
-            raise AgreementError("performance settings are wrong", _told(error, "performance")) from None
+            raise AgreementError("performance settings are wrong", told(error, "performance")) from None
 
 
 def read_agreement(path: Path) -> Agreement:
@@ -207,13 +228,13 @@ def parse_agreement(text: str, *, folder: Path = Path(), name: str = "the agreem
             try:
                 local[section] = kind.model_validate(tree.pop(section))
             except ValidationError as error:
-                problems += _told(error, section)
+                problems += told(error, section)
     frozen: Frozen | None = None
     if "frozen" in tree:
         try:
             frozen = Frozen.model_validate(tree.pop("frozen"))
         except ValidationError as error:
-            problems += _told(error, "frozen")
+            problems += told(error, "frozen")
     terms, wrong, sections = _read_terms(tree)
     members_sound = not any(problem.place.partition(".")[0] == "members" for problem in wrong)
     problems = [
@@ -287,7 +308,7 @@ def _read_section(kind: type[Section], value: Any, place: str, problems: list[Pr
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        problems += _told(error, place)
+        problems += told(error, place)
         unknown = {
             item["loc"][0]
             for item in error.errors()
@@ -326,8 +347,8 @@ def without_none(value: Any) -> Any:
     return [without_none(item) for item in value] if isinstance(value, list) else value
 
 
-def _told(error: ValidationError, section: str) -> list[Problem]:
-    """Pydantic's findings as places in the file and plain words."""
+def told(error: ValidationError, section: str = "") -> list[Problem]:
+    """Pydantic's findings as places in the file and plain words; no value of the file is repeated."""
     words = {
         "extra_forbidden": "is not a key of this section",
         "missing": "is missing",
@@ -335,7 +356,7 @@ def _told(error: ValidationError, section: str) -> list[Problem]:
     }
     found = []
     for item in error.errors(include_url=False, include_input=False):
-        place = ".".join(str(part) for part in (section, *item["loc"]))
+        place = ".".join(str(part) for part in (section, *item["loc"]) if part != "")
         found.append(Problem(place, words.get(item["type"], item["msg"].lower())))
     return found
 

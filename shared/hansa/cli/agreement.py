@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -11,14 +10,17 @@ import typer
 
 from hansa.agreement import Agreement, not_in_force, parse_agreement, read_agreement
 from hansa.agreement.terms import Encoder
-from hansa.cli.options import ForceOption, FormatOption
+from hansa.cli.files import refuse_existing, write_text
+from hansa.cli.lines import lines
+from hansa.cli.options import AmendmentsOption, ForceOption, FormatOption
 from hansa.cli.output import Format, emit, reported
-from hansa.errors import OutputExistsError, UsageError
+from hansa.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from hansa.identity import Roster
     from hansa.models import BuiltModel
 
 FileArgument: TypeAlias = Annotated[Path, typer.Argument(metavar="FILE", help="An agreement, as TOML.")]
@@ -42,7 +44,7 @@ def new(
     """Write a commented agreement to start from; it passes `hansa agreement check` as it is."""
     with reported(output_format):
         text = template(kind)
-        _write(file, text, force=force)
+        write_text(file, text, force=force)
         emit(
             {"file": str(file), "kind": kind.value, "terms_id": parse_agreement(text).terms_id},
             text=f"Wrote {file}. Change what is yours, then: hansa agreement check {file}",
@@ -50,15 +52,41 @@ def new(
         )
 
 
-def check(file: FileArgument, output_format: FormatOption = Format.TEXT) -> None:
-    """Check an agreement: tell everything that is wrong, or what it says in short."""
+def check(
+    file: FileArgument,
+    signatures: Annotated[
+        Path | None,
+        typer.Option("--signatures", metavar="FOLDER", help="Also verify the members' signatures there."),
+    ] = None,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
+    """Check an agreement: tell everything that is wrong, or what it says in short.
+
+    With --signatures also who has signed it: status 0 when all members have, 3 while some are missing, and 4 when a
+    signature is false.
+    """
+    status = ExitStatus.DONE
     with reported(output_format):
-        summary = _summary(read_agreement(file))
-        emit(summary, text=f"{file} is sound.\n{_lines(summary)}", output_format=output_format)
+        agreement = read_agreement(file)
+        summary = agreement_summary(agreement)
+        if signatures is not None:
+            from hansa.cli.signing import signature_summary  # cryptography
+
+            summary |= signature_summary(agreement, signatures, file.stem)
+            status = ExitStatus.REFUSED if summary["missing_signatures"] else ExitStatus.DONE
+        text = f"{file} is sound.\n{lines(summary)}"
+        emit(summary, text=text, output_format=output_format, status=status)
+    raise typer.Exit(status)
 
 
-def show(file: FileArgument, output_format: FormatOption = Format.TEXT) -> None:
-    """Show the terms with all defaults, their ids, and the public quantities that follow from them."""
+def show(
+    file: FileArgument, amendments: AmendmentsOption = None, output_format: FormatOption = Format.TEXT
+) -> None:
+    """Show the terms with all defaults, their ids, and the public quantities that follow from them.
+
+    Where keys are pinned, also the roster: whose key has which fingerprint. With --amendments it is the roster in
+    force after those that are approved, and the others are listed as pending.
+    """
     with reported(output_format):
         agreement = read_agreement(file)
         from hansa.agreement.writing import agreement_toml  # `check` starts without it
@@ -72,8 +100,16 @@ def show(file: FileArgument, output_format: FormatOption = Format.TEXT) -> None:
             "derived": derived,
             "not_in_force": list(not_in_force(agreement.terms)),
         }
-        head = _lines({name: data[name] for name in ("terms_id", "agreement_id", "not_in_force")})
-        text = f"{head}\n\nWhat follows from the terms:\n{_lines(derived)}\n\n{agreement_toml(agreement)}"
+        head = lines({name: data[name] for name in ("terms_id", "agreement_id", "not_in_force")})
+        text = f"{head}\n\nWhat follows from the terms:\n{lines(derived)}\n\n"
+        if amendments or (agreement.frozen is not None and agreement.frozen.member_keys):
+            from hansa.agreement.amendments import roster_in_force  # cryptography
+            from hansa.cli.amending import standing_lines, standing_tree
+
+            standing = roster_in_force(agreement, amendments or ())
+            data["roster"] = standing_tree(standing)
+            text += f"{standing_lines(standing)}\n\n"
+        text += agreement_toml(agreement)
         emit(data, text=text.rstrip(), output_format=output_format)
 
 
@@ -85,10 +121,23 @@ def freeze(
             "--out", metavar="FILE", help="Where to write it; by default FILE.frozen.toml beside it."
         ),
     ] = None,
+    keys: Annotated[
+        Path | None,
+        typer.Option("--keys", metavar="FOLDER", help="Pin the keys of the cards NAME.pub there."),
+    ] = None,
+    auditor: Annotated[
+        list[str] | None,
+        typer.Option("--auditor", metavar="NAME", help="Pin this auditor's key too; once for each."),
+    ] = None,
     force: ForceOption = False,
     output_format: FormatOption = Format.TEXT,
 ) -> None:
-    """Build model 0, calibrate the noise, and write the agreement with both fixed in [frozen]."""
+    """Build model 0, calibrate the noise, and write the agreement with both fixed in [frozen].
+
+    With --keys the public keys of all members, the coordinator and the named auditors are pinned too; without, the
+    agreement serves simulations and cannot be signed. Everybody who freezes the same file with the same cards gets
+    the same agreement id.
+    """
     with reported(output_format):
         agreement = read_agreement(file)
         target = file.with_suffix(".frozen.toml") if out is None else out
@@ -97,17 +146,24 @@ def freeze(
                 f"{file} is frozen already",
                 remedy="Remove its [frozen] section to freeze it anew, under a new id.",
             )
-        _refuse_existing(target, force=force)
+        refuse_existing(target, force=force)
         _refuse_moved_source(agreement, target)
+        roster = _roster(agreement, keys, auditor or [])
         from hansa.agreement.freezing import freeze_with  # numpy and the accountant
         from hansa.agreement.writing import agreement_toml
         from hansa.models import build_model  # torch
 
         built = build_model(agreement.terms, folder=agreement.folder)
         frozen = freeze_with(agreement, built, _model_zero(agreement, built))
-        _write(target, agreement_toml(frozen), force=force)
-        summary = {"file": str(target), **_summary(frozen)}
-        emit(summary, text=f"Wrote {target}.\n{_lines(_summary(frozen))}", output_format=output_format)
+        if roster is not None:
+            from hansa.agreement.roster import pin
+
+            frozen = pin(frozen, roster)
+        write_text(target, agreement_toml(frozen), force=force)
+        summary = {"file": str(target), **agreement_summary(frozen)}
+        emit(
+            summary, text=f"Wrote {target}.\n{lines(agreement_summary(frozen))}", output_format=output_format
+        )
 
 
 def template(kind: Kind) -> str:
@@ -115,6 +171,21 @@ def template(kind: Kind) -> str:
     from importlib.resources import files  # 20 ms that only `new` needs
 
     return files("hansa.agreement").joinpath("templates", f"{kind}.toml").read_text(encoding="utf-8")
+
+
+def _roster(agreement: Agreement, keys: Path | None, auditors: list[str]) -> Roster | None:
+    """The keys of all parties, by their cards; `None` where none are to be pinned."""
+    if keys is None:
+        if auditors:
+            raise UsageError("--auditor needs --keys", remedy="Name the folder that holds the cards.")
+        return None
+    if not keys.is_dir():
+        raise UsageError(
+            f"there is no folder {keys}", remedy="Name the folder that holds the cards NAME.pub."
+        )
+    from hansa.identity.cards import roster_of_cards
+
+    return roster_of_cards(keys, [member.name for member in agreement.terms.members], auditors)
 
 
 def _model_zero(agreement: Agreement, built: BuiltModel) -> npt.NDArray[np.float64]:
@@ -127,7 +198,7 @@ def _model_zero(agreement: Agreement, built: BuiltModel) -> npt.NDArray[np.float
     return warm_start(agreement, built)
 
 
-def _summary(agreement: Agreement) -> dict[str, Any]:
+def agreement_summary(agreement: Agreement) -> dict[str, Any]:
     """What `check` answers: ids, who, what is promised, what is not kept yet."""
     privacy = agreement.terms.privacy
     return {
@@ -165,32 +236,6 @@ def _agreement_id(agreement: Agreement) -> str | None:
     return None if agreement.frozen is None else agreement.agreement_id
 
 
-def _lines(values: Mapping[str, Any]) -> str:
-    """Names and values as aligned lines; what is absent is left out."""
-    shown = {name.replace("_", " "): value for name, value in values.items() if value not in (None, [])}
-    width = max(map(len, shown))
-    return "\n".join(f"  {name:<{width}}  {_said(value, 4 + width)}" for name, value in shown.items())
-
-
-def _said(value: object, indent: int) -> str:
-    """A value in a person's words; sentences of a list stand under each other."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {item:.4g}" for name, item in value.items())
-    if isinstance(value, list):
-        return ("\n" + indent * " " if any(" " in item for item in value) else ", ").join(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _refuse_existing(target: Path, *, force: bool) -> None:
-    """Tell before any work what would otherwise be told when its result is written."""
-    if not target.parent.is_dir():
-        raise UsageError(f"there is no folder {target.parent}", remedy="Make it first, or name another file.")
-    if target.exists() and not force:
-        raise OutputExistsError(
-            f"{target} is already there", remedy="Name another file, or pass --force to replace it."
-        )
-
-
 def _refuse_moved_source(agreement: Agreement, target: Path) -> None:
     """A relative model folder is part of the terms, and starts at the folder of the agreement's file."""
     model = agreement.terms.model
@@ -201,14 +246,3 @@ def _refuse_moved_source(agreement: Agreement, target: Path) -> None:
             f"{target} would not find the model: model.source = {model.source!r} starts at {agreement.folder}",
             remedy="Write the frozen agreement beside the agreement, or name the model by an absolute path.",
         )
-
-
-def _write(target: Path, text: str, *, force: bool) -> None:
-    """Write a whole file; whoever else created it in the meantime is not overwritten without `force`."""
-    _refuse_existing(target, force=force)
-    try:
-        with target.open("w" if force else "x", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-    except OSError as error:
-        reason = error.strerror or "it cannot be written"
-        raise UsageError(f"cannot write {target}: {reason}", remedy="Name another file.") from None

@@ -37,7 +37,7 @@ class Table:
 
 COMMANDS: Mapping[str, Row | Table] = {
     "agreement": Table(
-        "Write, check, show and freeze an agreement.",
+        "Write, check, freeze, sign and amend an agreement.",
         {
             "new": Row("Write a commented agreement to start from.", "hansa.cli.agreement", "new"),
             "check": Row(
@@ -47,11 +47,13 @@ COMMANDS: Mapping[str, Row | Table] = {
                 "Show the terms, their ids and what follows from them.", "hansa.cli.agreement", "show"
             ),
             "freeze": Row(
-                "Fix model 0 and the noise, and write the frozen agreement.",
+                "Fix model 0, noise and keys, and write the frozen agreement.",
                 "hansa.cli.agreement",
                 "freeze",
                 "client",
             ),
+            "sign": Row("Sign a frozen agreement with this node's key.", "hansa.cli.signing", "sign"),
+            "amend": Row("Propose or approve a change of a member's key.", "hansa.cli.amending", "amend"),
         },
     ),
     "bench": Table(
@@ -71,9 +73,24 @@ COMMANDS: Mapping[str, Row | Table] = {
             ),
         },
     ),
+    "ca": Table(
+        "Run the consortium's certificate authority.",
+        {
+            "init": Row("Make an authority in a new folder.", "hansa.cli.authority", "init"),
+            "issue": Row("Issue a certificate for a member's key.", "hansa.cli.authority", "issue"),
+            "revoke": Row("Revoke a certificate and renew the list.", "hansa.cli.authority", "revoke"),
+            "refresh": Row("Sign the list of revoked certificates anew.", "hansa.cli.authority", "refresh"),
+        },
+    ),
     "node": Table(
         "What a member runs inside its own walls.",
         {
+            "init": Row("Make a node's keys, card and settings.", "hansa.cli.node_identity", "init"),
+            "certificate": Row(
+                "Check and install a certificate for this node's key.",
+                "hansa.cli.node_identity",
+                "certificate",
+            ),
             "check": Row(
                 "Check a member's data against an agreement, before anything is spent.",
                 "hansa.cli.node",

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias, get_args
 
-from hansa.errors import HansaError
+from hansa.errors import HansaError, WireError
 from hansa.identity.errors import AmendmentError
 from hansa.identity.keys import Signer, load_public
-from hansa.identity.roster import Roster
+from hansa.identity.roster import NAME, Roster
 from hansa.identity.statement import Statement, statement_bytes
 
 PURPOSE = "agreement.amendment"
+MAX_REASON = 500  # characters
+
+Change: TypeAlias = Literal["revoke", "replace-key"]
 
 
 @dataclass(frozen=True)
@@ -31,13 +34,14 @@ class Amendment:
         change: what happens.
         member: to whom.
         public_key: the new key, where there is one.
-        reason: in words, for the record.
+        reason: in words, for the record: at most 500 characters, all of them visible, because a person reads them
+            on a terminal before approving.
     """
 
     agreement_id: str
     sequence: int
     roster_sha256: str
-    change: Literal["revoke", "replace-key"]
+    change: Change
     member: str
     public_key: str | None = None
     reason: str = ""
@@ -47,6 +51,31 @@ class Amendment:
             raise AmendmentError("a replacement of a key names the new key, and a revocation names none")
         if self.public_key is not None:
             load_public(self.public_key)
+        if not NAME.fullmatch(self.member):  # also shown before anything is verified
+            raise AmendmentError("an amendment concerns somebody who has no name")
+        if len(self.reason) > MAX_REASON or not self.reason.isprintable():
+            raise AmendmentError(f"a reason is one line of at most {MAX_REASON} visible characters")
+
+    @classmethod
+    def of(cls, statement: Statement) -> Amendment:
+        """The amendment that a statement approves; its signature is not verified.
+
+        Raises:
+            WireError: the statement is for another purpose, or holds no amendment.
+            AmendmentError, SignatureError: it holds one that cannot be.
+        """
+        if statement.purpose != PURPOSE:
+            raise WireError(f"a statement for {PURPOSE!r} was expected")
+        value = statement.value
+        if set(value) != set(cls.__dataclass_fields__):
+            raise WireError("an amendment does not have its seven members")
+        texts = [value[name] for name in ("agreement_id", "roster_sha256", "member", "reason")]
+        key, sequence = value["public_key"], value["sequence"]
+        if not all(isinstance(text, str) for text in texts) or not isinstance(key, str | None):
+            raise WireError("the members of an amendment have the wrong types")
+        if type(sequence) is not int or sequence < 1 or value["change"] not in get_args(Change):
+            raise WireError("an amendment has no number, or makes a change that nobody knows")
+        return cls(**value)
 
     def tree(self) -> dict[str, str | int | None]:
         """The amendment as JSON values."""
@@ -68,6 +97,45 @@ class Amendment:
 def approvals_needed(roster: Roster) -> int:
     """Quorum t = floor(2n/3) + 1 over all members of the agreement, revoked ones included, and at most n - 1."""
     return min(2 * len(roster.members) // 3 + 1, len(roster.members) - 1)
+
+
+def approvers(roster: Roster, amendment: Amendment, approvals: Iterable[Statement]) -> frozenset[str]:
+    """The members whose approvals count: not revoked, and not the one that the amendment concerns.
+
+    Raises:
+        AmendmentError: a statement approves something else, is forged, or is by somebody whose signature counts for
+            nothing here.
+    """
+    data = statement_bytes(amendment.tree())
+    approved: set[str] = set()
+    for statement in approvals:
+        if statement.data != data:
+            raise AmendmentError(f"{statement.signer!r} approved something else")
+        try:
+            statement.verify(roster, PURPOSE)
+        except HansaError as error:
+            raise AmendmentError(f"an approval does not count: {error.cause}") from None
+        if statement.signer in roster.members and statement.signer != amendment.member:
+            approved.add(statement.signer)
+    return frozenset(approved)
+
+
+def check_change(roster: Roster, amendment: Amendment) -> None:
+    """Check that an amendment changes something that the roster has.
+
+    Raises:
+        AmendmentError: it concerns no member, revokes what is revoked, or gives a member the key that it has: a
+            revoked key does not come back.
+    """
+    if amendment.member not in roster.members:
+        raise AmendmentError(f"{amendment.member!r} is no member of the agreement")
+    if amendment.change == "revoke" and amendment.member in roster.revoked:
+        raise AmendmentError(f"the key of {amendment.member!r} is revoked already")
+    if amendment.public_key == roster.members[amendment.member]:
+        raise AmendmentError(
+            f"the new key of {amendment.member!r} is the old one",
+            remedy="Make a new key; an old one does not come back.",
+        )
 
 
 def amend(
@@ -93,19 +161,8 @@ def amend(
         raise AmendmentError(
             f"amendment {amendment.sequence} does not follow from the roster that it should change"
         )
-    if amendment.member not in roster.members:
-        raise AmendmentError(f"{amendment.member!r} is no member of the agreement")
-    data = statement_bytes(amendment.tree())
-    approved: set[str] = set()
-    for statement in approvals:
-        if statement.data != data:
-            raise AmendmentError(f"{statement.signer!r} approved something else")
-        try:
-            statement.verify(roster, PURPOSE)
-        except HansaError as error:
-            raise AmendmentError(f"an approval does not count: {error.cause}") from None
-        if statement.signer in roster.members and statement.signer != amendment.member:
-            approved.add(statement.signer)
+    check_change(roster, amendment)
+    approved = approvers(roster, amendment, approvals)
     needed = approvals_needed(roster)
     if len(approved) < needed:
         raise AmendmentError(f"{len(approved)} members approved, {needed} are needed")

@@ -20,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from hansa.errors import Problem
 from hansa.identity.certificates import member_uri
 from hansa.identity.errors import CertificateError
+from hansa.identity.files import replace_file
 from hansa.identity.keys import CURVE, read_private_key, write_private
 
 EPHEMERAL_NAME = "ephemeral simulation authority: proves no identity"
@@ -157,13 +158,13 @@ class Authority:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         write_private(folder / _KEY_FILE, pem)
-        (folder / _CERTIFICATE_FILE).write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+        replace_file(folder / _CERTIFICATE_FILE, self.certificate.public_bytes(serialization.Encoding.PEM))
         self.save_revocations(folder, at)
 
     def save_revocations(self, folder: Path, at: datetime) -> None:
-        """Write the revocation list anew."""
+        """Write the revocation list anew; the file is replaced in one step."""
         pem = self.revocation_list(at).public_bytes(serialization.Encoding.PEM)
-        (folder / _REVOKED_FILE).write_bytes(pem)
+        replace_file(folder / _REVOKED_FILE, pem)
 
     @classmethod
     def load(cls, folder: Path) -> Authority:

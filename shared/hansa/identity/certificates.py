@@ -32,6 +32,57 @@ def request_certificate(signer: Signer) -> x509.CertificateSigningRequest:
     )
 
 
+def check_request(request: x509.CertificateSigningRequest, member: str) -> str:
+    """Check that a request is in the member's name, in both places that say a name, and signed by its own key.
+
+    Returns:
+        The key that it asks for, in pinned form.
+
+    Raises:
+        CertificateError: everything that is wrong with it.
+    """
+    problems = []
+    common = [str(name.value) for name in request.subject]
+    if common != [member]:
+        problems.append(Problem("request", f"is in the name of {', '.join(map(repr, common)) or 'nobody'}"))
+    problems += _names(request, member, "request")
+    key = request.public_key()
+    if not request.is_signature_valid:
+        problems.append(Problem("request", "is not signed by its own key", "make it again"))
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        problems.append(Problem("request", "its key is not on P-256", "make it with `hansa node init`"))
+    if problems or not isinstance(key, ec.EllipticCurvePublicKey):
+        raise CertificateError(f"no certificate is issued to {member!r}", problems)
+    return public_text(key)
+
+
+def check_own_certificate(
+    certificate: x509.Certificate,
+    signer: Signer,
+    *,
+    authority: x509.Certificate,
+    revocations: x509.CertificateRevocationList,
+    at: datetime,
+) -> None:
+    """Check a certificate that a node was sent for its own key, before there is an agreement that pins it.
+
+    Args:
+        certificate: what was sent.
+        signer: the node's name and key.
+        authority, revocations, at: see `check_certificate`.
+
+    Raises:
+        CertificateError: everything that is wrong with it.
+    """
+    _raise(
+        signer.name,
+        [
+            *_problems(certificate, signer.name, authority, revocations, at),
+            *_holds(certificate, signer.public_key, "this node's"),
+        ],
+    )
+
+
 def check_certificate(
     certificate: x509.Certificate,
     member: str,
@@ -54,12 +105,28 @@ def check_certificate(
     Raises:
         CertificateError: everything that is wrong with it.
     """
-    problems = [
-        *_chain(certificate, authority, at),
-        *_revoked(certificate, authority, revocations, at),
-        *_subject(certificate, member),
-        *_pin(certificate, member, roster),
-    ]
+    _raise(
+        member,
+        [
+            *_problems(certificate, member, authority, revocations, at),
+            *_pin(certificate, member, roster),
+        ],
+    )
+
+
+def _problems(
+    certificate: x509.Certificate,
+    member: str,
+    authority: x509.Certificate,
+    revocations: x509.CertificateRevocationList,
+    at: datetime,
+) -> Iterator[Problem]:
+    yield from _chain(certificate, authority, at)
+    yield from _revoked(certificate, authority, revocations, at)
+    yield from _names(certificate, member, "certificate")
+
+
+def _raise(member: str, problems: list[Problem]) -> None:
     if problems:
         raise CertificateError(f"the certificate shown for {member!r} is refused", problems)
 
@@ -92,14 +159,16 @@ def _revoked(
         yield Problem("certificate", "is revoked")
 
 
-def _subject(certificate: x509.Certificate, member: str) -> Iterator[Problem]:
+def _names(
+    shown: x509.Certificate | x509.CertificateSigningRequest, member: str, place: str
+) -> Iterator[Problem]:
     try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):
-        yield Problem("certificate", "has no readable subject alternative name")
+        yield Problem(place, "has no readable subject alternative name")
         return
     if list(names) != [member_uri(member)]:
-        yield Problem("certificate", f"is not for {member!r}")
+        yield Problem(place, f"is not for {member!r}")
 
 
 def _pin(certificate: x509.Certificate, member: str, roster: Roster) -> Iterator[Problem]:
@@ -108,11 +177,15 @@ def _pin(certificate: x509.Certificate, member: str, roster: Roster) -> Iterator
     except HansaError as error:
         yield Problem("roster", error.cause, "a certificate alone admits nobody")
         return
+    yield from _holds(certificate, pinned, "the pinned")
+
+
+def _holds(certificate: x509.Certificate, public_key: str, whose: str) -> Iterator[Problem]:
     key = certificate.public_key()
     shown = public_text(key) if isinstance(key, ec.EllipticCurvePublicKey) else "no elliptic-curve key"
-    if shown != pinned:
+    if shown != public_key:
         yield Problem(
             "certificate",
-            f"its key is not the pinned {fingerprint(pinned)}",
+            f"its key is not {whose} {fingerprint(public_key)}",
             "a certificate alone admits nobody",
         )

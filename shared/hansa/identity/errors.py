@@ -1,4 +1,4 @@
-"""Errors of identities: keys, certificates, rosters, signatures. HANSA-70x."""
+"""Errors of identities: keys, certificates, rosters, signatures. HANSA-70x and 710."""
 
 from __future__ import annotations
 
@@ -54,3 +54,25 @@ class AmendmentError(HansaError):
 
     code = "HANSA-707"
     exit_status = ExitStatus.REFUSED
+
+
+class NodeFileError(ProblemsError):
+    """A `node.toml` cannot be read, or says something that no node does."""
+
+    code = "HANSA-708"
+    remedy = "Correct the file; `hansa node init` writes one with every setting explained."
+
+
+class ForeignKeyError(HansaError):
+    """A node was asked to sign with a key that is not the one pinned for its name."""
+
+    code = "HANSA-709"
+    exit_status = ExitStatus.REFUSED
+
+
+class BadSignaturesError(ProblemsError):
+    """Signatures of an agreement are forged, of another agreement, or no signatures at all."""
+
+    code = "HANSA-710"
+    exit_status = ExitStatus.VERIFICATION_FAILED
+    remedy = "Ask each signer that is named over another channel, and have it sign again."

@@ -21,6 +21,7 @@ from hansa.identity.errors import KeyFileError, SignatureError
 
 CURVE = ec.SECP256R1()  # cryptography's X.509 verifier accepts P-256 and refuses Ed25519 certificates
 MAX_SIGNATURE_BYTES = 72  # two 256-bit integers in DER
+CREDENTIALS = "CREDENTIALS_DIRECTORY"  # systemd.exec(5), LoadCredential=
 _PREFIX = "p256:"
 _DOMAIN = b"hansa/v1/"
 _VERIFY = ec.ECDSA(hashes.SHA256())
@@ -156,12 +157,16 @@ def write_private(path: Path, data: bytes) -> None:
 def read_private(path: Path) -> bytes:
     """Read a secret file that only its owner can read.
 
+    A systemd credential may also show the group's bit for reading: systemd leaves it to root with mode 0400 and lets
+    the service read it by an access list, whose mask stands where a group's bits would
+    (systemd, src/core/exec-credential.c, `write_credential`).
+
     Raises:
         KeyFileError: it is missing, cannot be read, or others may read it.
     """
     try:
         with path.open("rb") as file:
-            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & (0o037 if _is_credential(path) else 0o077):
                 raise KeyFileError(f"{path} can be read by others", remedy=f"chmod 600 {path}")
             return file.read()
     except OSError as error:
@@ -181,6 +186,12 @@ def read_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise KeyFileError(f"{path} holds no P-256 key")
     return key
+
+
+def _is_credential(path: Path) -> bool:
+    """Whether systemd handed the file to this service alone."""
+    folder = os.environ.get(CREDENTIALS, "")
+    return folder != "" and path.parent == Path(folder)
 
 
 def _message(domain: str, data: bytes) -> bytes:

@@ -14,12 +14,18 @@ from functools import cached_property
 
 from hansa.canonical import Json, canonical_hash
 from hansa.errors import Problem
-from hansa.identity.errors import RevokedError, RosterError, SignatureError, UnknownSignerError
-from hansa.identity.keys import load_public, verify
+from hansa.identity.errors import (
+    ForeignKeyError,
+    RevokedError,
+    RosterError,
+    SignatureError,
+    UnknownSignerError,
+)
+from hansa.identity.keys import Signer, fingerprint, load_public, verify
 
 COORDINATOR = "coordinator"
 MAX_MEMBERS = 100
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ class Roster:
                 Problem("members", f"a member or auditor has another's name, or that of the {COORDINATOR}")
             )
         for name, key in keys.items():
-            if not _NAME.fullmatch(name):
+            if not NAME.fullmatch(name):
                 found.append(Problem(f"members.{name}", "is not a name", "letters, digits, '_', '.' and '-'"))
             try:
                 load_public(key)
@@ -121,6 +127,21 @@ class Roster:
             verify(self.key_of(signer), purpose, data, signature)
         except SignatureError:
             raise SignatureError(f"a signature for {purpose} is not by {signer!r}") from None
+
+    def require_own(self, signer: Signer) -> None:
+        """Check that a signer's key is the pinned one, before anything is signed that nobody would accept.
+
+        Raises:
+            UnknownSignerError, RevokedError: see `key_of`.
+            ForeignKeyError: another key is pinned for that name.
+        """
+        pinned = self.key_of(signer.name)
+        if signer.public_key != pinned:
+            raise ForeignKeyError(
+                f"the key of {signer.name!r} here is {fingerprint(signer.public_key)}, "
+                f"and {fingerprint(pinned)} is pinned",
+                remedy="Name the home that holds the pinned key, or have the new key approved by an amendment.",
+            )
 
     def revoke(self, name: str) -> Roster:
         """The roster without this member's key; who may decide that is `hansa.identity.amendment`."""

@@ -158,8 +158,17 @@ def unpack(array: npt.NDArray[Any]) -> tuple[Statement, ...]:
         text = array.tobytes().decode()
     except UnicodeDecodeError:
         raise WireError("an array of statements is not UTF-8") from None
+    return parse_lines(text)
+
+
+def parse_lines(text: str) -> tuple[Statement, ...]:
+    """The statements of a text, a line each; nothing is verified.
+
+    Raises:
+        WireError: a line is no statement, the last one has no end, or there are too many.
+    """
     if text and not text.endswith("\n"):
-        raise WireError("an array of statements is cut short")
+        raise WireError("a list of statements is cut short")
     lines = text.split("\n")[:-1]
     if len(lines) > MAX_STATEMENTS:
         raise WireError(f"{len(lines)} statements are more than the limit of {MAX_STATEMENTS}")

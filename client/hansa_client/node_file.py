@@ -1,0 +1,241 @@
+"""`node.toml`: what one party says about its own node, and the folder that it stands in.
+
+Nothing in it is part of an agreement or of a hash. Members, the coordinator and auditors each have one, since each
+signs with a key of its own; what only a member has (state, sealing key, data, retries) only a member may set.
+Needs neither torch nor flwr.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from hansa.agreement.document import told
+from hansa.agreement.terms import Name, Section
+from hansa.errors import Problem
+from hansa.identity import COORDINATOR, Signer
+from hansa.identity.errors import NodeFileError
+from hansa.identity.keys import CREDENTIALS
+
+FILE = "node.toml"
+CREDENTIAL = "credential:"  # before the name of a systemd credential
+
+Role: TypeAlias = Literal["member", "coordinator", "auditor"]
+PathText: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
+
+
+class NodeFile(Section):
+    """The settings of `node.toml`; relative paths start at its folder.
+
+    Attributes:
+        name: as in agreements; ``coordinator`` is the coordinator's and nobody else's.
+        role: what the node is.
+        identity_key: the private key, mode 0600.
+        certificate: from the consortium's authority; absent until there is one.
+        sealing_key: 32 bytes that the state is sealed with, mode 0600 and outside the state folder, or
+            ``credential:NAME`` for what systemd hands over. A member's.
+        state: the folder of budget and rounds, mode 0700. A member's.
+        data: what the member trains on. A member's.
+        max_retries: how often in one run a step may be summed again, each time charged anew. A member's.
+    """
+
+    name: Name
+    role: Role = "member"
+    identity_key: PathText = "identity.key"
+    certificate: PathText | None = None
+    sealing_key: PathText | None = None
+    state: PathText | None = None
+    data: PathText | None = None
+    max_retries: Annotated[int, Field(ge=0, le=100)] = 2
+
+
+@dataclass(frozen=True)
+class NodeHome:
+    """A node's settings and the folder that its relative paths start from.
+
+    Attributes:
+        folder: of `node.toml`.
+        settings: what it says.
+    """
+
+    folder: Path
+    settings: NodeFile
+
+    @property
+    def identity_key(self) -> Path:
+        """Where the private key is."""
+        return self.folder / self.settings.identity_key
+
+    @property
+    def certificate(self) -> Path:
+        """Where the certificate is, or will be."""
+        return self.folder / (self.settings.certificate or f"{self.settings.name}.crt")
+
+    @property
+    def state(self) -> Path:
+        """The state folder of a member.
+
+        Raises:
+            NodeFileError: the node is no member's.
+        """
+        return self.folder / self._members("state", self.settings.state)
+
+    @property
+    def sealing_key(self) -> Path:
+        """Where the sealing key of a member is, also as a systemd credential.
+
+        Raises:
+            NodeFileError: the node is no member's, or systemd handed nothing over.
+        """
+        text = self._members("sealing_key", self.settings.sealing_key)
+        if not text.startswith(CREDENTIAL):
+            return self.folder / text
+        handed = os.environ.get(CREDENTIALS)
+        if not handed:
+            raise NodeFileError(
+                f"{self.folder / FILE} names a systemd credential, and this process has none",
+                [Problem("sealing_key", text, "start the node by its unit, with LoadCredential=")],
+                remedy="",
+            )
+        return Path(handed) / text.removeprefix(CREDENTIAL)
+
+    def signer(self) -> Signer:
+        """The node's name and private key.
+
+        Raises:
+            KeyFileError: the key is missing, readable by others, or no P-256 key.
+        """
+        return Signer.load(self.settings.name, self.identity_key)
+
+    def _members(self, key: str, value: str | None) -> str:
+        if value is None:
+            raise NodeFileError(
+                f"{self.folder / FILE} is no member's",
+                [Problem(key, f"a node with role = {self.settings.role!r} has none")],
+                remedy="Name the home of a member.",
+            )
+        return value
+
+
+def read_home(folder: Path) -> NodeHome:
+    """Read the `node.toml` of a folder.
+
+    Raises:
+        NodeFileError: everything that is wrong with it.
+    """
+    path = folder / FILE
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NodeFileError(
+            f"cannot read {path}",
+            [
+                Problem(
+                    str(path),
+                    error.strerror or "cannot be read",
+                    "`hansa node init NAME --home DIR` makes it",
+                )
+            ],
+            remedy="",
+        ) from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError):
+        # the parser's own words could repeat what stands there
+        raise NodeFileError(f"cannot read {path}", [Problem(str(path), "is not TOML in UTF-8")]) from None
+    settings, problems = _validated(tree, folder)
+    if problems:
+        count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+        raise NodeFileError(f"{path} has {count}", problems)
+    return NodeHome(folder, settings)
+
+
+def _validated(tree: dict[str, Any], folder: Path) -> tuple[NodeFile, list[Problem]]:
+    """The settings and what is wrong with them; settings that cannot be read do not hide what breaks a rule."""
+    try:
+        settings = NodeFile.model_validate(tree)
+    except ValidationError as error:
+        broken = {str(item["loc"][0]) for item in error.errors(include_input=False)}
+        sound = {key: value for key, value in tree.items() if key not in broken}
+        settings = NodeFile.model_validate({"name": "unknown", **sound})
+        unknown = broken | ({"role"} if "name" in broken else set())
+        rules = (
+            [] if "role" in broken else [one for one in _rules(settings, folder) if one.place not in unknown]
+        )
+        return settings, [*told(error), *rules]
+    return settings, list(_rules(settings, folder))
+
+
+def _rules(settings: NodeFile, folder: Path) -> Iterator[Problem]:
+    if (settings.role == "coordinator") != (settings.name == COORDINATOR):
+        yield Problem(
+            "role",
+            f"{settings.role!r} does not go with the name {settings.name!r}",
+            f"the coordinator, and nobody else, is called {COORDINATOR!r}",
+        )
+    members = ("sealing_key", "state", "data", "max_retries")
+    if settings.role != "member":
+        for name in members:
+            if name in settings.model_fields_set:
+                yield Problem(name, f"is a member's, and role = {settings.role!r}", "leave it out")
+        return
+    for name in ("sealing_key", "state"):
+        if getattr(settings, name) is None:
+            yield Problem(name, "is missing", "every member has one")
+    if settings.sealing_key is None or settings.state is None:
+        return
+    if settings.sealing_key.startswith(CREDENTIAL):
+        name = settings.sealing_key.removeprefix(CREDENTIAL)
+        if not name or "/" in name or name in {".", ".."}:
+            yield Problem(
+                "sealing_key", f"{name!r} is no name of a credential", "as in LoadCredential=NAME:FILE"
+            )
+        return
+    state = (folder / settings.state).resolve()
+    if (folder / settings.sealing_key).resolve().is_relative_to(state):
+        yield Problem(
+            "sealing_key",
+            "lies in the state folder, so that a copy of the state could be opened",
+            "move it outside",
+        )
+
+
+def node_toml(name: str, role: Role) -> str:
+    """The text of a new `node.toml`, every setting explained."""
+    common = f"""\
+# The node of {name}: what it is and where its files are. Relative paths start at this file's folder.
+# Nothing here is part of an agreement. Private keys stand in files of their own, never in this one.
+
+name = "{name}"
+role = "{role}"
+
+# P-256, mode 0600: whoever has it signs as {name}.
+identity_key = "identity.key"
+
+# From the consortium's authority; `hansa node certificate` checks it and puts it there.
+certificate = "{name}.crt"
+"""
+    if role != "member":
+        return common
+    return f"""{common}
+# Budget and rounds are kept in `state` (mode 0700). Never put back a copy of it: it would forget what was spent.
+state = "state"
+
+# The state is sealed with this key (32 bytes, mode 0600). Keep it outside the state folder and out of the backups of
+# it. Better still, let systemd hand it over: move the file where only root reads it, say in the node's unit
+#   LoadCredential=hansa-sealing:/etc/hansa/sealing.key
+# and here
+#   sealing_key = "credential:hansa-sealing"
+sealing_key = "sealing.key"
+
+# What the member trains on: a file, or a folder of files.
+# data = "/srv/hansa/data"
+
+# How often in one run a step may be summed again after it failed. Each retry is charged to the budget anew; 0 allows
+# none, and then a run ends where a step fails.
+max_retries = 2
+"""

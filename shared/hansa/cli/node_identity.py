@@ -1,0 +1,162 @@
+"""`hansa node init|certificate`: a party's own keys, and the certificate for them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hansa.cli.files import make_folder
+from hansa.cli.lines import lines
+from hansa.cli.options import AmendmentsOption, FormatOption, HomeOption
+from hansa.cli.output import Format, emit, reported
+from hansa.errors import OutputExistsError, UsageError
+
+
+class RoleName(StrEnum):
+    """What a node is."""
+
+    MEMBER = "member"
+    COORDINATOR = "coordinator"
+    AUDITOR = "auditor"
+
+
+def init(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="As it will stand in agreements; the coordinator is `coordinator`."
+        ),
+    ],
+    home: Annotated[Path, typer.Option("--home", metavar="DIR", help="A new folder, or an empty one.")],
+    role: Annotated[RoleName, typer.Option("--role", help="What the node is.")] = RoleName.MEMBER,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
+    """Make a node's folder: a private key, a request for a certificate, a public card, and node.toml.
+
+    A member also gets a state folder and the key that its state is sealed with. The coordinator and auditors sign
+    with keys of their own: --role coordinator, --role auditor. Nothing is ever overwritten, and no private key is
+    shown.
+    """
+    with reported(output_format):
+        from hansa.identity.cards import Card
+        from hansa.identity.certificates import request_certificate
+        from hansa.identity.files import write_new
+        from hansa.identity.keys import Signer
+        from hansa.identity.pem import pem
+        from hansa.identity.roster import COORDINATOR, NAME
+        from hansa_client.node_file import FILE, node_toml, read_home
+
+        if not NAME.fullmatch(name):
+            raise UsageError(
+                f"{name!r} is no name",
+                remedy="Letters, digits, '_', '.' and '-', up to 64, the first no mark.",
+            )
+        if (role is RoleName.COORDINATOR) != (name == COORDINATOR):
+            raise UsageError(
+                f"a node called {name!r} cannot have the role {role.value!r}",
+                remedy=f"The coordinator, and nobody else, is called {COORDINATOR!r}: "
+                f"hansa node init {COORDINATOR} --role {COORDINATOR} --home DIR",
+            )
+        _empty_folder(home)
+        signer = Signer.generate(name)
+        card = Card(name, signer.public_key)
+        signer.save(home / "identity.key")
+        write_new(home / f"{name}.csr", pem(request_certificate(signer)))
+        write_new(home / f"{name}.pub", card.line.encode())
+        if role is RoleName.MEMBER:
+            from hansa.secagg.seal import Seal
+
+            Seal.create(home / "sealing.key")
+            make_folder(home / "state", 0o700)
+        write_new(home / FILE, node_toml(name, role.value).encode())
+        read_home(home)
+        data = {
+            "home": str(home),
+            "name": name,
+            "role": role.value,
+            "card": str(home / f"{name}.pub"),
+            "request": str(home / f"{name}.csr"),
+            "public_key": card.public_key,
+            "fingerprint": card.fingerprint,
+        }
+        shown = {key: data[key] for key in ("role", "card", "request", "fingerprint")}
+        text = f"Made the node of {name} in {home}.\n{lines(shown)}\n{_next(name, home, role)}"
+        emit(data, text=text, output_format=output_format)
+
+
+def certificate(
+    file: Annotated[Path, typer.Argument(metavar="FILE.crt", help="What the authority sent.")],
+    home: HomeOption,
+    ca: Annotated[Path, typer.Option("--ca", metavar="ca.crt", help="The authority's own certificate.")],
+    crl: Annotated[Path, typer.Option("--crl", metavar="ca.crl", help="Its list of revoked certificates.")],
+    agreement: Annotated[
+        Path | None,
+        typer.Option(
+            "--agreement", metavar="FROZEN", help="Also check it against the key that is pinned there."
+        ),
+    ] = None,
+    amendments: AmendmentsOption = None,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
+    """Check a certificate for this node's key, and put it where node.toml says; an older one is replaced."""
+    with reported(output_format):
+        from hansa.identity.certificates import check_certificate, check_own_certificate
+        from hansa.identity.files import replace_file
+        from hansa.identity.pem import pem, read_certificate, read_revocations
+        from hansa_client.node_file import read_home
+
+        node = read_home(home)
+        signer = node.signer()
+        shown, authority, revocations = read_certificate(file), read_certificate(ca), read_revocations(crl)
+        if amendments and agreement is None:
+            raise UsageError("--amendments needs --agreement", remedy="Name the agreement that they amend.")
+        now = datetime.now(UTC)
+        check_own_certificate(shown, signer, authority=authority, revocations=revocations, at=now)
+        if agreement is not None:
+            from hansa.agreement import read_agreement
+            from hansa.agreement.amendments import roster_in_force
+
+            check_certificate(
+                shown,
+                signer.name,
+                roster_in_force(read_agreement(agreement), amendments or ()).roster,
+                authority=authority,
+                revocations=revocations,
+                at=now,
+            )
+        replace_file(node.certificate, pem(shown))
+        data = {
+            "certificate": str(node.certificate),
+            "name": signer.name,
+            "serial": hex(shown.serial_number),
+            "valid_until": f"{shown.not_valid_after_utc:%Y-%m-%d}",
+            "pinned": agreement is not None,
+        }
+        text = f"{file} is for this node's key.\n{lines({**data, 'pinned': None})}"
+        emit(data, text=text, output_format=output_format)
+
+
+def _empty_folder(home: Path) -> None:
+    """Make the folder, open to its owner alone; one that holds anything is left as it is."""
+    make_folder(home, 0o700)
+    if any(home.iterdir()):
+        raise OutputExistsError(
+            f"{home} is not empty", remedy="Name a new folder; nothing in a node's home is ever overwritten."
+        )
+    home.chmod(0o700)
+
+
+def _next(name: str, home: Path, role: RoleName) -> str:
+    lines_ = [
+        f"Next: send {name}.pub to whoever freezes the agreement, and {name}.csr to the consortium's authority;",
+        "read the fingerprint to both over the phone. identity.key never leaves this machine.",
+    ]
+    if role is RoleName.MEMBER:
+        lines_.append(
+            f"Read {home / 'node.toml'}: it says what else you may set, and where sealing.key should go."
+        )
+    return "\n".join(lines_)

@@ -1,0 +1,248 @@
+"""`hansa agreement freeze --keys`, `sign` and `check --signatures` through the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from hansa.agreement import read_agreement
+from hansa.agreement.roster import roster_of
+from hansa.agreement.signatures import sign_agreement
+from hansa.agreement.writing import agreement_toml
+from hansa.errors import ExitStatus
+from hansa.identity import COORDINATOR, Statement, fingerprint
+from hansa.identity.cards import Card
+from support.cli import Called, hansa
+from support.identities import (
+    AUDITOR,
+    MEMBERS,
+    PARTIES,
+    frozen,
+    home,
+    pinned,
+    roster,
+    secrets_of,
+    signer,
+    terms,
+)
+
+
+def agreement(*arguments: str | Path) -> Called:
+    return hansa("agreement", *arguments, "--format", "json")
+
+
+def refused(called: Called, code: str, *words: str, status: ExitStatus = ExitStatus.BAD_INPUT) -> None:
+    assert called.status == status, called
+    error = called.envelope["error"]
+    assert error["code"] == code
+    for word in words:
+        assert word in json.dumps(error)
+
+
+@pytest.fixture
+def league(tmp_path: Path) -> Path:
+    """A frozen agreement with keys, and a home for every party."""
+    (tmp_path / "league.frozen.toml").write_text(agreement_toml(pinned()), encoding="utf-8")
+    for name in PARTIES:
+        home(tmp_path / "homes" / name, name)
+    return tmp_path
+
+
+def sign(league: Path, name: str, *arguments: str | Path) -> Called:
+    return agreement("sign", league / "league.frozen.toml", "--home", league / "homes" / name, *arguments)
+
+
+def check(league: Path) -> Called:
+    return agreement("check", league / "league.frozen.toml", "--signatures", league)
+
+
+class TestFreeze:
+    @pytest.fixture(autouse=True)
+    def model(self, monkeypatch) -> list[str]:
+        """A model zero in memory in place of the one that torch builds."""
+        asked: list[str] = []
+
+        def build(terms, *, folder):
+            asked.append(terms.task.name)
+            return SimpleNamespace(
+                initial_vector=lambda: np.zeros(6), frozen_sha256="1" * 64, tokenizer_sha256=None
+            )
+
+        monkeypatch.setitem(sys.modules, "hansa.models", SimpleNamespace(build_model=build))
+        return asked
+
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> Path:
+        (tmp_path / "league.toml").write_text(agreement_toml(terms()), encoding="utf-8")
+        (tmp_path / "keys").mkdir()
+        for name in PARTIES:
+            (tmp_path / "keys" / f"{name}.pub").write_text(Card(name, signer(name).public_key).line)
+        return tmp_path
+
+    def freeze(self, files: Path, *arguments: str | Path) -> Called:
+        return agreement("freeze", files / "league.toml", *arguments)
+
+    def test_the_keys_of_all_parties_are_pinned(self, files) -> None:
+        made = self.freeze(files, "--keys", files / "keys", "--auditor", AUDITOR).data
+        read = read_agreement(files / "league.frozen.toml")
+        assert read.agreement_id == made["agreement_id"]
+        assert roster_of(read) == roster()
+
+    def test_everybody_who_freezes_the_same_gets_the_same_id(self, files) -> None:
+        ids = {
+            self.freeze(
+                files, "--keys", files / "keys", "--auditor", AUDITOR, "--out", files / f"{i}.toml"
+            ).data["agreement_id"]
+            for i in range(2)
+        }
+        (files / "keys" / "alpha.pub").write_text(Card("alpha", signer("alpha", 2).public_key).line)
+        other = self.freeze(files, "--keys", files / "keys", "--auditor", AUDITOR).data["agreement_id"]
+        assert len({*ids, other}) == 2
+
+    def test_without_keys_it_stays_as_it_was(self, files) -> None:
+        self.freeze(files)
+        read = read_agreement(files / "league.frozen.toml").require_frozen()
+        assert (read.member_keys, read.coordinator_key, read.auditor_keys) == ({}, None, {})
+
+    def test_nobody_becomes_an_auditor_by_a_card_in_the_folder(self, files, model) -> None:
+        refused(self.freeze(files, "--keys", files / "keys"), "HANSA-706", f"{AUDITOR}.pub", "--auditor")
+        assert model == []  # told before any work
+        assert not (files / "league.frozen.toml").exists()
+
+    def test_cards_that_are_missing_too_many_or_double_are_told_at_once(self, files) -> None:
+        (files / "keys" / "beta.pub").unlink()
+        (files / "keys" / f"{COORDINATOR}.pub").unlink()
+        (files / "keys" / "gamma.pub").write_text(Card("gamma", signer("alpha").public_key).line)
+        (files / "keys" / "extra.pub").write_text(Card("extra", signer("extra").public_key).line)
+        called = self.freeze(files, "--keys", files / "keys", "--auditor", AUDITOR, "--auditor", "bank")
+        refused(called, "HANSA-706")
+        assert {problem["place"] for problem in called.envelope["error"]["problems"]} == {
+            "beta.pub", "coordinator.pub", "bank.pub", "extra.pub", "alpha.pub, gamma.pub",
+        }  # fmt: skip
+
+    def test_what_does_not_go_together_is_refused(self, files) -> None:
+        refused(self.freeze(files, "--auditor", AUDITOR), "HANSA-104", "--keys")
+        refused(self.freeze(files, "--keys", files / "absent"), "HANSA-104", "no folder")
+
+    @pytest.mark.parametrize("made", [frozen, pinned])
+    def test_what_is_frozen_is_not_frozen_again_with_keys(self, files, made) -> None:
+        (files / "league.toml").write_text(agreement_toml(made()), encoding="utf-8")
+        called = self.freeze(files, "--keys", files / "keys", "--auditor", AUDITOR)
+        refused(called, "HANSA-104", "is frozen already")
+
+
+class TestSign:
+    def test_one_line_beside_the_agreement(self, league) -> None:
+        data = sign(league, "alpha").data
+        assert data["signature"] == str(league / "league.frozen.alpha.sig")
+        assert (data["signer"], data["agreement_id"]) == ("alpha", pinned().agreement_id)
+        text = (league / "league.frozen.alpha.sig").read_text()
+        assert text.count("\n") == 1
+        assert Statement.parse(text[:-1]) == sign_agreement(pinned(), signer("alpha"))
+
+    def test_it_shows_what_is_signed(self, league) -> None:
+        called = hansa(
+            "agreement", "sign", league / "league.frozen.toml", "--home", league / "homes" / "alpha"
+        )
+        assert called.stdout.startswith("alpha has signed: ")
+        assert pinned().agreement_id in called.stdout
+        assert "epsilon" in called.stdout
+
+    def test_out_names_another_place(self, league) -> None:
+        assert sign(league, "alpha", "--out", league / "mine").data["signature"] == str(league / "mine")
+        assert not (league / "league.frozen.alpha.sig").exists()
+
+    def test_signing_again_is_no_harm_and_another_file_is_kept(self, league) -> None:
+        assert sign(league, "alpha").data == sign(league, "alpha").data
+        (league / "league.frozen.beta.sig").write_text("mine")
+        refused(sign(league, "beta"), "HANSA-102")
+        assert (league / "league.frozen.beta.sig").read_text() == "mine"
+
+    def test_a_key_that_is_not_the_pinned_one_signs_nothing(self, league) -> None:
+        home(league / "homes" / "new", "alpha", signer("alpha", 2))
+        called = sign(league, "new")
+        refused(called, "HANSA-709", status=ExitStatus.REFUSED)
+        for version in (1, 2):
+            assert fingerprint(signer("alpha", version).public_key) in called.envelope["error"]["cause"]
+        assert list(league.glob("*.sig")) == []
+
+    def test_who_is_no_party_signs_nothing(self, league) -> None:
+        home(league / "homes" / "stranger", "stranger")
+        refused(sign(league, "stranger"), "HANSA-702", status=ExitStatus.REFUSED)
+
+    @pytest.mark.parametrize("text", [agreement_toml(frozen()), agreement_toml(terms())])
+    def test_an_agreement_without_keys_or_id_is_not_signed(self, league, text) -> None:
+        (league / "league.frozen.toml").write_text(text, encoding="utf-8")
+        refused(sign(league, "alpha"), "HANSA-101")
+
+    @pytest.mark.parametrize(
+        ("break_it", "code"),
+        [
+            (lambda folder: (folder / "identity.key").chmod(0o640), "HANSA-705"),
+            (lambda folder: (folder / "identity.key").unlink(), "HANSA-705"),
+            (lambda folder: (folder / "identity.key").write_text("-----BEGIN NOTHING-----"), "HANSA-705"),
+            (lambda folder: (folder / "node.toml").unlink(), "HANSA-708"),
+            (lambda folder: (folder / "node.toml").write_text('name = "alpha"\nkey = 1'), "HANSA-708"),
+        ],
+    )
+    def test_a_home_that_is_not_in_order_signs_nothing(self, league, break_it, code) -> None:
+        break_it(league / "homes" / "alpha")
+        refused(sign(league, "alpha"), code)
+        assert list(league.glob("*.sig")) == []
+
+    def test_nothing_secret_is_shown_or_signed_away(self, league) -> None:
+        shown = [sign(league, name) for name in PARTIES]
+        text = "".join(called.stdout + called.stderr for called in shown).encode()
+        text += b"".join(path.read_bytes() for path in league.glob("*.sig"))
+        secrets = secrets_of(league)
+        assert len(secrets) >= 7 * 5
+        assert [place for place, secret in secrets.items() if secret in text] == []
+
+
+class TestCheck:
+    def test_it_says_who_has_signed_and_who_is_missing(self, league) -> None:
+        sign(league, "beta")
+        sign(league, COORDINATOR)
+        called = check(league)
+        assert (called.status, called.envelope["status"]) == (ExitStatus.REFUSED, "refused")
+        assert called.data["signed"] == ["beta", COORDINATOR]
+        assert called.data["missing_signatures"] == ["alpha", "gamma", "delta", "epsilon"]
+        text = hansa("agreement", "check", league / "league.frozen.toml", "--signatures", league).stdout
+        assert "missing signatures  alpha, gamma, delta, epsilon" in text
+
+    def test_status_0_once_all_members_have_signed(self, league) -> None:
+        for name in MEMBERS:
+            sign(league, name)
+        called = check(league)
+        assert (called.status, called.data["signed"]) == (ExitStatus.DONE, list(MEMBERS))
+        assert called.data["missing_signatures"] == []
+        assert called.data["agreement_id"] == pinned().agreement_id
+
+    def test_one_false_signature_among_all_is_status_4(self, league) -> None:
+        for name in MEMBERS:
+            sign(league, name)
+        path = league / "league.frozen.beta.sig"
+        path.write_text(path.read_text().replace(" beta ", " alpha "))
+        refused(check(league), "HANSA-710", path.name, "'alpha'", status=ExitStatus.VERIFICATION_FAILED)
+
+    def test_signatures_of_the_agreement_before_it_was_changed_are_told(self, league) -> None:
+        for name in MEMBERS:
+            sign(league, name)
+        changed = pinned(privacy={"epsilon": 9.0})
+        (league / "league.frozen.toml").write_text(agreement_toml(changed), encoding="utf-8")
+        called = check(league)
+        refused(called, "HANSA-710", "another agreement", status=ExitStatus.VERIFICATION_FAILED)
+        assert len(called.envelope["error"]["problems"]) == 5
+
+    def test_without_keys_there_is_nothing_to_verify(self, league) -> None:
+        (league / "league.frozen.toml").write_text(agreement_toml(frozen()), encoding="utf-8")
+        refused(check(league), "HANSA-101", "pins no keys")
+
+    def test_a_folder_that_is_not_there_is_told(self, league) -> None:
+        called = agreement("check", league / "league.frozen.toml", "--signatures", league / "absent")
+        refused(called, "HANSA-104", "no folder")
