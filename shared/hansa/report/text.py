@@ -231,7 +231,7 @@ def _secure_sum(report: Report, terms: SecureSumTerms) -> Iterator[RenderableTyp
         ("time", "right"),
     )
     table = _table(
-        "By phase, mean over rounds; the sums that members derive the model from come on top",
+        "By phase, mean over rounds",
         [*columns, ("what happens", "left")],
     )
     for phase in sums.phases(report):
@@ -244,6 +244,7 @@ def _secure_sum(report: Report, terms: SecureSumTerms) -> Iterator[RenderableTyp
         )
     if table.row_count:
         yield table
+        yield Text("The sums from which members derive the model come on top.", style="dim")
     for drop in sums.drops(report):
         yield Text(f"dropped  {sums.drop_in_words(drop)}")
     for line in sums.blamed(report):
