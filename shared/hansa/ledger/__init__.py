@@ -1,0 +1,1 @@
+"""Logs that show when they are changed."""
