@@ -37,6 +37,7 @@ class TlogProof:
             raise NoteFormatError(
                 f"a proof has no index, or not up to {MAX_PATH} hashes of {HASH_BYTES} bytes"
             )
+        Checkpoint.parse(self.note.text)
 
     @property
     def encoded(self) -> str:
