@@ -52,6 +52,14 @@ class LogView:
         self._require(size)
         return subtree_root(0, size, self._store.node)
 
+    def node(self, level: int, index: int) -> bytes:
+        """The hash of the complete subtree over the entries [index, index + 1) << level.
+
+        Raises:
+            LogDamagedError: there is no such subtree.
+        """
+        return self._store.node(level, index)
+
     def entry(self, index: int) -> bytes:
         """The bytes of one entry.
 
