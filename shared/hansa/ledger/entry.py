@@ -48,7 +48,10 @@ def real_value(text: str) -> float:
     Raises:
         ValueError: it is not in the one form of any finite number.
     """
-    value = float.fromhex(text) if _HEX.fullmatch(text) else math.nan
+    try:
+        value = float.fromhex(text) if _HEX.fullmatch(text) else math.nan
+    except OverflowError:
+        value = math.inf
     if not math.isfinite(value) or value.hex() != text:
         raise ValueError("is not a finite number in hexadecimal, as float.hex writes it")
     return value
@@ -110,6 +113,7 @@ Signature: TypeAlias = Annotated[str, StringConstraints(pattern=r"^(?:[0-9a-f]{2
 DatasetId: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 Counter: TypeAlias = Annotated[int, Field(ge=0, lt=2**53)]
 Ordinal: TypeAlias = Annotated[int, Field(ge=1, lt=2**53)]
+Version: TypeAlias = Annotated[int, Field(ge=1, le=1)]  # a literal 1 would take true for it
 Names: TypeAlias = Annotated[tuple[Name, ...], Field(max_length=100)]
 Short: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Reason: TypeAlias = Annotated[str, StringConstraints(max_length=2000)]
@@ -194,7 +198,7 @@ class Entry(Part):
     approved: ClassVar[bool] = False  # whether a quorum of members must have signed beside its writer
 
     type: str
-    version: Literal[1] = 1
+    version: Version = 1
     at: Time
 
     @property

@@ -9,7 +9,12 @@ from pydantic import Field, StringConstraints, model_validator
 from hansa.agreement.terms import Name, Sha256, Text
 from hansa.ledger.entry import Counter, Names, OfRun, Ordinal, Part, Purpose, Real, Short
 
-FileName: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,199}$")]
+FileName: TypeAlias = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(?:/[A-Za-z0-9][A-Za-z0-9_.-]*)*$", max_length=200
+    ),
+]
 
 
 class Aggregate(OfRun):
