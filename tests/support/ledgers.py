@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from typing import Any
 
 from hansa.identity import COORDINATOR, Amendment, Roster, Signer
@@ -15,6 +17,7 @@ from hansa.ledger import (
     Condition,
     Evaluation,
     Gate,
+    GivenEntries,
     Keyring,
     Log,
     Membership,
@@ -206,3 +209,10 @@ def log_of(entries: list[bytes]) -> Log:
     log = Log(MemoryLogStore(), LOG_SIGNER)
     log.append(entries)
     return log
+
+
+class Dying(GivenEntries):
+    """A copy at whose sight a process dies."""
+
+    def read(self, start: int, end: int) -> Iterator[bytes]:
+        os._exit(3)
