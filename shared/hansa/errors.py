@@ -247,3 +247,13 @@ class ReportError(ProblemsError):
 
     code = "HANSA-601"
     remedy = "`hansa simulate` writes report.json; docs/report-schema.md describes it."
+
+
+# Merkle trees: HANSA-741 (what stands on them has codes in its room)
+
+
+class ProofError(HansaError):
+    """A Merkle proof does not prove what it was given for."""
+
+    code = "HANSA-741"
+    exit_status = ExitStatus.VERIFICATION_FAILED

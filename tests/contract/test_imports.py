@@ -145,6 +145,7 @@ def test_an_agreement_is_read_without_the_secure_sum(package):
         "hansa.privacy",
         "hansa.report",
         "hansa.identity",
+        "hansa.ledger",
         "hansa.secagg",
     ],
 )
@@ -152,3 +153,9 @@ def test_what_an_auditor_imports_brings_no_torch_and_no_flwr(package):
     program = f"import sys, {package}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"torch", "flwr", "transformers", "opacus", "pandas"} & set(ran.stdout.split())
+
+
+def test_a_log_is_read_without_the_secure_sum_and_without_an_accountant():
+    program = "import sys, hansa.ledger; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"hansa.secagg", "dp_accounting", "scipy", "asyncio", "http"} & set(ran.stdout.split())

@@ -16,9 +16,9 @@ from hansa.errors import WireError
 from hansa.identity import COORDINATOR, Roster, Signer, Statement
 from hansa.identity.errors import RevokedError, RosterError, SignatureError
 from hansa.identity.statement import pack, unpack
+from hansa.merkle import path_length
 from hansa.secagg import Coordinator, MemoryStore
 from hansa.secagg import messages as m
-from hansa.secagg.commitments import path_length
 from hansa.secagg.dealing import ENVELOPE_BYTES, read_parcels
 from hansa.secagg.errors import (
     AlreadyAnsweredError,

@@ -23,15 +23,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from hansa.secagg.commitments import (
-    HASH_BYTES,
-    SALT_BYTES,
-    check_path,
-    merkle_paths,
-    merkle_root,
-    path_length,
-    share_hash,
-)
+from hansa.merkle import HASH_BYTES, path_length
+from hansa.secagg.commitments import SALT_BYTES, check_path, merkle_paths, merkle_root, share_hash
 from hansa.secagg.errors import TranscriptError
 from hansa.secagg.keys import (
     BYTES_AS_BASE64,

@@ -1,0 +1,218 @@
+"""One SQLite file that is written by one process and is on disk before a write returns.
+
+Write-ahead log, ``synchronous = FULL``, a lock file beside the database, an application id and a version in its
+header. A file of another program, or of another version, is refused before anything in it changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from hansa.ledger.errors import LogDamagedError, LogStoreError
+
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_PRAGMAS = ("synchronous = FULL", "trusted_schema = OFF", "cell_size_check = ON")
+_BUSY_TIMEOUT_S = 5.0  # readers of other processes are quick
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a file is, and which form of it.
+
+    Attributes:
+        what: in words.
+        application_id: four letters in the header of the file.
+        version: of the tables; another one is refused.
+        tables: statements that make them.
+    """
+
+    what: str
+    application_id: int
+    version: int
+    tables: Sequence[str]
+
+
+class Database:
+    """A connection to a file of one layout, which is there already: a log that is gone is never begun anew in silence.
+
+    Args:
+        path: see `create` for a new one.
+        layout: what it must be.
+        read_only: beside a writer, or of a copy; takes no lock.
+
+    Raises:
+        LogStoreError: it is missing, in use, of another program or version, or cannot be opened.
+        LogDamagedError: it is no database any more.
+    """
+
+    def __init__(self, path: Path, layout: Layout, *, read_only: bool = False) -> None:
+        self.path, self.layout = path, layout
+        self._lock = None if read_only else _locked(path, layout)
+        self._connection: sqlite3.Connection | None = None
+        try:
+            with _told(path, layout):
+                self._connection = _connect(path, layout, _options(path, read_only=read_only))
+                _require(self._connection, path, layout)
+                if not read_only:
+                    for pragma in _PRAGMAS:
+                        self._connection.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def create(cls, path: Path, layout: Layout) -> Database:
+        """Make a new file of mode 0600 and open it; it appears under its name when it is whole.
+
+        Raises:
+            LogStoreError: there is one already, or it cannot be made.
+        """
+        lock = _locked(path, layout)
+        try:
+            with _told(path, layout):
+                if path.exists():
+                    raise LogStoreError(
+                        f"{path} exists already", remedy="None is overwritten; choose another place."
+                    )
+                _make(path, layout)
+        finally:
+            os.close(lock)
+        return cls(path, layout)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection, its errors translated.
+
+        Raises:
+            LogStoreError, LogDamagedError: what SQLite says, or the file was closed.
+        """
+        with _told(self.path, self.layout):
+            if self._connection is None:
+                raise LogStoreError(f"{self.path} is closed")
+            yield self._connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: all of it is on disk when the block ends, or nothing of it happened.
+
+        Raises:
+            LogStoreError, LogDamagedError: what SQLite says; the file is as it was before.
+        """
+        with self.reading() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+
+    def one(self, query: str, *values: Any) -> tuple[Any, ...] | None:
+        """The first row of a query, if there is one."""
+        with self.reading() as connection:
+            row: tuple[Any, ...] | None = connection.execute(query, values).fetchone()
+            return row
+
+    def close(self) -> None:
+        """Close the file and give the lock back."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _locked(path: Path, layout: Layout) -> int:
+    # Beside the database and not on it: closing any descriptor of the database would drop SQLite's own locks.
+    lock = path.with_name(path.name + ".lock")
+    try:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LogStoreError(f"cannot use {path}: {error.strerror}") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise LogStoreError(
+            f"{path} is in use by another process", remedy=f"A {layout.what} has one writer."
+        ) from None
+    return handle
+
+
+def _make(path: Path, layout: Layout) -> None:
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)  # of a crash
+    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    connection = sqlite3.connect(new, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")  # stays in the header
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in layout.tables:
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {layout.application_id}")
+        connection.execute(f"PRAGMA user_version = {layout.version}")
+        connection.execute("COMMIT")
+    finally:
+        connection.close()
+    flush(new)
+    new.rename(path)
+    flush(path.parent)
+
+
+def flush(path: Path) -> None:
+    """Bring a file, or the names in a folder, to disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _options(path: Path, *, read_only: bool) -> str:
+    if not read_only:
+        return "mode=rw"
+    # A copy on a medium that cannot be written has no write-ahead log, and SQLite cannot make one.
+    alone = not path.with_name(path.name + "-wal").exists() and not os.access(path.parent, os.W_OK)
+    return "mode=ro&immutable=1" if alone else "mode=ro"
+
+
+def _connect(path: Path, layout: Layout, options: str) -> sqlite3.Connection:
+    if not path.is_file():
+        raise LogStoreError(f"there is no {layout.what} at {path}")
+    address = f"file:{quote(str(path.absolute()))}?{options}"
+    return sqlite3.connect(address, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT_S)
+
+
+def _require(connection: sqlite3.Connection, path: Path, layout: Layout) -> None:
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application_id != layout.application_id:
+        raise LogStoreError(f"{path} is no {layout.what} of Hansa")
+    if version != layout.version:
+        raise LogStoreError(
+            f"{path} is a {layout.what} of version {version}; this release reads version {layout.version}",
+            remedy="Use the release that wrote it.",
+        )
+
+
+@contextlib.contextmanager
+def _told(path: Path, layout: Layout) -> Iterator[None]:
+    """Errors of SQLite and of the system as errors that a person can act on."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is not None and code & 0xFF in _DAMAGED:
+            raise LogDamagedError(f"{path} is damaged, or no {layout.what}: {error}") from None
+        raise LogStoreError(f"cannot use {path}: {error}") from None
+    except OSError as error:
+        raise LogStoreError(f"cannot use {path}: {error.strerror}") from None

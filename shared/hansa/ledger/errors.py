@@ -1,0 +1,95 @@
+"""Errors of the ledger: notes, entries, stores, witnesses, tiles. HANSA-74x and 75x.
+
+A Merkle proof that fails is `hansa.errors.ProofError`.
+"""
+
+from __future__ import annotations
+
+from hansa.errors import ExitStatus, HansaError
+
+
+class NoteFormatError(HansaError):
+    """A signed note, a checkpoint, a proof or a key is not in its one form."""
+
+    code = "HANSA-742"
+    exit_status = ExitStatus.BAD_INPUT
+
+
+class NoteSignatureError(HansaError):
+    """A note is not signed by a key that is trusted for it."""
+
+    code = "HANSA-743"
+    exit_status = ExitStatus.VERIFICATION_FAILED
+
+
+class CosignatureQuorumError(HansaError):
+    """Fewer witnesses have cosigned a checkpoint than the policy demands."""
+
+    code = "HANSA-744"
+    exit_status = ExitStatus.VERIFICATION_FAILED
+
+
+class EntryError(HansaError):
+    """An entry is not in its one form, or says what no entry of its type may say."""
+
+    code = "HANSA-745"
+    exit_status = ExitStatus.BAD_INPUT
+
+
+class LogVerificationError(HansaError):
+    """A log is not what its checkpoint says, or holds what it may not hold."""
+
+    code = "HANSA-746"
+    exit_status = ExitStatus.VERIFICATION_FAILED
+
+
+class LogStoreError(HansaError):
+    """The file of a log or a witness cannot be used; nothing in it was changed."""
+
+    code = "HANSA-747"
+
+
+class LogDamagedError(HansaError):
+    """The file of a log or a witness contradicts itself: it was damaged, or edited."""
+
+    code = "HANSA-748"
+    exit_status = ExitStatus.VERIFICATION_FAILED
+    remedy = "Do not write to it; compare a copy with the last checkpoint that witnesses cosigned."
+
+
+class WitnessRefusedError(HansaError):
+    """A checkpoint does not follow from the last one that this witness has cosigned.
+
+    Attributes:
+        size: of the last one that it has cosigned, so that the log can prove from there; 0 for none.
+    """
+
+    code = "HANSA-749"
+    exit_status = ExitStatus.REFUSED
+
+    def __init__(self, cause: str, size: int) -> None:
+        super().__init__(cause)
+        self.size = size
+
+
+class ForkError(HansaError):
+    """Two checkpoints, both signed by the log, cannot both be true.
+
+    Attributes:
+        notes: the two, as texts: they prove it to anyone.
+    """
+
+    code = "HANSA-750"
+    exit_status = ExitStatus.VERIFICATION_FAILED
+    remedy = "Keep both notes and show them to the other members; believe neither."
+
+    def __init__(self, cause: str, notes: tuple[str, str]) -> None:
+        super().__init__(cause)
+        self.notes = notes
+
+
+class TilesError(HansaError):
+    """A folder of tiles is incomplete, or is not that of its checkpoint."""
+
+    code = "HANSA-751"
+    exit_status = ExitStatus.VERIFICATION_FAILED

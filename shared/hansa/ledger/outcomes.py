@@ -1,0 +1,153 @@
+"""Entries about what comes of it: aggregates, evaluations, gates, publications, overrides."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, TypeAlias
+
+from pydantic import Field, StringConstraints, model_validator
+
+from hansa.agreement.terms import Name, Sha256, Text
+from hansa.ledger.entry import Counter, Names, OfRun, Ordinal, Part, Purpose, Real, Short
+
+FileName: TypeAlias = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(?:/[A-Za-z0-9][A-Za-z0-9_.-]*)*$", max_length=200
+    ),
+]
+
+
+class Aggregate(OfRun):
+    """The sum of a round.
+
+    Attributes:
+        purpose, round, step: of its manifest.
+        manifest_sha256: of the signed manifest.
+        record_sha256: of the round's record, from which anyone recomputes the sum.
+        aggregate_sha256: of the sum, little-endian int32.
+        released: H(y) by member whose vector is in the sum, as each has it in its own log.
+        excluded: members that hold a receipt for a vector that is not in the sum.
+        model_sha256: of the model that follows, where one does.
+    """
+
+    type: Literal["aggregate"] = "aggregate"
+    purpose: Purpose
+    round: Ordinal
+    step: Counter
+    manifest_sha256: Sha256
+    record_sha256: Sha256
+    aggregate_sha256: Sha256
+    released: Annotated[dict[Name, Sha256], Field(min_length=1, max_length=100)]
+    excluded: Names = ()
+    model_sha256: Sha256 | None = None
+
+
+class Evaluation(OfRun):
+    """A private evaluation of one file: its table is the aggregate of a round.
+
+    Attributes:
+        number: which of the evaluations that the agreement allows this model.
+        artifact_sha256: of the file that was evaluated, as it would ship.
+        round, aggregate_sha256: the noisy table.
+        report_sha256: of the metrics that follow from it.
+    """
+
+    type: Literal["evaluation"] = "evaluation"
+    number: Ordinal
+    artifact_sha256: Sha256
+    round: Ordinal
+    aggregate_sha256: Sha256
+    report_sha256: Sha256
+
+
+class Condition(Part):
+    """One condition of the agreement and what became of it.
+
+    Attributes:
+        name: of the condition, with its group.
+        verdict: three-valued.
+        exempt: whether the agreement exempts what is inconclusive here.
+        override_sha256: of the entry in which a named person says why it may be inconclusive.
+        low, high: the interval that was judged.
+    """
+
+    name: Short
+    verdict: Literal["pass", "fail", "inconclusive"]
+    exempt: bool
+    override_sha256: Sha256 | None
+    low: Real | None
+    high: Real | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether it lets a file through. What fails is never exempt, and nobody overrides it."""
+        excused = self.exempt or self.override_sha256 is not None
+        return self.verdict == "pass" or (self.verdict == "inconclusive" and excused)
+
+
+class Gate(OfRun):
+    """Whether a file may be published; signed by a quorum of members that recomputed it.
+
+    Attributes:
+        artifact_sha256: of the file.
+        evaluation_sha256: of the entry of its evaluation.
+        conditions: all of the agreement's.
+        decision: ``open`` only if every condition holds.
+    """
+
+    approved: ClassVar[bool] = True
+
+    type: Literal["gate"] = "gate"
+    artifact_sha256: Sha256
+    evaluation_sha256: Sha256
+    conditions: Annotated[tuple[Condition, ...], Field(min_length=1, max_length=200)]
+    decision: Literal["open", "closed"]
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Gate:
+        if (self.decision == "open") is not all(condition.holds for condition in self.conditions):
+            raise ValueError("the decision is not the one that follows from the conditions")
+        return self
+
+
+class Publication(OfRun):
+    """A model is published; signed by a quorum of members.
+
+    Attributes:
+        artifact_sha256: of the model's file.
+        gate_sha256: of the entry of the gate that it went through.
+        files: SHA-256 by name, of everything that is published.
+        steps: what was done to the final model, in order.
+    """
+
+    approved: ClassVar[bool] = True
+
+    type: Literal["publication"] = "publication"
+    artifact_sha256: Sha256
+    gate_sha256: Sha256
+    files: Annotated[dict[FileName, Sha256], Field(min_length=1, max_length=300)]
+    steps: Annotated[tuple[Name, ...], Field(max_length=20)] = ()
+
+
+class Override(OfRun):
+    """A named person takes the responsibility for a condition that could not be judged.
+
+    Attributes:
+        party: the member, or the coordinator, for whom the person speaks, and whose key signs.
+        name, role: of the person.
+        condition: which condition.
+        artifact_sha256: of which file.
+        reason: in words.
+    """
+
+    type: Literal["override"] = "override"
+    party: Name
+    name: Text
+    role: Text
+    condition: Short
+    artifact_sha256: Sha256
+    reason: Text
+
+    @property
+    def writer(self) -> str:
+        return self.party
