@@ -243,13 +243,21 @@ class BudgetBook:
     ) -> tuple[Quote, ...]:
         """What a further run would mean for each limit; without charges, how the limits stand."""
         return tuple(
-            self._quote(words, coalition, limit, charges, interval)
+            Quote(
+                words,
+                limit.loss,
+                used=self._epsilon(coalition, limit, (), interval),
+                together=self._epsilon(coalition, limit, charges, interval),
+            )
             for words, coalition, limit in self._grant.limits()
         )
 
     def fits(self, charges: Sequence[Charge], interval: float = DISCRETIZATION_INTERVAL) -> bool:
         """Whether a run could be reserved."""
-        return all(quote.fits for quote in self.quotes(charges, interval))
+        return all(
+            self._epsilon(coalition, limit, charges, interval) <= limit.loss.epsilon
+            for _, coalition, limit in self._grant.limits()
+        )
 
     def steps_that_fit(self, charges: Sequence[Charge]) -> int:
         """How many releases of the largest charge could be reserved, the other charges whole."""
@@ -335,9 +343,10 @@ class BudgetBook:
             raise BudgetRefusedError(f"run {record.run[:12]} {what}", remedy="Start another run.")
         if tolerance == math.inf:
             return
-        for quote in self.quotes(record.charges):
-            if not quote.together <= quote.limit.epsilon * (1 + tolerance):
-                raise BudgetExceededError(self._shortfall(quote, record.charges))
+        for words, coalition, limit in self._grant.limits():
+            together = self._epsilon(coalition, limit, record.charges)
+            if not together <= limit.loss.epsilon * (1 + tolerance):
+                raise BudgetExceededError(self._shortfall(words, coalition, limit, record.charges))
 
     def _check_step(self, record: Confirmation | Abort) -> None:
         held = self._runs.get(record.run)
@@ -384,29 +393,32 @@ class BudgetBook:
             case Close():
                 self._runs[record.run].closed = dict(record.released)
 
-    def _quote(
-        self, words: str, coalition: int | None, limit: Limit, charges: Sequence[Charge], interval: float
-    ) -> Quote:
+    def _epsilon(
+        self,
+        coalition: int | None,
+        limit: Limit,
+        charges: Sequence[Charge],
+        interval: float = DISCRETIZATION_INTERVAL,
+    ) -> float:
+        """ε by a limit's rule of all that counts, and of `charges`."""
         blocks = [run.block(coalition) for run in self._runs.values()]
-        used = limit.rule.epsilon(blocks, limit.loss.delta, interval)
-        if not charges:
-            return Quote(words, limit.loss, used, used)
-        together = limit.rule.epsilon([*blocks, _block(charges, coalition)], limit.loss.delta, interval)
-        return Quote(words, limit.loss, used, together)
+        if charges:
+            blocks.append(_block(charges, coalition))
+        return limit.rule.epsilon(blocks, limit.loss.delta, interval)
 
-    def _shortfall(self, quote: Quote, charges: Sequence[Charge]) -> Shortfall:
-        coalition, limit = next(
-            (c, limit) for words, c, limit in self._grant.limits() if words == quote.against
-        )
+    def _shortfall(
+        self, words: str, coalition: int | None, limit: Limit, charges: Sequence[Charge]
+    ) -> Shortfall:
         alone = limit.rule.epsilon([_block(charges, coalition)], limit.loss.delta)
+        left = limit.loss.epsilon - self._epsilon(coalition, limit, ())
         main = max(charges, key=lambda charge: charge.count)
         multiplier = rate_and_multiplier(main.against(coalition).event)[1]
         factor = self.noise_that_fits(charges)
         return Shortfall(
-            against=quote.against,
+            against=words,
             requested=PrivacyLoss(alone, limit.loss.delta),
-            remaining=quote.remaining,
-            limit=quote.limit,
+            remaining=PrivacyLoss(max(left, 0.0), limit.loss.delta),
+            limit=limit.loss,
             steps=main.count,
             steps_that_fit=self.steps_that_fit(charges),
             noise_multiplier=multiplier,
