@@ -11,10 +11,13 @@ from hansa import errors
 from hansa.errors import HansaError
 from hansa.identity import errors as identity_errors
 from hansa.ledger import errors as ledger_errors
+from hansa.privacy import errors as privacy_errors
 from hansa.secagg import errors as secagg_errors
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
-MODULES = {module.__name__ for module in (errors, identity_errors, ledger_errors, secagg_errors)}
+MODULES = {
+    module.__name__ for module in (errors, identity_errors, ledger_errors, privacy_errors, secagg_errors)
+}
 ROW = re.compile(r"^\| (HANSA-\d{3}) \| (\w+) \| (\d) ([a-z ]+) \| (.+) \| (.+) \|$")
 
 

@@ -4,42 +4,79 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
-from hansa.canonical import canonical_json
 from hansa.errors import PrivacyParameterError
-from hansa.privacy.events import Spend, event_from_json
+from hansa.privacy.errors import AccountantFailedError
+from hansa.privacy.events import Spend, counted, rate_and_multiplier
 
 DISCRETIZATION_INTERVAL = 1e-4  # of the privacy loss; the estimate is pessimistic at any interval
+_LARGEST_LOSS = (
+    1500.0  # of one kind of event; beyond it there is no privacy to speak of, and no memory for its grid
+)
+
+
+class Accountant(Protocol):
+    """Events with counts in, ε at δ out. It keeps nothing between calls, so there is nothing to forget or restart."""
+
+    @property
+    def name(self) -> str:
+        """Short and fixed: ``pld``, ``rdp``, ``prv``."""
+
+    def epsilon(self, spends: Iterable[Spend], delta: float) -> float:
+        """ε at `delta` of everything in `spends` together, add-or-remove-one.
+
+        Args:
+            spends: events with counts, in any order; equal events are composed by count.
+            delta: in (0, 1).
+
+        Returns:
+            0 for no events, infinity for an event without privacy.
+
+        Raises:
+            PrivacyParameterError: δ, a count or an event for which no guarantee can be stated.
+            AccountantFailedError: the numbers cannot be computed; never a number that is not an answer.
+        """
+
+
+class PldAccountant:
+    """Privacy loss distributions: the accountant of record."""
+
+    name = "pld"
+
+    def epsilon(self, spends: Iterable[Spend], delta: float) -> float:
+        return epsilon_spent(spends, delta)
+
+
+def check_delta(delta: float) -> None:
+    """Refuse a δ outside (0, 1).
+
+    Raises:
+        PrivacyParameterError: it is.
+    """
+    if not 0 < delta < 1:
+        raise PrivacyParameterError(f"δ = {delta:g} is outside (0, 1)")
 
 
 def epsilon_spent(
     spends: Iterable[Spend], delta: float, *, interval: float = DISCRETIZATION_INTERVAL
 ) -> float:
-    """ε at `delta` of everything in `spends` together.
+    """ε at `delta` of everything in `spends` together, as `Accountant.epsilon` describes it.
 
     Args:
-        spends: events with counts, in any order; equal events are composed by count.
+        spends: events with counts.
         delta: in (0, 1).
         interval: of the discretised privacy loss; only the default is an answer of record.
-
-    Returns:
-        The ε of the composition, add-or-remove-one, pessimistic; 0 for no events, infinity for an event
-        without privacy.
 
     Source: Doroshenko, Ghazi, Kamath, Kumar, Manurangsi (PoPETs 2022), as implemented by `dp_accounting`.
 
     Guarantees: never below the true ε of the events, up to float64 arithmetic.
     Assumes: the events describe what ran, and were fixed before the first of them was seen.
     """
-    counts: Counter[bytes] = Counter()
-    for spend in spends:
-        if spend.count:
-            counts[canonical_json(dict(spend.event))] += spend.count
-    return _epsilon(tuple(sorted(counts.items())), delta, interval)
+    check_delta(delta)
+    return _epsilon(counted(spends), delta, interval)
 
 
 @lru_cache(maxsize=4096)
@@ -47,34 +84,41 @@ def _epsilon(counts: tuple[tuple[bytes, int], ...], delta: float, interval: floa
     if not counts:
         return 0.0
     composed: Any = None
-    for event, count in counts:
-        part = _composed(event, count, interval)
-        if part is None:
-            return math.inf
-        composed = part if composed is None else composed.compose(part)
-    return float(composed.get_epsilon_for_delta(delta))
+    try:
+        for event, count in counts:
+            part = _composed(event, count, interval)
+            if part is None:
+                return math.inf
+            composed = part if composed is None else composed.compose(part)
+        epsilon = float(composed.get_epsilon_for_delta(delta))
+    except (ArithmeticError, MemoryError, ValueError) as error:
+        raise AccountantFailedError(f"PLD: {type(error).__name__}: {error}") from error
+    if not epsilon >= 0:
+        raise AccountantFailedError(f"PLD answers ε = {epsilon:g} at δ = {delta:g}")
+    return epsilon
 
 
 def _composed(event: bytes, count: int, interval: float) -> Any:
-    """The PLD of `count` equal events, as `dp_accounting`'s PLDAccountant composes them; `None` without privacy."""
-    import dp_accounting as dp
+    """The PLD of `count` equal events, as `dp_accounting`'s PLDAccountant composes them.
 
-    match event_from_json(json.loads(event)):
-        case dp.PoissonSampledDpEvent():
-            return _once(event, interval).self_compose(count)
-        case dp.GaussianDpEvent() as gaussian:
-            return _gaussian_pld(gaussian.noise_multiplier / math.sqrt(count), 1.0, interval)
-        case dp.NonPrivateDpEvent():
-            return None
-        case other:
-            raise PrivacyParameterError(f"events of type {type(other).__name__} are not composed by PLD here")
+    `None` stands for no privacy, or so little that its ε is beyond any limit.
+    """
+    value = json.loads(event)
+    _, multiplier = rate_and_multiplier(value)
+    if multiplier == 0:
+        return None
+    sampled = value["type"] == "PoissonSampled"
+    sigma = multiplier if sampled else multiplier / math.sqrt(count)
+    if 0.5 / sigma**2 + 10 / sigma > _LARGEST_LOSS:
+        return None
+    return _once(event, interval).self_compose(count) if sampled else _gaussian_pld(sigma, 1.0, interval)
 
 
 @lru_cache(maxsize=16)
 def _once(event: bytes, interval: float) -> Any:
-    """One Poisson-sampled Gaussian. Kept, because making it takes 1 s of processor time and composing it 0.1 s."""
-    sampled = event_from_json(json.loads(event))
-    return _gaussian_pld(sampled.event.noise_multiplier, sampled.sampling_probability, interval)
+    """One Poisson-sampled Gaussian. Kept, because making it takes longer than composing it."""
+    rate, multiplier = rate_and_multiplier(json.loads(event))
+    return _gaussian_pld(multiplier, rate, interval)
 
 
 def _gaussian_pld(multiplier: float, rate: float, interval: float) -> Any:

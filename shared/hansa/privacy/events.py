@@ -6,11 +6,13 @@ that this module does not know is refused, never skipped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from hansa.canonical import Json
+from hansa.canonical import Json, canonical_json
 from hansa.errors import PrivacyParameterError
 
 if TYPE_CHECKING:
@@ -32,25 +34,88 @@ class Spend:
     count: int
 
 
+def gaussian(noise_multiplier: float) -> EventJson:
+    """The Gaussian mechanism: one private table, or one epoch of fixed batches that hold each unit once.
+
+    Args:
+        noise_multiplier: standard deviation of the noise over the L2 sensitivity, add-or-remove-one.
+    """
+    return {"type": "Gaussian", "noise_multiplier": _multiplier(noise_multiplier)}
+
+
 def poisson_gaussian(sampling_rate: float, noise_multiplier: float) -> EventJson:
     """One step of DP-SGD: Poisson sampling at a public rate, then the Gaussian mechanism.
 
     Args:
-        sampling_rate: in (0, 1].
+        sampling_rate: in (0, 1]; of true Poisson sampling. Batches of a shuffled epoch are `gaussian` steps.
         noise_multiplier: standard deviation of the noise over the L2 sensitivity, add-or-remove-one.
     """
-    return event_to_json(_poisson(sampling_rate, noise_multiplier))
+    return {
+        "type": "PoissonSampled",
+        "sampling_probability": _rate(sampling_rate),
+        "event": gaussian(noise_multiplier),
+    }
 
 
-def _poisson(sampling_rate: float, noise_multiplier: float) -> DpEvent:
-    import dp_accounting
+def rate_and_multiplier(event: EventJson) -> tuple[float, float]:
+    """What every event that Hansa charges comes down to: a Poisson rate (1 for none) and a noise multiplier.
 
-    if not 0 < sampling_rate <= 1:
+    Returns:
+        (q, σ); σ = 0 stands for an event without privacy.
+
+    Raises:
+        PrivacyParameterError: an unknown type, members that are missing or too many, or numbers out of range.
+    """
+    match event:
+        case {"type": "Gaussian", "noise_multiplier": int() | float() as sigma, **rest} if not rest:
+            return 1.0, _multiplier(sigma)
+        case {
+            "type": "PoissonSampled",
+            "sampling_probability": int() | float() as q,
+            "event": {"type": "Gaussian", "noise_multiplier": int() | float() as sigma, **more},
+            **rest,
+        } if not rest and not more:
+            return _rate(q), _multiplier(sigma)
+        case {"type": "NonPrivate", **rest} if not rest:
+            return 1.0, 0.0
+    raise PrivacyParameterError(f"a serialised DP event is not known: type {event.get('type')!r}")
+
+
+def with_more_noise(event: EventJson, factor: float) -> EventJson:
+    """The same event with its noise multiplier times `factor`."""
+    rate, multiplier = rate_and_multiplier(event)
+    if multiplier == 0:
+        return event
+    noisier = multiplier * factor
+    return poisson_gaussian(rate, noisier) if event["type"] == "PoissonSampled" else gaussian(noisier)
+
+
+def counted(spends: Iterable[Spend]) -> tuple[tuple[bytes, int], ...]:
+    """Events as canonical JSON with their counts: equal events added up, in one order, none with a count of 0.
+
+    Raises:
+        PrivacyParameterError: a count is negative or no integer, or an event is not known.
+    """
+    counts: Counter[bytes] = Counter()
+    for spend in spends:
+        if type(spend.count) is not int or spend.count < 0:
+            raise PrivacyParameterError(f"{spend.count!r} is no count of events")
+        rate_and_multiplier(spend.event)
+        if spend.count:
+            counts[canonical_json(dict(spend.event))] += spend.count
+    return tuple(sorted(counts.items()))
+
+
+def _rate(sampling_rate: float) -> float:
+    if isinstance(sampling_rate, bool) or not 0 < sampling_rate <= 1:
         raise PrivacyParameterError(f"a sampling rate of {sampling_rate:g} is outside (0, 1]")
-    if not noise_multiplier > 0:
-        raise PrivacyParameterError(f"a noise multiplier of {noise_multiplier:g} is not above 0")
-    gaussian = dp_accounting.GaussianDpEvent(noise_multiplier)
-    return dp_accounting.PoissonSampledDpEvent(sampling_rate, gaussian)
+    return float(sampling_rate)
+
+
+def _multiplier(noise_multiplier: float) -> float:
+    if isinstance(noise_multiplier, bool) or not (math.isfinite(noise_multiplier) and noise_multiplier > 0):
+        raise PrivacyParameterError(f"a noise multiplier of {noise_multiplier:g} is not above 0 and finite")
+    return float(noise_multiplier)
 
 
 def event_to_json(event: DpEvent) -> EventJson:
@@ -63,13 +128,9 @@ def event_to_json(event: DpEvent) -> EventJson:
 
     match event:
         case dp.GaussianDpEvent():
-            return {"type": "Gaussian", "noise_multiplier": float(event.noise_multiplier)}
-        case dp.PoissonSampledDpEvent():
-            return {
-                "type": "PoissonSampled",
-                "sampling_probability": float(event.sampling_probability),
-                "event": event_to_json(event.event),
-            }
+            return gaussian(event.noise_multiplier)
+        case dp.PoissonSampledDpEvent(event=dp.GaussianDpEvent()):
+            return poisson_gaussian(event.sampling_probability, event.event.noise_multiplier)
         case dp.NonPrivateDpEvent():
             return {"type": "NonPrivate"}
         case _:
@@ -80,21 +141,12 @@ def event_from_json(value: EventJson) -> DpEvent:
     """Read an event back; the inverse of `event_to_json`.
 
     Raises:
-        PrivacyParameterError: an unknown type, or members that are missing or too many.
+        PrivacyParameterError: as `rate_and_multiplier`.
     """
     import dp_accounting as dp
 
-    match value:
-        case {"type": "Gaussian", "noise_multiplier": int() | float() as sigma, **rest} if not rest:
-            return dp.GaussianDpEvent(float(sigma))
-        case {
-            "type": "PoissonSampled",
-            "sampling_probability": int() | float() as q,
-            "event": Mapping() as inner,
-            **rest,
-        }:
-            if not rest:
-                return dp.PoissonSampledDpEvent(float(q), event_from_json(inner))
-        case {"type": "NonPrivate", **rest} if not rest:
-            return dp.NonPrivateDpEvent()
-    raise PrivacyParameterError(f"a serialised DP event is not known: type {value.get('type')!r}")
+    rate, multiplier = rate_and_multiplier(value)
+    if multiplier == 0:
+        return dp.NonPrivateDpEvent()
+    inner = dp.GaussianDpEvent(multiplier)
+    return dp.PoissonSampledDpEvent(rate, inner) if value["type"] == "PoissonSampled" else inner

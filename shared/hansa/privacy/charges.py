@@ -1,0 +1,150 @@
+"""What a run is charged as: one event against everyone, and where noise is distributed a second against few.
+
+Under the distributed mechanism each member adds a share of the noise. Whoever sees a member's own vector, which the
+secure sum is there to prevent, faces its own share alone: that is the event *against everyone*. Whoever sees only sums,
+and pools what at most c of the other members know, faces the shares of all the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hansa.errors import PrivacyParameterError
+from hansa.privacy.events import EventJson, Spend, poisson_gaussian, rate_and_multiplier, with_more_noise
+
+if TYPE_CHECKING:
+    from hansa.agreement.terms import Terms
+
+TRAINING = "training"
+
+
+@dataclass(frozen=True)
+class Charge:
+    """Releases of one kind: what each costs, and how many there may be.
+
+    Attributes:
+        kind: short name, unique in a reservation: ``training``, ``evaluation``.
+        event: of one release, against everyone: the member's own noise alone.
+        count: how many there may be, retries included.
+        shared: of one release, against at most `coalition` of the other members together with everyone outside;
+            `None` where all noise is the member's own.
+        coalition: c, at least 1 where there is a `shared`.
+
+    Raises:
+        PrivacyParameterError: an event is not known, a number is out of range, or `shared` would cost more than `event`.
+    """
+
+    kind: str
+    event: EventJson
+    count: int
+    shared: EventJson | None = None
+    coalition: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.kind or len(self.kind) > 64:
+            raise PrivacyParameterError(f"{self.kind!r} names no kind of release")
+        if type(self.count) is not int or self.count < 1:
+            raise PrivacyParameterError("a reservation needs at least one event of each kind")
+        rate, own = rate_and_multiplier(self.event)
+        if (self.shared is None) != (self.coalition == 0) or type(self.coalition) is not int:
+            raise PrivacyParameterError("an event of shared noise and a coalition of at least 1 go together")
+        if self.shared is not None:
+            shared_rate, together = rate_and_multiplier(self.shared)
+            if self.coalition < 1 or shared_rate != rate or together < own:
+                raise PrivacyParameterError(
+                    "shared noise is not less than the member's own, at the same rate"
+                )
+
+    def against(self, coalition: int | None) -> Spend:
+        """What the whole charge costs.
+
+        Args:
+            coalition: against at most so many of the others; `None` against everyone.
+
+        Returns:
+            The event of shared noise if it was made for so large a coalition, else the one against everyone.
+        """
+        shared = self.shared is not None and coalition is not None and coalition <= self.coalition
+        return Spend(self.shared if shared and self.shared is not None else self.event, self.count)
+
+    def with_count(self, count: int) -> Charge:
+        """The same charge for so many releases."""
+        return Charge(self.kind, self.event, count, self.shared, self.coalition)
+
+    def with_more_noise(self, factor: float) -> Charge:
+        """The same charge with all noise multiplied."""
+        shared = None if self.shared is None else with_more_noise(self.shared, factor)
+        return Charge(self.kind, with_more_noise(self.event, factor), self.count, shared, self.coalition)
+
+
+def distributed_training(
+    sampling_rate: float, noise_multiplier: float, steps: int, *, smallest_sum: int, colluding: int
+) -> Charge:
+    """Steps of DP-SGD whose noise is the sum of members' shares.
+
+    Args:
+        sampling_rate: public Poisson rate of each step.
+        noise_multiplier: of the shares of `smallest_sum` − `colluding` members together, this one among them.
+        steps: over the run, retries included.
+        smallest_sum: members whose shares are in every sum that is opened: max(t, min_members).
+        colluding: c, how many of them may be subtracted by those who know them.
+
+    Each share is charged as a Gaussian whose value is then rounded at random without looking at data (`Grid`); a sum of
+    shares is the sum of those Gaussians, rounded: a post-processing of one with the summed variance.
+
+    Raises:
+        PrivacyParameterError: nobody honest would be left.
+    """
+    honest = smallest_sum - colluding
+    if colluding < 1:
+        raise PrivacyParameterError(
+            "a curious member is a coalition of 1: shared noise counts against 1 or more"
+        )
+    if honest < 1:
+        raise PrivacyParameterError(
+            f"a sum over {smallest_sum} members leaves no shares against {colluding} that collude"
+        )
+    own = noise_multiplier / math.sqrt(honest)
+    return Charge(
+        TRAINING,
+        poisson_gaussian(sampling_rate, own),
+        steps,
+        poisson_gaussian(sampling_rate, max(own, noise_multiplier)),
+        colluding,
+    )
+
+
+def charges_of(
+    terms: Terms, noise_multiplier: float, *, rounds: int | None = None, retries: int = 0
+) -> tuple[Charge, ...]:
+    """What a run under an agreement costs a member at most.
+
+    Args:
+        terms: with a mechanism.
+        noise_multiplier: the frozen one; under ``distributed`` of the smallest sum without the colluding.
+        rounds: of training; by default all.
+        retries: rounds that may be repeated, each charged anew.
+
+    Raises:
+        PrivacyParameterError: the agreement claims no privacy, or its numbers leave nobody honest.
+    """
+    privacy = terms.privacy
+    steps = ((terms.training.rounds if rounds is None else rounds) + retries) * terms.local_steps
+    if privacy.mechanism == "none":
+        raise PrivacyParameterError("an agreement without privacy has no price")
+    if privacy.mechanism == "local":
+        return (Charge(TRAINING, poisson_gaussian(privacy.sampling_rate, noise_multiplier), steps),)
+    from hansa.secagg.terms import threshold
+
+    smallest = max(threshold(len(terms.members)), terms.secure_sum.min_members)
+    return (
+        distributed_training(
+            privacy.sampling_rate,
+            noise_multiplier,
+            steps,
+            smallest_sum=smallest,
+            colluding=privacy.colluding,
+        ),
+    )
