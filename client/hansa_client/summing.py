@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -13,11 +13,12 @@ import numpy.typing as npt
 from hansa.agreement import Agreement
 from hansa.errors import HansaError
 from hansa.identity import Roster, Signer
-from hansa.protocol import Derivation, read_sum_request, sum_reply, sum_terms
+from hansa.protocol import Answered, Derivation, read_sum_request, sum_reply, sum_terms
 from hansa.secagg import Manifest, MaskWorkers, Member, Seal, Store, answer
 from hansa.secagg.errors import ContributionWithheldError
 from hansa.wire import Message
 from hansa_client.model import Derive, DerivedModel
+from hansa_client.records import Records
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
@@ -58,8 +59,9 @@ class SumParty:
         agreement: frozen.
         run: its name.
         identity: of the member.
-        train: makes the update of a manifest from the model's weights: charged, trained, weighted. It raises a
-            `HansaError` that travels to refuse; whatever else it raises reads as absence from outside.
+        records: reserves before anything is trained, and puts every vector on record before it leaves.
+        train: makes the weighted update of a step from the model's weights. Whatever it raises reads as absence from
+            outside.
 
     Guarantees: nothing that `train` raises or returns leaves, except masked, or as a code that follows from
         messages and public terms alone.
@@ -70,9 +72,10 @@ class SumParty:
         agreement: Agreement,
         run: str,
         identity: SumIdentity,
-        train: Callable[[str, Manifest, Vector], Vector],
+        records: Records,
+        train: Callable[[str, int, Vector], Vector],
     ) -> None:
-        self._run, self._train = run, train
+        self._run, self._records, self._train = run, records, train
         self._dimension = agreement.require_frozen().model.parameters
         derive = identity.derive or Derivation(agreement)
         kept = identity.store if identity.keep_model else None
@@ -94,22 +97,31 @@ class SumParty:
         Raises:
             WireError: the request is malformed; nothing has changed.
         """
-        bundle, aggregates = read_sum_request(request, self._dimension)
-        self._model.follow(aggregates)
-        replies = answer(self._machine, bundle, self._refused)
-        return sum_reply(request, replies, self._model.round)
+        asked = read_sum_request(request, self._dimension)
+        cosignature = self._records.hear(
+            asked.news
+        )  # a log that contradicts itself is answered by nothing at all
+        self._model.follow(asked.aggregates)
+        replies = answer(self._machine, asked.bundle, self._refused)
+        word = replace(self._records.word(self._run), cosignature=cosignature)
+        return sum_reply(request, Answered(replies, self._model.round, word))
 
     def contribute(self, manifest: Manifest) -> Vector:
         """See `hansa.secagg.Contributor`."""
         self._model.check(manifest)
+        self._records.admit(self._run, manifest)
         try:
-            return self._train(self._run, manifest, self._model.weights)
+            return self._train(self._run, manifest.step, self._model.weights)
         except HansaError:
             raise
         except Exception as error:  # noqa: BLE001  # as the next lines say
             # whatever it was, it may speak of data: it stays in the member's own log
             _LOG.exception("%s: the contribution to round %d failed", self._machine.name, manifest.round)
             raise ContributionWithheldError(f"the contribution failed: {type(error).__name__}") from None
+
+    def released(self, manifest: Manifest, manifest_sha256: str, y_sha256: str) -> None:
+        """See `hansa.secagg.Contributor`."""
+        self._records.released(self._run, manifest, manifest_sha256, y_sha256)
 
     def end(self) -> None:
         """The run is over: its secrets are forgotten, and no round of it is answered again."""

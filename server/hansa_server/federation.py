@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hansa.agreement import Agreement
-from hansa.errors import ServerStateError, TooFewMembersError, UsageError, WireError
+from hansa.errors import ServerStateError, TooFewMembersError, WireError
 from hansa.protocol import Derivation, close_request
 from hansa.secagg.errors import BadShareError, SumOutOfRangeError, SumVerificationError
 from hansa.server_step import ServerState, initial_state
@@ -23,7 +23,7 @@ from hansa.wire import array_sha256
 from hansa_server.journal import Journal
 from hansa_server.members import Members
 from hansa_server.rounds import RoundRecord
-from hansa_server.summation import PlainSummation, SecureSummation, SumHouse, Summation
+from hansa_server.summation import Summation
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
@@ -57,7 +57,7 @@ def run_federation(
     journal: Journal,
     *,
     run: str,
-    house: SumHouse | None = None,
+    summation: Summation,
     after_round: Callable[[Outcome], None] | None = None,
 ) -> Outcome:
     """Train as agreed: sum the members' updates, step, until the last round.
@@ -68,7 +68,7 @@ def run_federation(
         members: the league, over some carrier.
         journal: keeps what was done.
         run: a name that no other run of these members has.
-        house: with what the coordinator runs secure sums; a baseline needs none, and has none.
+        summation: how the members' updates become a sum: `SecureSummation`.
         after_round: called with the outcome so far; may measure, and raise KeyboardInterrupt to stop.
 
     Returns:
@@ -77,13 +77,12 @@ def run_federation(
 
     Raises:
         WireError: `model` is not the agreement's model 0.
-        SumTermsError: no sum under this agreement would be both secret and exact.
         EngineError: the carrier failed.
     """
     terms = agreement.terms
     rule, training = terms.training.server, terms.training
     check_model_zero(agreement, model)
-    summation, derive = _summation(agreement, members, journal, run, house), Derivation(agreement)
+    derive = Derivation(agreement)
     outcome = Outcome(initial_state(rule, model, average_tail=training.average_tail, rounds=training.rounds))
     try:
         for _ in range(training.rounds):
@@ -91,6 +90,7 @@ def run_federation(
             aggregate = summation.sum(outcome.state, outcome.rounds.append)
             # step: the server optimiser, to the bit the same for whoever recomputes it, members first of all
             outcome.state = derive(outcome.state, aggregate)
+            summation.followed(outcome.state)
             if after_round is not None:
                 after_round(outcome)
     except _RULES as error:
@@ -100,7 +100,8 @@ def run_federation(
         outcome.stopped_by = "person"
     # close: members free what they reserved and did not spend, and forget their secrets
     closing = {member.name: close_request(agreement, run) for member in terms.members}
-    journal.once(f"{run}/close", partial(members.exchange, closing, training.deadline_s))
+    closed = journal.once(f"{run}/close", partial(members.exchange, closing, training.deadline_s))
+    summation.closed(closing, closed)
     return outcome
 
 
@@ -108,13 +109,3 @@ def check_model_zero(agreement: Agreement, model: Vector) -> None:
     """Raise `WireError` unless `model` is what the agreement was frozen with."""
     if array_sha256(model) != agreement.require_frozen().model.initial_sha256:
         raise WireError("the model to start from is not the agreement's model 0")
-
-
-def _summation(
-    agreement: Agreement, members: Members, journal: Journal, run: str, house: SumHouse | None
-) -> Summation:
-    if agreement.terms.baseline is not None:
-        return PlainSummation(agreement, members, journal, run)
-    if house is None:
-        raise UsageError("a federation is summed under masks, and the coordinator was given no keys for it")
-    return SecureSummation(agreement, members, journal, run, house)

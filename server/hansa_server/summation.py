@@ -1,4 +1,4 @@
-"""How a round is summed: under masks, or, in a baseline of one member, as it is.
+"""How a round is summed: under masks, on record, and witnessed.
 
 `SecureSummation` drives the coordinator's machine of `hansa.secagg` over the port `Members`. Every exchange goes
 through the journal, and everything the machine sends is a function of what came back, so that a run that is called
@@ -10,12 +10,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
-
-import numpy as np
 
 from hansa.agreement import Agreement
 from hansa.errors import BudgetRefusedError, HansaError, ModelMismatchError, TooFewMembersError, WireError
@@ -24,22 +22,26 @@ from hansa.protocol import (
     MAX_AGGREGATES,
     UPDATE,
     Aggregate,
+    Answered,
+    Asked,
     PolicyCode,
     read_sum_reply,
-    read_update,
+    read_word_reply,
     sum_request,
     sum_terms,
-    train_request,
-    update_encoding,
+    witness_request,
 )
 from hansa.secagg import Coordinator, Manifest, MaskWorkers, SumOutcome, SumTerms, attest, verify_sum
+from hansa.secagg.bundle import unbundle
 from hansa.secagg.errors import QuorumError
+from hansa.secagg.messages import SIGNED, Masked
 from hansa.secagg.record import Phase
 from hansa.secagg.record import RoundRecord as SignedRound
 from hansa.secagg.ring import RingVector
 from hansa.secagg.store import Store
 from hansa.server_step import ServerState
 from hansa.wire import Message
+from hansa_server.history import History
 from hansa_server.journal import Journal
 from hansa_server.members import Members
 from hansa_server.rounds import RoundRecord, SumFacts
@@ -70,6 +72,12 @@ class Summation(Protocol):
             TooFewMembersError: too few answered; names who is missing and why.
             HansaError: there is no sum that could be used; see `hansa.secagg.errors`.
         """
+
+    def followed(self, state: ServerState) -> None:
+        """Put the last sum on record, with the model that followed from it."""
+
+    def closed(self, requests: Mapping[str, Message], replies: Mapping[str, Message]) -> None:
+        """Put on record what members say when the run is over, and have the record witnessed."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,8 @@ class SumHouse:
         roster: the keys in force.
         spool: where masked vectors wait until a verifier has recomputed their sum.
         verifier: recomputes each sum at once; without one the vectors stay in the spool.
+        history: the federation's log; an agreement that claims no privacy has none.
+        records: told the signed record of every finished round.
         workers: processes for large vectors.
     """
 
@@ -110,6 +120,8 @@ class SumHouse:
     roster: Roster
     spool: Store
     verifier: Verifier | None = None
+    history: History | None = None
+    records: Callable[[SignedRound], None] = lambda _: None
     workers: MaskWorkers = field(default_factory=MaskWorkers)
 
 
@@ -136,6 +148,7 @@ class SecureSummation:
         self._machine = Coordinator(self._terms, run, house.signer, spool=house.spool, workers=house.workers)
         self._aggregates: list[Aggregate] = []
         self._follows = dict.fromkeys(house.roster.members, 0)  # how many of them each member's model has
+        self._summed: SumOutcome | None = None
         self._exchanges = self._retries = 0
         self._phase = Phase.KEYS
 
@@ -145,20 +158,32 @@ class SecureSummation:
             try:
                 outcome = self._round(state, tally)
             except QuorumError as error:
-                self._machine.abandon()
+                self._ended(self._machine.abandon(), type(error).__name__, error.missing)
                 # once survivors are fixed they may be signed, and a signed round is never summed again
                 if self._phase == Phase.MASKED and self._retries < self._agreement.terms.secure_sum.retries:
                     self._retries += 1
                     continue
                 note(tally.record())
                 raise tally.too_few(error, self._terms.floor) from None
-            except HansaError:
+            except HansaError as error:
+                if tally.rounds:
+                    self._ended(tally.rounds[-1], type(error).__name__)
                 note(tally.record())
                 raise
             verified_by = self._verify(outcome)
             note(tally.record(outcome, verified_by))
-            self._aggregates.append(Aggregate(state.round, outcome.survivors, outcome.total))
-            return self._aggregates[-1]
+            aggregate = Aggregate(state.round, outcome.survivors, outcome.total)
+            self._aggregates.append(aggregate)
+            self._summed = outcome
+            return aggregate
+
+    def followed(self, state: ServerState) -> None:
+        if self._summed is None:
+            return
+        self._house.records(self._summed.record)
+        if self._house.history is not None:
+            self._house.history.aggregate(self._summed, state.message.array_hashes["weights"])
+        self._summed = None
 
     def _round(self, state: ServerState, tally: Tally) -> SumOutcome:
         """One round of the machine: prepare it, unless that was done meanwhile, and sum it."""
@@ -167,7 +192,10 @@ class SecureSummation:
         while not self._machine.ready:
             self._exchange(tally, again)
         weights = state.message.array_hashes["weights"]
-        number = self._machine.begin(UPDATE, state.round, weights, last=tally.number == state.rounds)
+        # kept: a run that is called again must name the very checkpoint that the manifest named before
+        checkpoint = self._journal.once(f"{self._run}/checkpoint/{self._exchanges}", self._cosigned)
+        last = tally.number == state.rounds
+        number = self._machine.begin(UPDATE, state.round, weights, checkpoint, last=last)
         tally.rounds.append(number)
         while True:
             self._phase = self._machine.phases[number]
@@ -183,7 +211,7 @@ class SecureSummation:
         """
         self._exchanges += 1
         requests = {
-            name: sum_request(self._agreement, self._run, self._exchanges, bundle, self._lacking(name))
+            name: sum_request(self._agreement, self._run, self._exchanges, self._asked(name, bundle))
             for name, bundle in self._machine.requests().items()
         }
         started = time.monotonic()
@@ -203,8 +231,17 @@ class SecureSummation:
         finally:
             tally.seconds += time.monotonic() - started
 
-    def _lacking(self, name: str) -> list[Aggregate]:
-        return self._aggregates[self._follows[name] :][:MAX_AGGREGATES]
+    def _asked(self, name: str, bundle: Message) -> Asked:
+        lacking = tuple(self._aggregates[self._follows[name] :][:MAX_AGGREGATES])
+        history = self._house.history
+        return Asked(bundle, lacking, None if history is None else history.news(name))
+
+    def _cosigned(self) -> str:
+        return "" if self._house.history is None else self._house.history.cosigned
+
+    def _ended(self, number: int, why: str, missing: tuple[str, ...] = ()) -> None:
+        if self._house.history is not None:
+            self._house.history.abort(self._run, number, why, missing)
 
     def _take(self, name: str, request: Message, reply: Message | None) -> str | None:
         """Give the machine a member's reply; the code of what it refused, if it did."""
@@ -215,15 +252,55 @@ class SecureSummation:
             said = read_sum_reply(request, reply)
             if isinstance(said, PolicyCode):
                 return said
-            bundle, follows = said
-            self._follows[name] = min(follows, len(self._aggregates))
-            self._machine.receive(name, bundle)
+            self._follows[name] = min(said.model_round, len(self._aggregates))
+            self._remember(name, said)
+            self._machine.receive(name, said.bundle)
         except HansaError as error:
             _LOG.warning("%s: %s", name, error.cause)
             return PolicyCode.MESSAGE
         # what it says to the manifest tells more than what it says to the next round's preparation
         refused = sorted(self._machine.refusals[before:], key=lambda one: one[1] == Manifest.purpose_name)
         return _TOLD.get(refused[-1][2], refused[-1][2]) if refused else None
+
+    def _remember(self, name: str, said: Answered) -> None:
+        """Log what a member says; a masked vector counts only if its member has put it on record.
+
+        Raises:
+            HansaError: an entry or a cosignature is false, or a vector comes without its release.
+        """
+        history = self._house.history
+        if history is None:
+            return
+        history.take(name, said.word)
+        for part in unbundle(said.bundle):
+            if part.kind == Masked.purpose_name:
+                masked = Masked.model_validate_json(Statement.parse(part.text(SIGNED)).data)
+                release = history.release(name, self._run, masked.round)
+                if release is None or release.y_sha256 != masked.y_sha256:
+                    raise WireError(f"{name!r} sends a vector that it has not put on record")
+
+    def closed(self, requests: Mapping[str, Message], replies: Mapping[str, Message]) -> None:
+        history = self._house.history
+        if history is None:
+            return
+        self._take_words(history, requests, replies)
+        showing = {
+            name: witness_request(self._agreement, self._run, history.news(name))
+            for name in self._house.roster.active
+        }
+        exchange = partial(self._members.exchange, showing, self._agreement.terms.training.deadline_s)
+        self._take_words(history, showing, self._journal.once(f"{self._run}/witness", exchange))
+
+    def _take_words(
+        self, history: History, requests: Mapping[str, Message], replies: Mapping[str, Message]
+    ) -> None:
+        for name, request in requests.items():
+            try:
+                said = read_word_reply(request, replies[name]) if name in replies else PolicyCode.ABSENT
+                if not isinstance(said, PolicyCode):
+                    history.take(name, said)
+            except HansaError as error:
+                _LOG.warning("%s: %s", name, error.cause)
 
     def _verify(self, outcome: SumOutcome) -> str | None:
         verifier = self._house.verifier
@@ -291,54 +368,3 @@ class Tally:
         return RoundRecord(
             self.number, present, absent, dict(self._up), dict(self._down), self.seconds, facts
         )
-
-
-class PlainSummation:
-    """The update of a baseline's one member, without masks: there is nobody to hide it from.
-
-    Args:
-        agreement: frozen, with a baseline.
-        members: the one.
-        journal: keeps every exchange.
-        run: the run's name.
-    """
-
-    def __init__(self, agreement: Agreement, members: Members, journal: Journal, run: str) -> None:
-        self._agreement, self._members, self._journal, self._run = agreement, members, journal, run
-        self._names = tuple(member.name for member in agreement.terms.members)
-        self._encoding = update_encoding(agreement)
-
-    def sum(self, state: ServerState, note: Note) -> Aggregate:
-        number, dimension = state.round + 1, len(state.weights)
-        tally = Tally(number, self._names)
-        request = train_request(self._agreement, self._run, number, state.weights)
-        started = time.monotonic()
-        exchange = partial(
-            self._members.exchange,
-            dict.fromkeys(self._names, request),
-            self._agreement.terms.training.deadline_s,
-        )
-        replies = self._journal.once(f"{self._run}/{number}/update", exchange)
-        total, present = np.zeros(dimension, dtype=np.uint32), []
-        for name in self._names:
-            reply = replies.get(name)
-            tally.carried(name, request, reply)
-            update = self._read(request, reply, dimension)
-            if isinstance(update, PolicyCode):
-                tally.refused(name, update)
-            else:
-                np.add(total, update, out=total)
-                present.append(name)
-        tally.seconds = time.monotonic() - started
-        note(tally.with_present(tuple(present), None))
-        if not present:
-            raise tally.too_few(QuorumError("", missing=self._names), 1)
-        return Aggregate(state.round, tuple(present), self._encoding.decode(total, len(present)))
-
-    def _read(self, request: Message, reply: Message | None, dimension: int) -> RingVector | PolicyCode:
-        if reply is None:
-            return PolicyCode.ABSENT
-        try:
-            return read_update(request, reply, dimension)
-        except WireError:
-            return PolicyCode.MESSAGE

@@ -6,19 +6,35 @@ authority's name says so, and so does the report.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hansa.errors import EngineError
 from hansa.identity import COORDINATOR, Authority, Roster, Signer, check_certificate, request_certificate
+from hansa.identity.keys import read_private, write_private
+from hansa.ledger import Agreed, Keyring, NoteSigner, SignatureType, VerifierKey, officer_of
 from hansa.secagg.seal import KEY_BYTES
+from hansa.secagg.terms import threshold
 
+_FILE = "identities.json"
 VERIFIER = "simulation-verifier"  # the auditor of the roster, which recomputes every sum
+
+
+def log_origin(name: str) -> str:
+    """The name of a simulated member's own log."""
+    return f"hansa.simulation/{name}"
+
+
+def witness_origin(name: str) -> str:
+    """The name of a simulated witness."""
+    return f"hansa.simulation/witness/{name}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -27,46 +43,122 @@ class Identities:
 
     Attributes:
         roster: the public keys.
-        keys: private keys, PKCS #8 in DER, by name.
+        keys: private keys, PKCS #8 in DER, by name; those of members' privacy officers are among them.
         seal_keys: 32 bytes for each member's state between phases.
+        note_keys: private keys of logs and witnesses, as text, by origin.
     """
 
     roster: Roster
     keys: Mapping[str, bytes]
     seal_keys: Mapping[str, bytes]
+    note_keys: Mapping[str, str]
 
     @classmethod
-    def ephemeral(cls, members: Sequence[str]) -> Identities:
+    def ephemeral(cls, members: Sequence[str], kept: Mapping[str, str] | None = None) -> Identities:
         """Fresh keys, each with a certificate that was requested, issued and checked as a real one would be.
 
         Args:
             members: in the agreement's order.
+            kept: private keys of an earlier run, as `texts` gives them; who has one there keeps it.
         """
-        now = datetime.now(UTC)
-        authority = Authority.ephemeral(now)
-        signers = {name: Signer.generate(name) for name in (*members, COORDINATOR, VERIFIER)}
+        now, kept = datetime.now(UTC), kept or {}
+        officers = [officer_of(name) for name in members]
+        signers = {
+            name: _signer(name, bytes.fromhex(kept[name])) if name in kept else Signer.generate(name)
+            for name in (*members, COORDINATOR, VERIFIER, *officers)
+        }
         roster = Roster(
             {name: signers[name].public_key for name in members},
             signers[COORDINATOR].public_key,
             auditors={VERIFIER: signers[VERIFIER].public_key},
         )
-        revocations = authority.revocation_list(now)
-        for name in members:
-            certificate = authority.issue(request_certificate(signers[name]), name, now)
-            check_certificate(
-                certificate, name, roster, authority=authority.certificate, revocations=revocations, at=now
-            )
-        keys = {
-            name: signer.private_key.private_bytes(
-                serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-            for name, signer in signers.items()
-        }
-        return cls(roster, keys, {name: os.urandom(KEY_BYTES) for name in members})
+        _check_certificates([signers[name] for name in members], roster, now)
+        notes = {log_origin(name): SignatureType.LOG for name in members}
+        notes |= {witness_origin(name): SignatureType.WITNESS for name in members}
+        return cls(
+            roster,
+            {name: _der(signer) for name, signer in signers.items()},
+            {name: os.urandom(KEY_BYTES) for name in members},
+            {
+                name: kept[name] if name in kept else NoteSigner.generate(name, kind).text
+                for name, kind in notes.items()
+            },
+        )
+
+    @classmethod
+    def at(cls, home: Path, members: Sequence[str]) -> Identities:
+        """The identities of members whose state outlives a run: their keys lie beside it, readable by their owner.
+
+        Raises:
+            KeyFileError: the file cannot be read or written, or others can read it.
+        """
+        path = home / _FILE
+        kept: dict[str, str] = json.loads(read_private(path)) if path.exists() else {}
+        made = cls.ephemeral(members, kept)
+        texts = {name: key.hex() for name, key in made.keys.items()} | dict(made.note_keys)
+        if set(texts) - set(kept):
+            new = path.with_suffix(".new")
+            new.unlink(missing_ok=True)
+            write_private(new, json.dumps(kept | texts).encode())
+            new.replace(path)
+        return made
+
+    def log_signer(self, name: str) -> NoteSigner:
+        """Signs the checkpoints of a member's own log."""
+        return NoteSigner.parse(self.note_keys[log_origin(name)])
+
+    def witness_signer(self, name: str) -> NoteSigner:
+        """With which a member cosigns."""
+        return NoteSigner.parse(self.note_keys[witness_origin(name)])
+
+    @property
+    def log_keys(self) -> Mapping[str, VerifierKey]:
+        """Public keys of the members' own logs."""
+        return {name: self.log_signer(name).key for name in self.roster.members}
+
+    @property
+    def witness_keys(self) -> Mapping[str, VerifierKey]:
+        """Public keys under which members cosign."""
+        return {name: self.witness_signer(name).key for name in self.roster.members}
+
+    @property
+    def officer_keys(self) -> Mapping[str, str]:
+        """Public keys of the members' privacy officers, as they are pinned."""
+        return {name: self.signer(officer_of(name)).public_key for name in self.roster.members}
+
+    def keyring(self, agreement_id: str) -> Keyring:
+        """Whose signatures count in the logs of this league."""
+        quorum = threshold(len(self.roster.members))
+        return Keyring({agreement_id: Agreed.of(self.roster, quorum)}, self.officer_keys)
 
     def signer(self, name: str) -> Signer:
-        """The signing key of a member, the coordinator or the verifier."""
-        key = serialization.load_der_private_key(self.keys[name], password=None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise EngineError(f"the key of {name!r} did not survive its way into this process")
-        return Signer(name, key)
+        """The signing key of a member, its privacy officer, the coordinator or the verifier."""
+        return _signer(name, self.keys[name])
+
+
+def _check_certificates(signers: Sequence[Signer], roster: Roster, now: datetime) -> None:
+    authority = Authority.ephemeral(now)
+    revocations = authority.revocation_list(now)
+    for signer in signers:
+        certificate = authority.issue(request_certificate(signer), signer.name, now)
+        check_certificate(
+            certificate,
+            signer.name,
+            roster,
+            authority=authority.certificate,
+            revocations=revocations,
+            at=now,
+        )
+
+
+def _der(signer: Signer) -> bytes:
+    return signer.private_key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _signer(name: str, der: bytes) -> Signer:
+    key = serialization.load_der_private_key(der, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise EngineError(f"the key of {name!r} did not survive its way into this process")
+    return Signer(name, key)

@@ -75,6 +75,18 @@ class Contributor(Protocol):
             HansaError: the member takes no part; nothing was masked and the keys stay unused.
         """
 
+    def released(self, manifest: m.Manifest, manifest_sha256: str, y_sha256: str) -> None:
+        """Put the masked vector on the member's record; durable before return, and before the vector is.
+
+        Args:
+            manifest: for which it was made.
+            manifest_sha256: H(manifest).
+            y_sha256: H(y).
+
+        Raises:
+            HansaError: it cannot be recorded. The vector does not leave, and the round is forfeited.
+        """
+
 
 class Member:
     """One member in one run.
@@ -246,8 +258,9 @@ class Member:
             self._store.delete(self._vector_name(number))
         self._keep(state)
         self._workers.add_masks(vector, plus, minus)
-        self._store.put(self._vector_name(asked.round), vector.data)
         reply = self._context.write(self._signer, m.Masked, asked.round, {"y": vector}, binding=binding)
+        self._contributor.released(asked, manifest.sha256, reply.array_hashes["y"])
+        self._store.put(self._vector_name(asked.round), vector.data)
         record = record.model_copy(update={"phase": at.MASKED, "y_sha256": reply.array_hashes["y"]})
         return self._answered(asked, request, record, reply, apart=True)
 

@@ -51,6 +51,9 @@ class Fixed:
         self.asked.append(manifest)
         return self.values
 
+    def released(self, manifest: Manifest, manifest_sha256: str, y_sha256: str) -> None:
+        """See `hansa.secagg.Contributor`; nothing is recorded here."""
+
 
 @dataclass
 class SumLeague:

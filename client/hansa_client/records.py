@@ -1,0 +1,59 @@
+"""What a member puts on record, and what it makes of the federation's log: the port, and the form without privacy."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from hansa.protocol import News, Word
+from hansa.secagg import Manifest
+
+
+class Records(Protocol):
+    """The member's own log, its budget, and its copy of the federation's log."""
+
+    def hear(self, news: News | None) -> str | None:
+        """Take news of the federation's log.
+
+        Returns:
+            The member's cosignature of its checkpoint, as a line of a note; `None` where there is nothing to cosign.
+
+        Raises:
+            HansaError: the log contradicts what this member has seen, holds what may not stand in it, or shows that this
+                member's own log is an old copy. Nothing has changed.
+        """
+
+    def word(self, run: str) -> Word:
+        """What the federation's log is told: entries that it does not show yet, and how far it is mirrored."""
+
+    def admit(self, run: str, manifest: Manifest) -> None:
+        """Allow a contribution, before anything is trained: the whole run is reserved, durably.
+
+        Raises:
+            HansaError: the budget, the manifest's checkpoint or the state of the logs forbids it.
+        """
+
+    def released(self, run: str, manifest: Manifest, manifest_sha256: str, y_sha256: str) -> None:
+        """Put a masked vector on record; durable before return."""
+
+    def close(self, run: str) -> None:
+        """Put on record that a run is over: what was reserved and not released is free again."""
+
+
+class NoRecords:
+    """Of a run that claims no privacy: nothing is charged, and nobody has anything to show."""
+
+    def hear(self, news: News | None) -> str | None:
+        """Nothing is said of logs in such a run."""
+
+    def word(self, run: str) -> Word:  # noqa: ARG002  # the port's
+        """Nothing."""
+        return Word()
+
+    def admit(self, run: str, manifest: Manifest) -> None:
+        """Always."""
+
+    def released(self, run: str, manifest: Manifest, manifest_sha256: str, y_sha256: str) -> None:
+        """Nowhere."""
+
+    def close(self, run: str) -> None:
+        """Nothing was reserved."""

@@ -1,0 +1,202 @@
+"""The federation's log at the coordinator: what members released and what became of it, cosigned by the members.
+
+The coordinator writes the log and cannot write in it what it likes: members' entries are copies of what they signed
+for their own logs, byte for byte, and every member mirrors the log and cosigns its checkpoints only if they follow
+from all that it has cosigned before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from hansa.canonical import sha256_hex
+from hansa.errors import WireError
+from hansa.identity import COORDINATOR, Signer
+from hansa.identity.statement import Statement
+from hansa.ledger import (
+    Abort,
+    Aggregate,
+    AgreementSigned,
+    Checkpoint,
+    Keyring,
+    Log,
+    LogPolicy,
+    NoteSignature,
+    Release,
+    Reservation,
+    RunClosed,
+    SignedEntry,
+    SignedNote,
+    VerifierKey,
+    utc,
+)
+from hansa.ledger.entry import OfAgreement
+from hansa.protocol import News, Word
+from hansa.secagg import SumOutcome
+
+FRESH = "fresh"  # how an extension line of a checkpoint begins that holds the nonce of a member's new process
+_MEMBERS_OWN = (AgreementSigned, Reservation, Release, RunClosed, Abort)
+
+
+class History:
+    """One agreement's part of the federation's log.
+
+    Args:
+        log: the coordinator's.
+        signer: the coordinator's identity, for its own entries.
+        agreement_id: the agreement.
+        keyring: whose signatures count.
+        witnesses: the members' keys for cosignatures.
+        quorum: how many cosignatures make a checkpoint that a manifest can name.
+        clock: for the times that entries carry.
+
+    Raises:
+        LogDamagedError: the log holds what is no entry.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        signer: Signer,
+        agreement_id: str,
+        keyring: Keyring,
+        witnesses: Mapping[str, VerifierKey],
+        quorum: int,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._log, self._signer, self._agreement_id = log, signer, agreement_id
+        self._keyring, self._witnesses, self._clock = keyring, dict(witnesses), clock
+        self._policy = LogPolicy(log.key, tuple(self._witnesses.values()), quorum)
+        self._mirrored = dict.fromkeys(self._witnesses, 0)
+        self._nonces: dict[str, str] = {}
+        self._known: set[bytes] = set()
+        self._releases: dict[tuple[str, str, int], Release] = {}
+        self._ended: set[tuple[str, int]] = set()  # rounds that have an aggregate or an abort
+        self._cosigned = ""
+        self._note: SignedNote | None = None
+        for data in log.entries():
+            self._remember(SignedEntry.parse(data))
+
+    @property
+    def log(self) -> Log:
+        """The log itself."""
+        return self._log
+
+    @property
+    def cosigned(self) -> str:
+        """The newest checkpoint that enough members have cosigned, as a note; empty before there is one."""
+        return self._cosigned
+
+    def news(self, member: str) -> News:
+        """What a member is told: the entries that it lacks, and the checkpoint over them."""
+        note = self._checkpoint()
+        start, size = self._mirrored[member], Checkpoint.parse(note.text).size
+        return News(start, tuple(self._log.entries(start, size)), note.encoded)
+
+    def take(self, member: str, word: Word) -> None:
+        """Take a member's word: its entries, how far its mirror is, its cosignature, its nonce.
+
+        Raises:
+            HansaError: an entry is malformed, foreign or wrongly signed, or the cosignature is false. What came before
+                it was taken.
+        """
+        self._mirrored[member] = min(word.mirrored, self._log.size)
+        if word.nonce is None:
+            self._nonces.pop(member, None)
+        else:
+            self._nonces[member] = word.nonce
+        new = [signed for signed in map(SignedEntry.parse, word.entries) if signed.encoded not in self._known]
+        for signed in new:
+            self._check(member, signed)
+        self._append(new)
+        if word.cosignature is not None and self._note is not None:
+            signature = NoteSignature.parse(word.cosignature)
+            note = self._log.add_cosignature(self._note, signature, self._witnesses[member])
+            self._note = note
+            cosigners = {s.name for s in note.signatures} & {key.name for key in self._witnesses.values()}
+            if len(cosigners) >= self._policy.quorum:
+                self._cosigned = self._policy.verify(note).note.encoded
+
+    def release(self, member: str, run: str, number: int) -> Release | None:
+        """What a member said about its vector of a round, if it has."""
+        return self._releases.get((member, run, number))
+
+    def aggregate(self, outcome: SumOutcome, model_sha256: str) -> None:
+        """Log a finished round, once.
+
+        Args:
+            outcome: of the secure sum.
+            model_sha256: of the model that follows.
+        """
+        record = outcome.record
+        if (record.run, record.round) in self._ended:
+            return
+        released = {
+            name: said.y_sha256
+            for name in outcome.survivors
+            if (said := self.release(name, record.run, record.round)) is not None
+        }
+        entry = Aggregate(
+            at=self._now(),
+            agreement_id=self._agreement_id,
+            run=record.run,
+            purpose="training",
+            round=record.round,
+            step=outcome.step,
+            manifest_sha256=Statement.parse(record.manifest).sha256,
+            record_sha256=sha256_hex(record.model_dump_json().encode()),
+            aggregate_sha256=record.aggregate_sha256,
+            released=released,
+            model_sha256=model_sha256,
+        )
+        self._append([SignedEntry.sign(entry, self._signer)])
+
+    def abort(self, run: str, number: int, code: str, missing: tuple[str, ...]) -> None:
+        """Log a round that ended without a sum, once."""
+        if (run, number) in self._ended:
+            return
+        entry = Abort(
+            at=self._now(),
+            agreement_id=self._agreement_id,
+            run=run,
+            party=COORDINATOR,
+            round=number,
+            manifest_sha256=None,
+            code=code,
+            missing=missing,
+        )
+        self._append([SignedEntry.sign(entry, self._signer)])
+
+    def _check(self, member: str, signed: SignedEntry) -> None:
+        entry = signed.entry
+        if not isinstance(entry, _MEMBERS_OWN) or entry.writer != member:
+            raise WireError(f"{member!r} sends an entry that is not its own to write")
+        if not isinstance(entry, OfAgreement) or entry.agreement_id != self._agreement_id:
+            raise WireError(f"{member!r} sends an entry of another agreement")
+        self._keyring.verify(signed, self._log.size)
+        if isinstance(entry, Release) and (member, entry.run, entry.round) in self._releases:
+            raise WireError(f"{member!r} says two things about its vector of round {entry.round}")
+
+    def _append(self, entries: list[SignedEntry]) -> None:
+        self._log.append(signed.encoded for signed in entries)
+        for signed in entries:
+            self._remember(signed)
+
+    def _remember(self, signed: SignedEntry) -> None:
+        entry = signed.entry
+        self._known.add(signed.encoded)
+        if isinstance(entry, Release):
+            self._releases[entry.member, entry.run, entry.round] = entry
+        elif isinstance(entry, Aggregate) or (isinstance(entry, Abort) and entry.party == COORDINATOR):
+            self._ended.add((entry.run, entry.round))
+
+    def _checkpoint(self) -> SignedNote:
+        lines = [f"{FRESH} {name} {self._nonces[name]}" for name in sorted(self._nonces)]
+        head = Checkpoint(self._log.key.name, self._log.size, self._log.root, tuple(lines))
+        if self._note is None or self._note.text != head.text:
+            self._note = self._log.checkpoint(*lines)
+        return self._note
+
+    def _now(self) -> str:
+        return utc(self._clock())

@@ -1,0 +1,67 @@
+"""The requests and replies of a run, and what both sides derive from the agreement to read them.
+
+In a federation every exchange is one `sum_request`: a bundle of the secure sum's messages, the sums of earlier rounds
+from which the member derives the model for itself, and news of the federation's log. Nothing here asks for an update
+without a sum around it.
+"""
+
+from hansa.protocol.common import (
+    PolicyCode,
+    close_request,
+    hello_reply,
+    hello_request,
+    read_hello,
+    refusal,
+)
+from hansa.protocol.derivation import (
+    UPDATE,
+    Aggregate,
+    Derivation,
+    public_weights,
+    sum_terms,
+    update_encoding,
+)
+from hansa.protocol.exchange import (
+    MAX_AGGREGATES,
+    Answered,
+    Asked,
+    closed_reply,
+    read_sum_reply,
+    read_sum_request,
+    read_witness_request,
+    read_word_reply,
+    sum_reply,
+    sum_request,
+    witness_request,
+    witnessed_reply,
+)
+from hansa.protocol.history import News, Word
+
+__all__ = [
+    "MAX_AGGREGATES",
+    "UPDATE",
+    "Aggregate",
+    "Answered",
+    "Asked",
+    "Derivation",
+    "News",
+    "PolicyCode",
+    "Word",
+    "close_request",
+    "closed_reply",
+    "hello_reply",
+    "hello_request",
+    "public_weights",
+    "read_hello",
+    "read_sum_reply",
+    "read_sum_request",
+    "read_witness_request",
+    "read_word_reply",
+    "refusal",
+    "sum_reply",
+    "sum_request",
+    "sum_terms",
+    "update_encoding",
+    "witness_request",
+    "witnessed_reply",
+]
