@@ -63,6 +63,12 @@ COMMANDS: Mapping[str, Row | Table] = {
                 "engine",
                 "simulation",
             ),
+            "ledger": Row(
+                "Durable appends, proofs and verification of logs.",
+                "hansa.cli.bench",
+                "ledger",
+                "simulation",
+            ),
         },
     ),
     "node": Table(
