@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from hansa.identity import COORDINATOR, Amendment, Roster, Signer
+from hansa.identity.keys import CURVE
 from hansa.ledger import (
     Abort,
     Aggregate,
@@ -43,13 +48,28 @@ AT = "2026-03-01T12:00:00Z"
 AGREEMENT, TERMS, HASH, OTHER = "a1" * 32, "b2" * 32, "c3" * 32, "d4" * 32
 DATASET = "0123456789abcdef0123456789abcdef"
 ORIGIN = "hansa.example/league"
+_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256's base point
 MEMBERS = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
-SIGNERS = {name: Signer.generate(name) for name in (*MEMBERS, COORDINATOR)}
-OFFICERS = {name: Signer.generate(officer_of(name)) for name in MEMBERS}
+
+
+def fixed_signer(name: str) -> Signer:
+    """The same P-256 key for the same name, in every run."""
+    number = int.from_bytes(hashlib.sha512(name.encode()).digest(), "big")
+    return Signer(name, ec.derive_private_key(1 + number % (_ORDER - 1), CURVE))
+
+
+def fixed_note_signer(name: str, kind: SignatureType = SignatureType.LOG) -> NoteSigner:
+    """The same Ed25519 key for the same name, in every run."""
+    seed = hashlib.sha256(name.encode()).digest()
+    return NoteSigner(name, Ed25519PrivateKey.from_private_bytes(seed), kind)
+
+
+SIGNERS = {name: fixed_signer(name) for name in (*MEMBERS, COORDINATOR)}
+OFFICERS = {name: fixed_signer(officer_of(name)) for name in MEMBERS}
 ROSTER = Roster({name: SIGNERS[name].public_key for name in MEMBERS}, SIGNERS[COORDINATOR].public_key)
-LOG_SIGNER = NoteSigner.generate(ORIGIN)
+LOG_SIGNER = fixed_note_signer(ORIGIN)
 WITNESS_SIGNERS = tuple(
-    NoteSigner.generate(f"hansa.example/witness/{name}", SignatureType.WITNESS) for name in MEMBERS
+    fixed_note_signer(f"hansa.example/witness/{name}", SignatureType.WITNESS) for name in MEMBERS
 )
 CHARGE = Charge("training", poisson_gaussian(0.01, 1.1), 400, poisson_gaussian(0.01, 2.2), 1)
 CHARGING = Charging.of(CHARGE)

@@ -47,6 +47,7 @@ def test_a_figure_is_the_median_of_its_samples() -> None:
         ("upload_bytes_per_client", "bytes"),
         ("peak_mib", "mib"),
         ("time_s_per_million_bytes", "s"),
+        ("append_batched_per_s", "per_s"),
     ],
 )
 def test_the_unit_is_read_from_the_name(name: str, unit: str) -> None:
@@ -167,3 +168,9 @@ def test_the_machine_says_its_cores_and_versions() -> None:
     assert isinstance(machine["cores"], int)
     assert machine["cores"] >= 1
     assert machine["numpy"] == version("numpy")
+
+
+def test_of_a_rate_more_is_better() -> None:
+    shown = bench(figures=(Figure("append_per_s", "appends", (900.0,), goal=500.0), OURS), ratios=()).table()
+    assert "≥ 500 per_s" in shown
+    assert "≤ 1.00 ms" in shown

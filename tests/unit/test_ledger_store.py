@@ -263,6 +263,31 @@ class TestFile:
             SqliteLogStore.create(path)
         assert path.read_bytes() == before
 
+    @pytest.mark.parametrize("end", ["-wal", "-shm", "-journal"])
+    def test_what_another_log_left_is_not_played_into_a_new_one(self, path: Path, end: str) -> None:
+        path.with_name(path.name + end).write_bytes(b"left")
+        with pytest.raises(LogStoreError, match=f"{end} exists already"):
+            SqliteLogStore.create(path)
+        assert not path.exists()
+
+    def test_after_an_input_or_output_error_the_file_is_opened_anew(self, path: Path) -> None:
+        store = SqliteLogStore.create(path)
+        log = Log(store, SIGNER)
+        log.append(entries(3))
+        failure = sqlite3.OperationalError("disk I/O error")
+        failure.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+
+        def fail() -> None:
+            with store._database.writing() as connection:
+                connection.execute("UPDATE head SET size = 99")
+                raise failure
+
+        with pytest.raises(LogStoreError, match="I/O error"):
+            fail()
+        with pytest.raises(LogStoreError, match="is closed"):
+            log.append([b"x"])
+        assert list(Log(SqliteLogStore(path), SIGNER).entries()) == entries(3)
+
     def test_what_a_crash_left_while_a_log_was_made_is_replaced(self, path: Path) -> None:
         path.with_name("log.sqlite.new").write_bytes(b"half")
         assert SqliteLogStore.create(path).head() == Head(0, EMPTY_ROOT)

@@ -96,3 +96,35 @@ def _tell(what: str) -> None:
     """What is measured next, for a person who waits at a terminal."""
     if sys.stderr.isatty():
         typer.echo(f"measuring: {what}", err=True)
+
+
+def ledger(
+    entries: Annotated[
+        int, typer.Option("--entries", min=100, max=10_000_000, help="Entries of the log that is verified.")
+    ] = 1_000_000,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, max=64, help="Cores that verification may use.")
+    ] = 2,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, max=100, help="Samples of each short figure.")
+    ] = 5,
+    signatures: Annotated[bool, typer.Option(help="Also sign every entry and verify all signatures.")] = True,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", help="On which disk to measure; by default that of temporary files."),
+    ] = None,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
+    """Durable appends beside the disk's own fsync, proofs, and the verification of a whole log."""
+    with reported(output_format):
+        from hansa_simulations.bench.ledger import measure_ledger
+
+        bench = measure_ledger(
+            entries,
+            processes=processes,
+            repeats=repeats,
+            signatures=signatures,
+            folder=folder,
+            progress=lambda what: typer.echo(what, err=True),
+        )
+        emit(bench.data(), text=bench.table(), output_format=output_format)

@@ -71,6 +71,12 @@ COMMANDS: Mapping[str, Row | Table] = {
                 "secagg",
                 "simulation",
             ),
+            "ledger": Row(
+                "Durable appends, proofs and verification of logs.",
+                "hansa.cli.bench",
+                "ledger",
+                "simulation",
+            ),
         },
     ),
     "ca": Table(

@@ -78,10 +78,12 @@ class Database:
         lock = _locked(path, layout)
         try:
             with _told(path, layout):
-                if path.exists():
-                    raise LogStoreError(
-                        f"{path} exists already", remedy="None is overwritten; choose another place."
-                    )
+                # A write-ahead log that was left behind would be played into the new file.
+                for old in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm", "-journal"))):
+                    if old.exists():
+                        raise LogStoreError(
+                            f"{old} exists already", remedy="None is overwritten; choose another place."
+                        )
                 _make(path, layout)
         finally:
             os.close(lock)
@@ -104,15 +106,20 @@ class Database:
         """A transaction: all of it is on disk when the block ends, or nothing of it happened.
 
         Raises:
-            LogStoreError, LogDamagedError: what SQLite says; the file is as it was before.
+            LogStoreError, LogDamagedError: what SQLite says; the file is as it was before. After an input or output
+                error nobody can tell what the disk holds, so that the file is closed and has to be opened anew.
         """
         with self.reading() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
                 connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                if _code(error) == sqlite3.SQLITE_IOERR:
+                    self.close()
+                raise
             finally:
-                if connection.in_transaction:
+                if self._connection is not None and connection.in_transaction:
                     connection.execute("ROLLBACK")
 
     def one(self, query: str, *values: Any) -> tuple[Any, ...] | None:
@@ -204,14 +211,18 @@ def _require(connection: sqlite3.Connection, path: Path, layout: Layout) -> None
         )
 
 
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code; 0 for an error of the Python module itself."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
 @contextlib.contextmanager
 def _told(path: Path, layout: Layout) -> Iterator[None]:
     """Errors of SQLite and of the system as errors that a person can act on."""
     try:
         yield
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is not None and code & 0xFF in _DAMAGED:
+        if _code(error) in _DAMAGED:
             raise LogDamagedError(f"{path} is damaged, or no {layout.what}: {error}") from None
         raise LogStoreError(f"cannot use {path}: {error}") from None
     except OSError as error:

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
@@ -42,6 +42,7 @@ def real(value: float) -> str:
     return float(value).hex()
 
 
+@lru_cache(maxsize=4096)  # a run has one noise multiplier and a million entries that name it
 def real_value(text: str) -> float:
     """The number that an entry holds as text.
 

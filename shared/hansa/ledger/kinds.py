@@ -34,6 +34,7 @@ Kind: TypeAlias = Annotated[
 ]
 _KINDS: TypeAdapter[Kind] = TypeAdapter(Kind)
 _JSON: TypeAdapter[Any] = TypeAdapter(Any)
+_NESTED = (dict, list)
 
 
 def parse_entry(data: bytes) -> Kind:
@@ -59,8 +60,12 @@ def parse_entry(data: bytes) -> Kind:
     return entry
 
 
-def _is_sorted(value: object) -> bool:
+def _is_sorted(value: dict[str, Any] | list[Any]) -> bool:
+    last = ""
     if isinstance(value, dict):
-        keys = list(value)
-        return keys == sorted(keys) and all(map(_is_sorted, value.values()))
-    return not isinstance(value, list) or all(map(_is_sorted, value))
+        for key, item in value.items():
+            if key < last or (type(item) in _NESTED and not _is_sorted(item)):
+                return False
+            last = key
+        return True
+    return all(_is_sorted(item) for item in value if type(item) in _NESTED)

@@ -13,7 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from rich.console import Console
 from rich.table import Table
 
-UNITS = ("s", "ms", "us", "ns", "bytes", "mib", "epsilon", "accuracy", "count")
+RATE = "per_s"  # the one unit of which more is better
+UNITS = ("s", "ms", "us", "ns", "bytes", "mib", "epsilon", "accuracy", "count", RATE)
 _TABLE_WIDTH = 110
 _MET = {None: "", True: "yes", False: "no"}
 _PACKAGES = ("hansa", "numpy", "flwr", "ray", "torch", "opacus")
@@ -24,10 +25,11 @@ class Figure:
     """One thing that was measured, several times if it can be.
 
     Attributes:
-        name: ends in its unit, or in its unit ``_per_`` something: ``ray_start_s``, ``local_ms_per_client``.
+        name: ends in its unit, or in its unit ``_per_`` something: ``ray_start_s``, ``local_ms_per_client``; a rate
+            ends in ``_per_s``.
         what: the name in words.
         samples: every value that was measured; `value` is their median.
-        goal: the most that `value` is meant to be, if there is such a goal.
+        goal: the most that `value` is meant to be, or the least for a rate, if there is such a goal.
 
     Raises:
         ValueError: no samples, or a name that does not say its unit.
@@ -47,6 +49,8 @@ class Figure:
     @property
     def unit(self) -> str:
         """The unit that the name says."""
+        if self.name.endswith(f"_{RATE}"):
+            return RATE
         return self.name.partition("_per_")[0].rpartition("_")[2]
 
     @property
@@ -57,7 +61,9 @@ class Figure:
     @property
     def met(self) -> bool | None:
         """Whether the goal is met; None without a goal."""
-        return None if self.goal is None else self.value <= self.goal
+        if self.goal is None:
+            return None
+        return self.value >= self.goal if self.unit == RATE else self.value <= self.goal
 
 
 @dataclass(frozen=True)
@@ -182,7 +188,8 @@ class Bench:
         for heading in ("figure", "median", "lowest", "highest", "samples", "goal", "met"):
             figures.add_column(heading, justify="left" if heading == "figure" else "right")
         for figure in self.figures:
-            goal = "" if figure.goal is None else f"≤ {_with_unit(figure.goal, figure.unit)}"
+            bound = "≥" if figure.unit == RATE else "≤"
+            goal = "" if figure.goal is None else f"{bound} {_with_unit(figure.goal, figure.unit)}"
             values = (figure.value, min(figure.samples), max(figure.samples))
             shown = [_with_unit(value, figure.unit) for value in values]
             figures.add_row(figure.what, *shown, str(len(figure.samples)), goal, _MET[figure.met])
