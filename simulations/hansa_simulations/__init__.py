@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hansa_simulations.derived import Derivation
-    from hansa_simulations.simulation import MemberData, Progress, simulate
+    from hansa_simulations.settings import Progress
+    from hansa_simulations.simulation import MemberData, simulate
 
 __all__ = ["Derivation", "MemberData", "Progress", "simulate"]
 
@@ -20,6 +21,10 @@ def __getattr__(name: str) -> Any:
         from hansa_simulations.derived import Derivation
 
         return Derivation
+    if name == "Progress":
+        from hansa_simulations.settings import Progress
+
+        return Progress
     if name in __all__:
         from hansa_simulations import simulation
 

@@ -18,7 +18,6 @@ from hansa.agreement.force import not_in_force
 from hansa.agreement.terms import Encoder
 from hansa.identity.authority import EPHEMERAL_NAME
 from hansa.privacy.accountant import epsilon_spent
-from hansa.privacy.budget import InMemoryBudgetBook
 from hansa.privacy.events import Spend
 from hansa.protocol import public_weights
 from hansa.report import (
@@ -38,6 +37,7 @@ from hansa.wire import array_sha256
 from hansa_client.training import TrainingPlan
 from hansa_server.federation import Outcome
 from hansa_server.rounds import RoundRecord, SumFacts
+from hansa_simulations.league import MemberBudget
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
@@ -63,7 +63,7 @@ class Run:
         outcomes: of the federation, or of each member alone.
         weights: float64 [d] of the final model.
         history: rounds at which quality was measured.
-        books: what each member has spent; `None` where no privacy is claimed.
+        budgets: what each member has spent; `None` where no privacy is claimed.
         train_seconds: by member, where it was seen.
     """
 
@@ -71,7 +71,7 @@ class Run:
     outcomes: tuple[Outcome, ...]
     weights: Vector
     history: tuple[tuple[int, Quality], ...]
-    books: Mapping[str, InMemoryBudgetBook | None]
+    budgets: Mapping[str, MemberBudget | None]
     train_seconds: Mapping[str, float]
 
     @classmethod
@@ -82,14 +82,14 @@ class Run:
             outcomes=tuple(outcome for part in parts for outcome in part.outcomes),
             weights=np.concatenate([part.weights for part in parts]),
             history=(),
-            books={name: book for part in parts for name, book in part.books.items()},
+            budgets={name: budget for part in parts for name, budget in part.budgets.items()},
             train_seconds={name: seconds for part in parts for name, seconds in part.train_seconds.items()},
         )
 
     @property
     def only_member(self) -> str:
         """The member of a run that has one."""
-        (name,) = self.books
+        (name,) = self.budgets
         return name
 
     @property
@@ -189,15 +189,15 @@ def _members(run: Run) -> list[MemberReport]:
     delta, budget = (terms.privacy.delta, terms.privacy.epsilon) if terms.private else (None, None)
     found = []
     for member in terms.members:
-        name, book = member.name, run.books.get(member.name)
+        name, held = member.name, run.budgets.get(member.name)
         records = [r for r in run.rounds if name in r.download_bytes]
-        spends = book.spent() if book is not None else ()
+        spends = held.spends if held is not None else ()
         found.append(
             MemberReport(
                 name=name,
-                epsilon=None if book is None or delta is None else epsilon_spent(spends, delta),
+                epsilon=None if held is None or delta is None else epsilon_spent(spends, delta),
                 delta=delta,
-                budget_epsilon=budget if book is None else book.limit().epsilon,
+                budget_epsilon=budget if held is None else held.limit.epsilon,
                 units=member.units,
                 weight=weights[name],
                 rounds_present=sum(name in r.present for r in records),
@@ -213,9 +213,9 @@ def _members(run: Run) -> list[MemberReport]:
 def _events(run: Run) -> list[EventCount]:
     return [
         EventCount(member=name, event=dict(spend.event), count=spend.count)
-        for name, book in run.books.items()
-        if book is not None
-        for spend in book.spent()
+        for name, held in run.budgets.items()
+        if held is not None
+        for spend in held.spends
     ]
 
 

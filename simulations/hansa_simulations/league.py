@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from hansa.agreement import Agreement
 from hansa.errors import ModelError, UsageError
+from hansa.ledger import LogView, SqliteLogStore, VerifierKey
 from hansa.models import BuiltModel, build_model
-from hansa.privacy.budget import InMemoryBudgetBook
+from hansa.privacy.events import Spend
+from hansa.privacy.loss import PrivacyLoss
 from hansa.privacy.randomness import PublicSampling, Randomness, SecretRandomness
 from hansa.protocol import Aggregate, Derivation
 from hansa.secagg import FolderStore, Seal
@@ -25,12 +27,16 @@ from hansa.server_step import ServerState
 from hansa.wire import Message
 from hansa_client.data import Dataset
 from hansa_client.flower_node import AnswersRequests
-from hansa_client.node import LocalTraining, Node, budget_book
-from hansa_client.state import FileStore, MemoryStore, StateStore
+from hansa_client.node import LocalTraining, Node
+from hansa_client.records import NoRecords, Records
 from hansa_client.summing import SumIdentity
 from hansa_client.training import Trainer, TrainingPlan
 from hansa_client.training.gradients import GradientEngine
+from hansa_simulations.baseline import BaselineNode
+from hansa_simulations.baseline import budget_book as baseline_book
+from hansa_simulations.baseline.state import FileStore, MemoryStore, StateStore
 from hansa_simulations.identities import Identities
+from hansa_simulations.ledgers import LEDGER_FILE, MemberStores, book_of, records_in, stores_in
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
@@ -49,13 +55,30 @@ class Sums:
     Attributes:
         identities: of all of them.
         start: float64 [d], model 0.
+        run: the run's name, for the files that belong to it alone.
+        federation_log: public key of the federation's log, as text.
         roaming: whether any process may answer for any member, so that everything between two requests lies in
             files; otherwise a member stays in one process and its memory.
     """
 
     identities: Identities
     start: Vector
+    run: str
+    federation_log: str
     roaming: bool = False
+
+
+@dataclass(frozen=True)
+class MemberBudget:
+    """What a member has spent, as it keeps it itself.
+
+    Attributes:
+        spends: everything that counts as spent.
+        limit: the most that may ever be.
+    """
+
+    spends: tuple[Spend, ...]
+    limit: PrivacyLoss
 
 
 class TrainingLeague:
@@ -95,20 +118,27 @@ class TrainingLeague:
         self._engine = engine
         self._sums = sums
         self._derive = None if sums is None else SharedDerivation(agreement)
-        self._nodes: dict[str, Node] = {}
+        self._nodes: dict[str, AnswersRequests] = {}
         self._trainers: dict[str, _Timed] = {}
+        self._logs: dict[str, MemberStores] = {}
+        self._open = ExitStack()
 
     def __getstate__(self) -> dict[str, Any]:
         # a model and its hooks belong to one process; the other builds its own, to the same bytes
-        return {**self.__dict__, "_engine": None, "_nodes": {}, "_trainers": {}}
+        fresh: dict[str, Any] = {"_engine": None, "_nodes": {}, "_trainers": {}, "_logs": {}, "_open": None}
+        return {**self.__dict__, **fresh}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _open=ExitStack())
 
     def node(self, name: str) -> AnswersRequests:
         """The node of a member, built at the first call."""
         if self._sums is not None and self._sums.roaming:
             return _Roaming(self, name)
         if name not in self._nodes:
-            identity = None if self._sums is None else self._identity(name, self._sums, MemoryBytes())
-            self._nodes[name] = self._node(name, identity)
+            self._nodes[name] = (
+                self._baseline(name) if self._sums is None else self._settled(name, self._sums)
+            )
         return self._nodes[name]
 
     @contextmanager
@@ -116,23 +146,71 @@ class TrainingLeague:
         """The node of a member for one request, from what its files hold, which no other process has meanwhile."""
         if self._sums is None or self._home is None:
             raise UsageError("this league keeps its members' state in memory")
-        store = FolderStore(self._home / f"{name}.sums")
-        try:
-            yield self._node(name, self._identity(name, self._sums, store))
-        finally:
-            store.close()
+        with ExitStack() as stack:
+            stores = stack.enter_context(stores_in(self._home / name, self._sums.run))
+            folder = FolderStore(self._home / name / "sums")
+            stack.callback(folder.close)
+            yield self._node(name, self._sums, stores, folder)
 
-    def _node(self, name: str, identity: SumIdentity | None) -> Node:
+    def budget(self, name: str) -> MemberBudget | None:
+        """What a member has spent, as the member itself keeps it; `None` where no privacy is claimed."""
         spend = TrainingPlan.of(self.agreement, name).spend()
-        return Node(
-            self.agreement,
-            name,
-            self._trainer(name),
-            spend,
-            self._store(name),
-            self._randomness(name),
-            identity,
+        if spend is None:
+            return None
+        if self._sums is None:
+            node = self._nodes.get(name)
+            held = node.state() if isinstance(node, BaselineNode) and self._home is None else None
+            state = self._state_store(name).load() if held is None else held
+            kept = baseline_book(self.agreement.terms.privacy, state)
+            return MemberBudget(tuple(kept.spent()), kept.limit())
+        with self.log(name) as log:
+            book = book_of(log)
+        return MemberBudget(tuple(book.spent()), book.grant.everyone.loss)
+
+    @contextmanager
+    def log(self, name: str) -> Iterator[LogView]:
+        """A member's own log, to read, after the run."""
+        if name in self._logs:
+            yield LogView(self._logs[name].log)
+        elif self._home is None:
+            raise UsageError(f"the log of {name!r} is in another process")
+        else:
+            with closing(SqliteLogStore(self._home / name / LEDGER_FILE, read_only=True)) as store:
+                yield LogView(store)
+
+    def close(self) -> None:
+        """Give back the files that this process holds."""
+        self._open.close()
+
+    def _settled(self, name: str, sums: Sums) -> Node:
+        """A node that stays in this process."""
+        if self._home is None or not self.agreement.terms.private:
+            self._logs[name] = MemberStores()
+        else:
+            self._logs[name] = self._open.enter_context(stores_in(self._home / name, sums.run))
+        return self._node(name, sums, self._logs[name], MemoryBytes())
+
+    def _node(self, name: str, sums: Sums, stores: MemberStores, state: Store) -> Node:
+        identity = SumIdentity(
+            signer=sums.identities.signer(name),
+            roster=sums.identities.roster,
+            start=sums.start,
+            store=state,
+            seal=Seal(sums.identities.seal_keys[name]),
+            max_retries=self.agreement.terms.secure_sum.retries,
+            derive=self._derive,
+            keep_model=sums.roaming,
         )
+        records: Records = NoRecords()
+        if self.agreement.terms.private:
+            log = VerifierKey.parse(sums.federation_log)
+            records = records_in(stores, self.agreement, name, sums.identities, log, fresh=not sums.roaming)
+        return Node(self.agreement, name, self._trainer(name), records, self._randomness(name), identity)
+
+    def _baseline(self, name: str) -> BaselineNode:
+        spend = TrainingPlan.of(self.agreement, name).spend()
+        store = self._state_store(name)
+        return BaselineNode(self.agreement, name, self._trainer(name), spend, store, self._randomness(name))
 
     def _trainer(self, name: str) -> _Timed:
         if name not in self._trainers:
@@ -140,26 +218,6 @@ class TrainingLeague:
             trainer = Trainer(self._gradients(), self._datasets[name], plan)
             self._trainers[name] = _Timed(trainer, None if self._timings is None else self._timings / name)
         return self._trainers[name]
-
-    def _identity(self, name: str, sums: Sums, store: Store) -> SumIdentity:
-        return SumIdentity(
-            signer=sums.identities.signer(name),
-            roster=sums.identities.roster,
-            start=sums.start,
-            store=store,
-            seal=Seal(sums.identities.seal_keys[name]),
-            max_retries=self.agreement.terms.secure_sum.retries,
-            derive=self._derive,
-            keep_model=sums.roaming,
-        )
-
-    def book(self, name: str) -> InMemoryBudgetBook | None:
-        """What a member has spent, as the member itself keeps it; `None` where no privacy is claimed."""
-        spend = TrainingPlan.of(self.agreement, name).spend()
-        if spend is None:
-            return None
-        state = self._nodes[name].state() if self._home is None else self._store(name).load()
-        return budget_book(self.agreement.terms.privacy, state)
 
     def train_seconds(self) -> Mapping[str, float]:
         """Seconds that each member has been busy, as the simulator that hosts it sees it."""
@@ -182,7 +240,7 @@ class TrainingLeague:
                 remedy="Use the same model files and releases in all processes.",
             )
 
-    def _store(self, name: str) -> StateStore:
+    def _state_store(self, name: str) -> StateStore:
         if self._home is None:
             return MemoryStore()
         self._home.mkdir(parents=True, exist_ok=True)

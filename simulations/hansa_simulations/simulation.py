@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import secrets
-import tempfile
 import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,41 +14,22 @@ import numpy.typing as npt
 import torch
 
 from hansa.agreement import Agreement, read_agreement
-from hansa.agreement.freezing import freeze_with
-from hansa.errors import AgreementError, NotInForceError, OutputExistsError, Problem, UsageError
-from hansa.identity import COORDINATOR
+from hansa.errors import NotInForceError, OutputExistsError, UsageError
 from hansa.models import BuiltModel, build_model
-from hansa.report import Quality, Reference, Repeat, Report, write_report
-from hansa.secagg import MemoryStore
-from hansa.server_step import published_weights
+from hansa.report import Reference, Repeat, Report, write_report
 from hansa_client.data import Dataset, encode
 from hansa_client.training.gradients import GradientEngine
-from hansa_server.federation import Outcome, run_federation
-from hansa_server.journal import InMemoryJournal
-from hansa_server.members import Members
-from hansa_server.summation import SumHouse, Verifier
 from hansa_simulations.assembly import Measured, Run, assemble
 from hansa_simulations.derived import Derivation, alone, pooled, without_privacy
-from hansa_simulations.engines import engine_named
 from hansa_simulations.evaluation import Evaluator
-from hansa_simulations.identities import VERIFIER, Identities
-from hansa_simulations.league import Sums, TrainingLeague
 from hansa_simulations.models import built_from
 from hansa_simulations.quality import mean_quality
+from hansa_simulations.settings import Clock, Progress, Settings
 from hansa_simulations.splits import load_members
+from hansa_simulations.training import frozen_for, train_members
 from hansa_simulations.warm_start import warm_start
 
 Vector: TypeAlias = npt.NDArray[np.float64]
-
-
-class Progress:
-    """What a simulation tells while it works; this one is silent. Subclass it to show something."""
-
-    def part(self, name: str) -> None:
-        """A part of the work begins."""
-
-    def steps(self, done: int, total: int) -> None:
-        """Steps of the current part."""
 
 
 @dataclass(frozen=True)
@@ -66,25 +43,6 @@ class MemberData:
 
     train: Dataset
     test: Dataset
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a simulation is run; nothing here changes the terms.
-
-    Attributes:
-        engine: ``local`` or ``ray``.
-        seed: of the split, of public sampling in runs without privacy, and of nothing that privacy rests on.
-        home: folder in which members keep their state between runs.
-        progress: told what is done.
-        stop: once it is set, the run ends after the round in hand and reports what was done.
-    """
-
-    engine: str = "local"
-    seed: int = 0
-    home: Path | None = None
-    progress: Progress = field(default_factory=Progress)
-    stop: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True)
@@ -134,7 +92,8 @@ def simulate(
         repeat: runs with the seeds `seed`, `seed` + 1, …; the report holds the last run, and the mean quality.
         references: also train without privacy and on pooled data, to say what federation and privacy each cost.
         members_home: folder in which members keep their budgets between runs.
-        out: folder to write `report.json`, `report.html`, `model.safetensors` and `agreement.toml` to.
+        out: folder to write `report.json`, `report.html`, `model.safetensors`, `agreement.toml` and, where privacy is
+            claimed, `ledgers` to.
         force: replace what `out` holds.
         progress: told what is done.
         stop: once it is set, the run ends after the round in hand, with a partial report.
@@ -147,7 +106,10 @@ def simulate(
         check_output(out, force=force)
     if repeat < 1:
         raise UsageError("--repeat needs at least one run")
-    settings = Settings(engine, seed, members_home, progress or Progress(), stop or threading.Event())
+    ledgers = None if out is None else out / LEDGERS
+    settings = Settings(
+        engine, seed, members_home, ledgers, progress or Progress(), stop or threading.Event()
+    )
     finished: list[Simulated] = []
     for number in range(repeat):
         one = replace(settings, seed=seed + number)
@@ -166,6 +128,7 @@ def simulate(
     return result.report
 
 
+LEDGERS = "ledgers"  # folder of the logs, as an auditor gets them
 _WRITTEN = ("report.json", "report.html", "agreement.toml", "model.safetensors")
 
 
@@ -228,27 +191,29 @@ def _run(
     if agreement.terms.baseline == "local-only":
         parts: list[Run] = []
         for name, records in train.items():
-            parts.append(_train(alone(agreement, name), {name: records}, gradients, start, settings, clock))
+            parts.append(
+                train_members(alone(agreement, name), {name: records}, gradients, start, settings, clock)
+            )
             if parts[-1].stopped_because is not None:
                 break
-        run = Run.together(_frozen(agreement, built, start), parts)
+        run = Run.together(frozen_for(agreement, built, start), parts)
         models = {part.only_member: part.weights for part in parts}
         quality, weights = evaluator.quality_of_each({name: models.get(name, start) for name in train}), None
     else:
         used = together if agreement.terms.baseline == "pooled" else train
-        run = _train(agreement, used, gradients, start, settings, clock, evaluator)
+        run = train_members(agreement, used, gradients, start, settings, clock, evaluator)
         weights = run.weights
         with clock.part("measuring"):
             quality = evaluator.quality(weights)
     compared: list[Reference] = []
     if run.stopped_because is None:
-        apart = replace(settings, home=None)  # a comparison spends nothing of what members keep
+        apart = replace(settings, home=None, ledgers=None)  # a comparison spends nothing of what members keep
         for kind, other in others:
             if settings.stop.is_set():
                 break
             used = together if other.terms.baseline == "pooled" else train
             try:
-                reference = _train(other, used, gradients, start, apart, clock)
+                reference = train_members(other, used, gradients, start, apart, clock)
             except KeyboardInterrupt:
                 break
             if reference.stopped_because is not None:
@@ -264,72 +229,6 @@ def _run(
         measured = Measured(quality, evaluator.quality(start), tuple(compared), clock.total(), clock.seconds)
         report = assemble(original, run, derivation.changes(), measured, settings.engine, settings.seed)
     return Simulated(report, run.agreement, weights, built)
-
-
-def _train(
-    agreement: Agreement,
-    train: Mapping[str, Dataset],
-    gradients: GradientEngine,
-    start: Vector,
-    settings: Settings,
-    clock: Clock,
-    evaluator: Evaluator | None = None,
-) -> Run:
-    """Freeze the agreement and run its federation; measure on the way if there is something to measure with."""
-    with clock.part("calibrating noise"):
-        agreement = _frozen(agreement, gradients.built, start)
-    terms, every = agreement.terms, agreement.performance.evaluate_every
-    history: list[tuple[int, Quality]] = []
-    finished: list[Outcome] = []
-
-    def after_round(outcome: Outcome) -> None:
-        done = outcome.state.round
-        settings.progress.steps(done, terms.training.rounds)
-        if evaluator is not None and every and (done % every == 0 or done == terms.training.rounds):
-            with clock.part("measuring", told=False):
-                history.append((done, evaluator.quality(published_weights(outcome.state))))
-        if settings.stop.is_set() and done < terms.training.rounds:
-            raise KeyboardInterrupt
-
-    identities = None if terms.baseline else Identities.ephemeral([member.name for member in terms.members])
-
-    def coordinate(members: Members) -> None:
-        journal = InMemoryJournal(keep=1)  # nobody calls this run again
-        house = None if identities is None else _house(identities)
-        finished.append(
-            run_federation(
-                agreement, start, members, journal, run=run_name, house=house, after_round=after_round
-            )
-        )
-
-    run_name = f"{agreement.agreement_id[:16]}-{secrets.token_hex(8)}"
-    with ExitStack() as stack, clock.part("training"):
-        home = settings.home
-        engine = engine_named(settings.engine, agreement.performance.processes)
-        if home is None and (engine.name != "local" or agreement.performance.processes > 1):
-            # members answer in other processes: what they spent is read from files when they are done
-            home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hansa-members-")))
-        timings = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hansa-timings-")))
-        sums = None if identities is None else Sums(identities, start, roaming=engine.name != "local")
-        league = TrainingLeague(agreement, train, settings.seed, home, timings, gradients, sums)
-        engine.run(agreement, league, run_name, coordinate)
-        books = {name: league.book(name) for name in train}
-        train_seconds = league.train_seconds()
-    outcome = finished[0]
-    return Run(
-        agreement=agreement,
-        outcomes=(outcome,),
-        weights=published_weights(outcome.state),
-        history=tuple(history),
-        books=books,
-        train_seconds=train_seconds,
-    )
-
-
-def _house(identities: Identities) -> SumHouse:
-    """The coordinator's keys, and a verifier that recomputes every sum before its vectors are let go."""
-    verifier = Verifier(identities.signer(VERIFIER))
-    return SumHouse(identities.signer(COORDINATOR), identities.roster, MemoryStore(), verifier)
 
 
 def _built(agreement: Agreement, model: torch.nn.Module | None) -> BuiltModel:
@@ -386,30 +285,6 @@ def _refuse(agreement: Agreement, settings: Settings, model: torch.nn.Module | N
         )
 
 
-def _frozen(agreement: Agreement, built: BuiltModel, start: Vector) -> Agreement:
-    """The agreement with model 0 fixed; one that is frozen already must be about this very model.
-
-    Raises:
-        AgreementError: it was frozen with another model.
-    """
-    new = freeze_with(replace(agreement, frozen=None), built, start)
-    if agreement.frozen is None:
-        return new
-    there, here = agreement.frozen.model, new.require_frozen().model
-    problems = [
-        Problem(
-            f"frozen.model.{name}",
-            "is not that of the model built here",
-            "use the same releases, or freeze anew",
-        )
-        for name in type(here).model_fields
-        if getattr(there, name) != getattr(here, name)
-    ]
-    if problems:
-        raise AgreementError("the agreement was frozen with another model", problems)
-    return agreement
-
-
 def _averaged(runs: list[Simulated]) -> Simulated:
     """The last run that finished, with the mean quality of all that did and a row for each.
 
@@ -436,27 +311,3 @@ def _averaged(runs: list[Simulated]) -> Simulated:
         }
     )
     return replace(last, report=report)
-
-
-class Clock:
-    """Seconds by part of the work."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._started = time.monotonic()
-        self.seconds: dict[str, float] = {}
-
-    def total(self) -> float:
-        """Since the clock was made."""
-        return time.monotonic() - self._started
-
-    @contextmanager
-    def part(self, name: str, *, told: bool = True) -> Iterator[None]:
-        """Measure a part of the work, and say that it begins."""
-        if told:
-            self._progress.part(name)
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started

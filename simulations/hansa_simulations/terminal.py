@@ -19,7 +19,7 @@ from rich.progress import (
     Progress as Bars,
 )
 
-from hansa_simulations.simulation import Progress
+from hansa_simulations.settings import Progress
 
 
 class TerminalProgress(Progress):

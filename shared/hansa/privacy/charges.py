@@ -117,7 +117,7 @@ def distributed_training(
 
 
 def charges_of(
-    terms: Terms, noise_multiplier: float, *, rounds: int | None = None, retries: int = 0
+    terms: Terms, noise_multiplier: float, *, rounds: int | None = None, retries: int | None = None
 ) -> tuple[Charge, ...]:
     """What a run under an agreement costs a member at most.
 
@@ -125,12 +125,13 @@ def charges_of(
         terms: with a mechanism.
         noise_multiplier: the frozen one; under ``distributed`` of the smallest sum without the colluding.
         rounds: of training; by default all.
-        retries: rounds that may be repeated, each charged anew.
+        retries: rounds that may be repeated, each charged anew; by default those that the agreement allows.
 
     Raises:
         PrivacyParameterError: the agreement claims no privacy, or its numbers leave nobody honest.
     """
     privacy = terms.privacy
+    retries = terms.secure_sum.retries if retries is None else retries
     steps = ((terms.training.rounds if rounds is None else rounds) + retries) * terms.local_steps
     if privacy.mechanism == "none":
         raise PrivacyParameterError("an agreement without privacy has no price")

@@ -78,7 +78,7 @@ class Forecast:
 
 
 def forecast(
-    terms: Terms, book: BudgetBook, noise_multiplier: float | None = None, *, retries: int = 0
+    terms: Terms, book: BudgetBook, noise_multiplier: float | None = None, *, retries: int | None = None
 ) -> Forecast:
     """How many rounds of an agreement a member can afford.
 
@@ -86,7 +86,7 @@ def forecast(
         terms: of an agreement, frozen or not.
         book: the member's own; nothing in it changes.
         noise_multiplier: the frozen one; by default what freezing would calibrate.
-        retries: rounds that the member would let be repeated.
+        retries: rounds that the member would let be repeated; by default those that the agreement allows.
 
     Raises:
         PrivacyParameterError: the agreement claims no privacy, or no noise keeps its own promise.
@@ -96,8 +96,9 @@ def forecast(
         if privacy.epsilon is None or privacy.delta is None:
             raise PrivacyParameterError("an agreement without privacy has no price")
         noise_multiplier = calibrated_noise_multiplier(
-            privacy.epsilon, privacy.delta, privacy.sampling_rate, privacy.steps
+            privacy.epsilon, privacy.delta, privacy.sampling_rate, terms.charged_steps
         )
+    retries = terms.secure_sum.retries if retries is None else retries
     rounds = terms.training.rounds
     whole = charges_of(terms, noise_multiplier, retries=retries)
     quotes = book.quotes(whole)

@@ -1,6 +1,6 @@
 """What an engine costs: a federation whose members do nothing, beside Flower's own runtime doing the same.
 
-On Hansa's side each member is a real `Node`, so that a round is the whole path: ServerApp and ClientApp calls, wire
+On Hansa's side each member is the node of a baseline, so that a round is the whole path: ServerApp and ClientApp calls, wire
 messages and their hashes, the ring encoding, the ring sum and the server step. The training is missing, and so are
 masks: the agreement is that of a baseline, because here the engine is measured; `hansa bench secagg` measures sums.
 """
@@ -131,18 +131,20 @@ def idle_agreement(clients: int, floats: int, rounds: int) -> tuple[Agreement, n
 def _measure_local(clients: int, floats: int, rounds: int) -> tuple[float, list[float], list[float]]:
     """Seconds to the end of the first round, seconds of each later one, and bytes of each client's update."""
     from hansa_client.flower_node import AnswersRequests
-    from hansa_client.node import Node
-    from hansa_client.state import MemoryStore
     from hansa_server.federation import run_federation
     from hansa_server.journal import InMemoryJournal
     from hansa_server.members import Members
+    from hansa_simulations.baseline import BaselineNode, PlainSummation
+    from hansa_simulations.baseline.state import MemoryStore
     from hansa_simulations.engines.local import run_in_process
 
     agreement, model = idle_agreement(clients, floats, rounds + 1)
     nothing = NoDraws()
     began = time.perf_counter()
     nodes: list[AnswersRequests] = [
-        Node(agreement, member.name, IdleTraining(), None, MemoryStore(), lambda _run, _round: nothing)
+        BaselineNode(
+            agreement, member.name, IdleTraining(), None, MemoryStore(), lambda _run, _round: nothing
+        )
         for member in agreement.terms.members
     ]
     ends: list[float] = []
@@ -152,8 +154,12 @@ def _measure_local(clients: int, floats: int, rounds: int) -> tuple[float, list[
         def note(_outcome: Outcome) -> None:
             ends.append(time.perf_counter())
 
+        journal = InMemoryJournal(keep=1)
+        summation = PlainSummation(agreement, members, journal, "bench")
         outcomes.append(
-            run_federation(agreement, model, members, InMemoryJournal(), run="bench", after_round=note)
+            run_federation(
+                agreement, model, members, journal, run="bench", summation=summation, after_round=note
+            )
         )
 
     run_in_process(agreement, nodes, "bench", coordinate)

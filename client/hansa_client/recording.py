@@ -1,0 +1,96 @@
+"""Records of a run under a privacy mechanism: the member's own ledger beside its copy of the federation's log."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from hansa.agreement import Agreement
+from hansa.errors import PrivacyParameterError, WireError
+from hansa.ledger import SignedEntry, SignedNote
+from hansa.ledger.errors import NotOnRecordError
+from hansa.privacy.charges import TRAINING, charges_of
+from hansa.privacy.events import Spend
+from hansa.protocol import News, Word
+from hansa.secagg import Manifest
+from hansa_client.ledger import MemberLedger
+from hansa_client.mirror import Mirror
+from hansa_client.protection import Protection
+
+
+class LedgerRecords:
+    """See `hansa_client.records.Records`.
+
+    Args:
+        agreement: frozen, with a privacy mechanism.
+        signed: the member's signature of it, as it lies in its ledger.
+        ledger: the member's own log and its budget.
+        mirror: of the federation's log.
+        rng: where noise and sampling come from, for the record.
+        nonce: makes fresh random text for this process; a checkpoint that holds it cannot be older than the process.
+            `None` where the caller knows that the process goes on from where it was.
+
+    Guarantees: nothing is trained before its whole run is reserved, and nothing leaves before it is on record; a member
+        whose log is an older copy than what the federation has seen of it takes no part.
+    """
+
+    def __init__(
+        self,
+        agreement: Agreement,
+        signed: SignedEntry,
+        ledger: MemberLedger,
+        mirror: Mirror,
+        rng: str,
+        nonce: Callable[[], str | None] = lambda: secrets.token_hex(16),
+    ) -> None:
+        terms, noise = agreement.terms, agreement.require_frozen().noise_multiplier
+        if noise is None:
+            raise PrivacyParameterError("an agreement without noise keeps no record of it")
+        self._agreement_id, self._signed = agreement.agreement_id, signed.encoded
+        self._ledger, self._mirror, self._rng = ledger, mirror, rng
+        self._charges, self._protection = charges_of(terms, noise), Protection.of(terms.privacy)
+        self._spend = Spend(self._charges[0].event, terms.local_steps)  # of one round
+        self._nonce = nonce()
+
+    def hear(self, news: News | None) -> str | None:
+        if news is None:
+            raise WireError("a run under a privacy mechanism comes without a log")
+        if news.start > self._mirror.size:
+            return None  # it is told how far the mirror is, and asks again from there
+        signature = self._mirror.news(news.start, news.entries, SignedNote.parse(news.checkpoint))
+        return signature.line
+
+    def word(self, run: str) -> Word:
+        return Word(self._mirror.size, self._unseen(run), None, self._nonce)
+
+    def admit(self, run: str, manifest: Manifest) -> None:
+        self._mirror.check_manifest(manifest.checkpoint, self._nonce)
+        self._nonce = None  # shown once, this process has seen the log as it is
+        unseen = self._unseen(run)
+        if unseen:
+            raise NotOnRecordError(
+                f"{len(unseen)} entries of this member's own are not in the federation's log yet"
+            )
+        self._ledger.reserve(self._agreement_id, run, self._charges, self._protection)
+        self._ledger.may_release(run, TRAINING, self._spend.count, manifest.round)
+
+    def released(self, run: str, manifest: Manifest, manifest_sha256: str, y_sha256: str) -> None:
+        self._ledger.release(
+            self._agreement_id,
+            run,
+            round_number=manifest.round,
+            step=manifest.step,
+            purpose=TRAINING,
+            spend=self._spend,
+            y_sha256=y_sha256,
+            manifest_sha256=manifest_sha256,
+            rng=self._rng,
+        )
+
+    def close(self, run: str) -> None:
+        self._ledger.close(self._agreement_id, run)
+        self._ledger.checkpoint()
+
+    def _unseen(self, run: str) -> tuple[bytes, ...]:
+        own = (self._signed, *self._ledger.entries_of(run))
+        return tuple(data for data in own if not self._mirror.shows(data))

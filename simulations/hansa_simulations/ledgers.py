@@ -1,0 +1,149 @@
+"""Logs of a simulated league: in memory or in a folder, and what an auditor gets of them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hansa.agreement import Agreement
+from hansa.canonical import canonical_hash
+from hansa.errors import PrivacyParameterError
+from hansa.ledger import (
+    InMemoryWitness,
+    Log,
+    LogStore,
+    LogView,
+    MemoryLogStore,
+    SignedEntry,
+    SqliteLogStore,
+    SqliteWitness,
+    VerifierKey,
+    Witness,
+    WitnessMemory,
+    new_dataset_id,
+    officer_of,
+    utc,
+)
+from hansa.ledger.budgets import granted, records_of
+from hansa.privacy.book import BudgetBook
+from hansa.privacy.composition import rule_for
+from hansa.privacy.loss import PrivacyLoss
+from hansa.privacy.records import Grant, Limit
+from hansa.secagg.terms import threshold
+from hansa_client.ledger import MemberLedger, Software
+from hansa_client.mirror import Mirror
+from hansa_client.recording import LedgerRecords
+from hansa_simulations.identities import Identities
+
+RNG = "AES-128 in counter mode, a fresh key from the operating system for each step"
+LEDGER_FILE = "ledger.sqlite"
+_SOFTWARE = ("hansa", "torch", "opacus", "numpy", "dp-accounting")
+
+
+@dataclass
+class MemberStores:
+    """Where one simulated member keeps its log, its copy of the federation's, and its memory as a witness."""
+
+    log: LogStore = field(default_factory=MemoryLogStore)
+    mirror: LogStore = field(default_factory=MemoryLogStore)
+    witness: WitnessMemory = field(default_factory=InMemoryWitness)
+
+
+@contextmanager
+def stores_in(folder: Path, run: str) -> Iterator[MemberStores]:
+    """The stores of one member in its folder; the federation's log is one for each run.
+
+    Raises:
+        LogStoreError: another process has them, or they cannot be used.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        log = _opened(folder / LEDGER_FILE)
+        stack.callback(log.close)
+        mirror = _opened(folder / f"federation-{run}.sqlite")
+        stack.callback(mirror.close)
+        path = folder / f"witness-{run}.sqlite"
+        witness = SqliteWitness(path) if path.exists() else SqliteWitness.create(path)
+        stack.callback(witness.close)
+        yield MemberStores(log, mirror, witness)
+
+
+def _opened(path: Path) -> SqliteLogStore:
+    return SqliteLogStore(path) if path.exists() else SqliteLogStore.create(path)
+
+
+def records_in(
+    stores: MemberStores,
+    agreement: Agreement,
+    name: str,
+    identities: Identities,
+    federation_log: VerifierKey,
+    *,
+    fresh: bool = True,
+) -> LedgerRecords:
+    """The records of a simulated member, over its stores.
+
+    A log that is new is begun with a grant: the simulated privacy officer allows what the agreement asks for, once.
+
+    Args:
+        fresh: whether this is a process of the member's own, which must be shown the federation's log anew.
+    """
+    versions = software()
+    ledger = MemberLedger(
+        Log(stores.log, identities.log_signer(name)),
+        identities.signer(name),
+        identities.officer_keys[name],
+        Software(versions, canonical_hash(dict(versions))),
+    )
+    if not ledger.books:
+        ledger.grant(_grant(agreement, name, identities))
+    signed = ledger.sign_agreement(
+        agreement.agreement_id,
+        terms_id=agreement.terms_id,
+        roster_sha256=identities.roster.sha256,
+        witness_key=identities.witness_keys[name],
+    )
+    mirror = Mirror(
+        stores.mirror,
+        Witness(identities.witness_signer(name), [federation_log], stores.witness),
+        federation_log,
+        identities.keyring(agreement.agreement_id),
+        ledger,
+        witnesses=tuple(identities.witness_keys.values()),
+        quorum=threshold(len(agreement.terms.members)),
+    )
+    nonce = (lambda: secrets.token_hex(16)) if fresh else (lambda: None)
+    return LedgerRecords(agreement, signed, ledger, mirror, RNG, nonce)
+
+
+def book_of(log: LogView) -> BudgetBook:
+    """The budget that a member's log makes, for reading."""
+    entries = (SignedEntry.parse(data).entry for data in log.entries())
+    return BudgetBook.replay(records_of(entries))
+
+
+def software() -> Mapping[str, str]:
+    """Versions of what makes a release."""
+    return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _SOFTWARE}}
+
+
+def _grant(agreement: Agreement, name: str, identities: Identities) -> SignedEntry:
+    privacy = agreement.terms.privacy
+    if privacy.epsilon is None or privacy.delta is None:
+        raise PrivacyParameterError("an agreement without epsilon and delta has no budget")
+    loss = PrivacyLoss(privacy.epsilon, privacy.delta)
+    entry = granted(
+        Grant(new_dataset_id(), Limit(loss, rule_for(loss))),
+        member=name,
+        unit=privacy.unit,
+        max_records_per_unit=privacy.max_records_per_unit,
+        at=utc(datetime.now(UTC)),
+        reason="simulated: what the first agreement asks for",
+    )
+    return SignedEntry.sign(entry, identities.signer(officer_of(name)))
