@@ -17,6 +17,7 @@ from hansa.ledger.signed import Agreed, Keyring, SignedEntry, statement_of
 from hansa.ledger.spends import Abort, BudgetGranted, Release, Reservation, new_dataset_id
 from hansa.ledger.store import LogStore, MemoryLogStore, SqliteLogStore
 from hansa.ledger.tiles import TileLog, TileSource, export_tiles
+from hansa.ledger.trust import TrustedKeys
 from hansa.ledger.verify import EntrySource, GivenEntries, StoredEntries, VerifiedLog, verify_log
 from hansa.ledger.witness import InMemoryWitness, SqliteWitness, Witness, WitnessMemory
 
@@ -58,6 +59,7 @@ __all__ = [
     "TileLog",
     "TileSource",
     "TlogProof",
+    "TrustedKeys",
     "VerifiedCheckpoint",
     "VerifiedLog",
     "VerifierKey",
