@@ -14,6 +14,7 @@ from hansa.ledger import (
     AgreementSigned,
     AmendmentMade,
     BudgetGranted,
+    Charging,
     Condition,
     Evaluation,
     Gate,
@@ -27,6 +28,7 @@ from hansa.ledger import (
     Publication,
     Release,
     Reservation,
+    RunClosed,
     SignatureType,
     SignedEntry,
     Spending,
@@ -34,6 +36,7 @@ from hansa.ledger import (
     real,
 )
 from hansa.ledger.kinds import Kind
+from hansa.privacy.charges import Charge
 from hansa.privacy.events import Spend, poisson_gaussian
 
 AT = "2026-03-01T12:00:00Z"
@@ -48,7 +51,9 @@ LOG_SIGNER = NoteSigner.generate(ORIGIN)
 WITNESS_SIGNERS = tuple(
     NoteSigner.generate(f"hansa.example/witness/{name}", SignatureType.WITNESS) for name in MEMBERS
 )
-SPENDING = Spending.of(Spend(poisson_gaussian(0.01, 1.1), 20))
+CHARGE = Charge("training", poisson_gaussian(0.01, 1.1), 400, poisson_gaussian(0.01, 2.2), 1)
+CHARGING = Charging.of(CHARGE)
+SPENDING = Spending.of(Spend(CHARGE.event, 20))
 
 
 def keyring(quorum: int = 3) -> Keyring:
@@ -122,7 +127,6 @@ def one_of_each() -> dict[str, Kind]:
             at=AT,
             member=MEMBERS[0],
             dataset_id=DATASET,
-            sequence=1,
             unit="patient",
             max_records_per_unit=4,
             adjacency="add-or-remove-one",
@@ -130,16 +134,17 @@ def one_of_each() -> dict[str, Kind]:
             delta=real(1e-5),
             colluding=1,
             epsilon_colluding=real(1.0),
+            rule={"rule": "adding", "reservations": 3},
+            disjoint_from=("f" * 32,),
             reason="board of 1 March",
         ),
         Reservation(
             **run,
             member=MEMBERS[0],
             dataset_id=DATASET,
-            purpose="training",
             unit="patient",
             adjacency="add-or-remove-one",
-            spends=(SPENDING,),
+            charges=(CHARGING,),
         ),
         release(),
         Abort(
@@ -150,8 +155,10 @@ def one_of_each() -> dict[str, Kind]:
             code="too-few",
             missing=MEMBERS[1:3],
             dataset_id=DATASET,
+            purpose="training",
             spends=(SPENDING,),
         ),
+        RunClosed(**run, member=MEMBERS[0], dataset_id=DATASET, released={"training": 40}),
         Aggregate(
             **run,
             purpose="training",

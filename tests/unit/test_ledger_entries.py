@@ -1,4 +1,4 @@
-"""Entries: twelve closed types in one form each, real numbers as text, and signatures that count."""
+"""Entries: thirteen closed types in one form each, real numbers as text, and signatures that count."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ from support.ledgers import (
 EACH = one_of_each()
 TYPES = [
     "agreement", "amendment", "membership", "budget", "reservation", "release",
-    "abort", "aggregate", "evaluation", "gate", "publication", "override",
+    "abort", "closed", "aggregate", "evaluation", "gate", "publication", "override",
 ]  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def changed(entry: Kind, **changes: object) -> bytes:
 
 
 class TestEveryType:
-    def test_there_are_twelve(self) -> None:
+    def test_there_are_thirteen(self) -> None:
         assert list(EACH) == TYPES
 
     @pytest.mark.parametrize("name", TYPES)
@@ -320,6 +320,17 @@ class TestContent:
             ({"epsilon": "3.0"}, "hexadecimal"),
             ({"colluding": None}, "together"),
             ({"epsilon_colluding": None}, "together"),
+            ({"colluding": 0}, "colluding"),
+            ({"rule": {}}, "rule"),
+            ({"rule": {"rule": "whatever-fits"}}, "not known"),
+            ({"rule": {"rule": "adding", "reservations": 0}}, "divided"),
+            ({"rule": {"rule": "adding", "reservations": True}}, "divided"),
+            ({"rule": {"rule": "adding", "reservations": 3, "unless": "urgent"}}, "not known"),
+            ({"rule": {"rule": "any-of", "rules": [{"rule": "fixed-in-advance"}] * 2}}, "valid by itself"),
+            ({"disjoint_from": [DATASET]}, "other datasets"),
+            ({"disjoint_from": ["f" * 32] * 2}, "each once"),
+            ({"disjoint_from": [HASH]}, "disjoint_from"),
+            ({"sequence": 2}, "sequence"),
         ],
     )
     def test_budgets_that_promise_nothing(self, changes: dict, match: str) -> None:
@@ -329,7 +340,39 @@ class TestContent:
     def test_what_an_abort_spends_is_spent_of_a_dataset(self) -> None:
         with pytest.raises(EntryError, match="of a dataset"):
             parse_entry(changed(EACH["abort"], dataset_id=None))
-        parse_entry(changed(EACH["abort"], dataset_id=None, spends=[]))
+        with pytest.raises(EntryError, match="for a purpose"):
+            parse_entry(changed(EACH["abort"], purpose=None))
+        parse_entry(changed(EACH["abort"], dataset_id=None, purpose=None, spends=[]))
+
+    @pytest.mark.parametrize(
+        ("changes", "match"),
+        [
+            ({"kind": "curiosity"}, "kind"),
+            ({"count": 0}, "count"),
+            ({"shared": None}, "together"),
+            ({"coalition": 0}, "together"),
+            ({"event": {"type": "Gaussian", "noise_multiplier": 1.5}}, "real numbers are text"),
+            ({"epsilon": "0x1.0000000000000p+0"}, "epsilon"),
+        ],
+    )
+    def test_reservations_that_mean_nothing(self, changes: dict, match: str) -> None:
+        charge = json.loads(EACH["reservation"].data)["charges"][0]
+        with pytest.raises(EntryError, match=match):
+            parse_entry(changed(EACH["reservation"], charges=[{**charge, **changes}]))
+
+    def test_a_reservation_has_charges_each_of_its_kind(self) -> None:
+        charge = json.loads(EACH["reservation"].data)["charges"][0]
+        parse_entry(changed(EACH["reservation"], charges=[charge, {**charge, "kind": "evaluation"}]))
+        with pytest.raises(EntryError, match="another kind"):
+            parse_entry(changed(EACH["reservation"], charges=[charge, charge]))
+        with pytest.raises(EntryError, match="charges"):
+            parse_entry(changed(EACH["reservation"], charges=[]))
+
+    def test_a_run_is_closed_with_counts_by_purpose(self) -> None:
+        parse_entry(changed(EACH["closed"], released={"evaluation": 0, "training": 0}))
+        for released in ({"curiosity": 1}, {"training": -1}, {"training": 1.5}, {"training": True}, None):
+            with pytest.raises(EntryError, match="released"):
+                parse_entry(changed(EACH["closed"], released=released))
 
     @pytest.mark.parametrize(
         ("verdict", "exempt", "override", "open_"),
@@ -370,7 +413,7 @@ class TestContent:
 
     def test_who_writes_what(self) -> None:
         writers = {name: entry.writer for name, entry in EACH.items()}
-        member = {"agreement", "membership", "reservation", "release", "abort"}
+        member = {"agreement", "membership", "reservation", "release", "abort", "closed"}
         assert {name for name, writer in writers.items() if writer == MEMBERS[0]} == member
         assert writers["budget"] == officer_of(MEMBERS[0]) == "hospital-1#privacy-officer"
         assert writers["override"] == MEMBERS[1]
@@ -464,7 +507,7 @@ class TestSigned:
 
 class TestKeyring:
     def test_the_coordinator_cannot_invent_a_spend(self) -> None:
-        for entry in (EACH["release"], EACH["reservation"], EACH["abort"]):
+        for entry in (EACH["release"], EACH["reservation"], EACH["abort"], EACH["closed"]):
             with pytest.raises(EntryError, match="'hospital-1' has not signed"):
                 keyring().verify(SignedEntry.sign(entry, SIGNERS[COORDINATOR]))
 

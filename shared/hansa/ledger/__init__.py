@@ -5,6 +5,7 @@ file, `export_tiles` a log in a folder, and `verify_log` checks a whole copy. Wh
 the types in `hansa.ledger.kinds`. Byte formats: docs/ledger-format.md.
 """
 
+from hansa.ledger.budgets import BudgetReader, records_of
 from hansa.ledger.checkpoint import Checkpoint, LogPolicy, VerifiedCheckpoint
 from hansa.ledger.entry import Entry, Spending, officer_of, real, real_value, utc
 from hansa.ledger.kinds import parse_entry
@@ -14,7 +15,15 @@ from hansa.ledger.note import NoteSignature, NoteSigner, SignatureType, SignedNo
 from hansa.ledger.outcomes import Aggregate, Condition, Evaluation, Gate, Override, Publication
 from hansa.ledger.proof import TlogProof
 from hansa.ledger.signed import Agreed, Keyring, SignedEntry, statement_of
-from hansa.ledger.spends import Abort, BudgetGranted, Release, Reservation, new_dataset_id
+from hansa.ledger.spends import (
+    Abort,
+    BudgetGranted,
+    Charging,
+    Release,
+    Reservation,
+    RunClosed,
+    new_dataset_id,
+)
 from hansa.ledger.store import LogStore, MemoryLogStore, SqliteLogStore
 from hansa.ledger.tiles import TileLog, TileSource, export_tiles
 from hansa.ledger.trust import TrustedKeys
@@ -28,6 +37,8 @@ __all__ = [
     "AgreementSigned",
     "AmendmentMade",
     "BudgetGranted",
+    "BudgetReader",
+    "Charging",
     "Checkpoint",
     "Condition",
     "Entry",
@@ -49,6 +60,7 @@ __all__ = [
     "Publication",
     "Release",
     "Reservation",
+    "RunClosed",
     "SignatureType",
     "SignedEntry",
     "SignedNote",
@@ -71,6 +83,7 @@ __all__ = [
     "parse_entry",
     "real",
     "real_value",
+    "records_of",
     "statement_of",
     "utc",
     "verify_log",

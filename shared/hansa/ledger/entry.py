@@ -144,6 +144,9 @@ def _event(value: dict[str, JsonValue], depth: int = 0) -> dict[str, JsonValue]:
     return value
 
 
+EventText: TypeAlias = Annotated[dict[str, JsonValue], AfterValidator(_event)]
+
+
 class Spending(Part):
     """DP events that were, or may be, released: `hansa.privacy.events` with its numbers as text.
 
@@ -152,22 +155,37 @@ class Spending(Part):
         count: how often.
     """
 
-    event: Annotated[dict[str, JsonValue], AfterValidator(_event)]
+    event: EventText
     count: Ordinal
 
     @classmethod
     def of(cls, spend: Spend) -> Spending:
         """As an entry holds it."""
-        return cls(event=_written(spend.event), count=spend.count)
+        return cls(event=event_text(spend.event), count=spend.count)
 
     @property
     def spend(self) -> Spend:
         """As the accountant takes it; an event that it does not know is refused there."""
-        event: EventJson = _read(self.event)
-        return Spend(event, self.count)
+        return Spend(event_value(self.event), self.count)
 
 
 Spendings: TypeAlias = Annotated[tuple[Spending, ...], Field(max_length=100)]
+
+
+def event_text(event: EventJson) -> dict[str, JsonValue]:
+    """An event as entries hold it: its numbers as text.
+
+    Raises:
+        ValueError: a number is infinite or none.
+    """
+    text: dict[str, JsonValue] = _written(event)
+    return text
+
+
+def event_value(text: Mapping[str, JsonValue]) -> EventJson:
+    """The event that an entry holds; the inverse of `event_text`."""
+    event: EventJson = _read(text)
+    return event
 
 
 def _written(value: Any) -> Any:
@@ -179,7 +197,7 @@ def _written(value: Any) -> Any:
 
 
 def _read(value: Any, key: str = "") -> Any:
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {name: _read(item, name) for name, item in value.items()}
     if isinstance(value, list):
         return [_read(item, key) for item in value]

@@ -1,8 +1,8 @@
-"""The twelve types of entries, and how one is read.
+"""The thirteen types of entries, and how one is read.
 
-A member's log holds what it signed, was granted, reserved, released and lost; the federation's holds agreements,
-amendments, aggregates, evaluations, gates, publications and copies of the members' releases, byte for byte, so that
-the coordinator can neither invent a spend nor drop one unnoticed.
+A member's log holds what it signed, was granted, reserved, released, lost and closed; the federation's holds
+agreements, amendments, aggregates, evaluations, gates, publications and copies of the members' reservations, releases
+and closed runs, byte for byte, so that the coordinator can neither invent a spend nor drop one unnoticed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from hansa.ledger.errors import EntryError
 from hansa.ledger.membership import AgreementSigned, AmendmentMade, Membership
 from hansa.ledger.outcomes import Aggregate, Evaluation, Gate, Override, Publication
-from hansa.ledger.spends import Abort, BudgetGranted, Release, Reservation
+from hansa.ledger.spends import Abort, BudgetGranted, Release, Reservation, RunClosed
 
 Kind: TypeAlias = Annotated[
     AgreementSigned
@@ -24,6 +24,7 @@ Kind: TypeAlias = Annotated[
     | Reservation
     | Release
     | Abort
+    | RunClosed
     | Aggregate
     | Evaluation
     | Gate
