@@ -26,6 +26,7 @@ from hansa.ledger.spends import (
 )
 from hansa.ledger.store import LogStore, MemoryLogStore, SqliteLogStore
 from hansa.ledger.tiles import TileLog, TileSource, export_tiles
+from hansa.ledger.trust import TrustedKeys
 from hansa.ledger.verify import EntrySource, GivenEntries, StoredEntries, VerifiedLog, verify_log
 from hansa.ledger.witness import InMemoryWitness, SqliteWitness, Witness, WitnessMemory
 
@@ -70,6 +71,7 @@ __all__ = [
     "TileLog",
     "TileSource",
     "TlogProof",
+    "TrustedKeys",
     "VerifiedCheckpoint",
     "VerifiedLog",
     "VerifierKey",

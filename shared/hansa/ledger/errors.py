@@ -5,7 +5,7 @@ A Merkle proof that fails is `hansa.errors.ProofError`.
 
 from __future__ import annotations
 
-from hansa.errors import ExitStatus, HansaError
+from hansa.errors import ExitStatus, HansaError, ProblemsError
 
 
 class NoteFormatError(HansaError):
@@ -93,3 +93,10 @@ class TilesError(HansaError):
 
     code = "HANSA-751"
     exit_status = ExitStatus.VERIFICATION_FAILED
+
+
+class TrustedKeysError(ProblemsError):
+    """A file of trusted keys cannot be read, or holds keys by which no log could be checked."""
+
+    code = "HANSA-759"
+    remedy = "Get the file again from its maker, and compare the keys with their owners over another channel."

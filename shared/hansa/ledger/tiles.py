@@ -29,7 +29,7 @@ from hansa.merkle import (
 WIDTH = 256  # hashes in a full tile, entries in a full bundle
 _HEIGHT = 8  # WIDTH == 2**_HEIGHT
 _CACHED_TILES = 4096  # 8 KiB each
-_CHECKPOINT = "checkpoint"
+CHECKPOINT_NAME = "checkpoint"
 
 
 def tile_path(level: int, index: int, width: int = WIDTH) -> str:
@@ -53,14 +53,23 @@ def read_bundle(bundle: bytes) -> list[bytes]:
     Raises:
         TilesError: it is cut short.
     """
+    entries, whole = split_bundle(bundle)
+    if not whole:
+        raise TilesError("a bundle of entries is cut short")
+    return entries
+
+
+def split_bundle(bundle: bytes) -> tuple[list[bytes], bool]:
+    """The entries that a bundle holds as a whole, and whether nothing is left of it."""
     entries, place = [], 0
     while place < len(bundle):
         start = place + 2
-        place = start + int.from_bytes(bundle[place:start], "big")
-        entries.append(bundle[start:place])
-    if place != len(bundle):
-        raise TilesError("a bundle of entries is cut short")
-    return entries
+        end = start + int.from_bytes(bundle[place:start], "big")
+        if end > len(bundle):
+            return entries, False
+        entries.append(bundle[start:end])
+        place = end
+    return entries, True
 
 
 def export_tiles(log: LogView, note: SignedNote, folder: Path) -> int:
@@ -88,7 +97,7 @@ def export_tiles(log: LogView, note: SignedNote, folder: Path) -> int:
         written += 1
     for place in sorted(folders, reverse=True):
         flush(place)
-    _write(folder / _CHECKPOINT, note.encoded.encode(), folder)
+    _write(folder / CHECKPOINT_NAME, note.encoded.encode(), folder)
     flush(folder)
     return written + 1
 
@@ -96,7 +105,7 @@ def export_tiles(log: LogView, note: SignedNote, folder: Path) -> int:
 def _exported(log: LogView, goal: Checkpoint, folder: Path) -> int:
     """How many entries the folder has already."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _CHECKPOINT
+    path = folder / CHECKPOINT_NAME
     if not path.exists():
         return 0
     known = Checkpoint.parse(SignedNote.parse(path.read_bytes()).text)
@@ -161,7 +170,7 @@ class TileSource:
             TilesError: there is none.
             NoteFormatError: it is no note.
         """
-        return SignedNote.parse(self._bytes(_CHECKPOINT))
+        return SignedNote.parse(self._bytes(CHECKPOINT_NAME))
 
     def size(self) -> int:
         """How many entries the checkpoint speaks of."""

@@ -14,7 +14,7 @@ from hansa.secagg.ring import Quantiser
 from hansa.secagg.seal import Seal
 from hansa.secagg.store import FolderStore, MemoryStore, Store
 from hansa.secagg.terms import SumTerms, VectorTerms
-from hansa.secagg.verify import VerifiedSum, attest, verify_sum
+from hansa.secagg.verify import VerifiedRecord, VerifiedSum, attest, verify_record, verify_sum
 from hansa.secagg.workers import MaskWorkers
 
 __all__ = [
@@ -33,8 +33,10 @@ __all__ = [
     "SumOutcome",
     "SumTerms",
     "VectorTerms",
+    "VerifiedRecord",
     "VerifiedSum",
     "answer",
     "attest",
+    "verify_record",
     "verify_sum",
 ]

@@ -24,6 +24,7 @@ from hansa.secagg.errors import AlreadyAnsweredError, PhaseError, QuorumError, T
 from hansa.secagg.record import Phase, PhaseCost, RoundRecord, SumOutcome
 from hansa.secagg.shares import SHARE_BYTES
 from hansa.secagg.store import Store
+from hansa.secagg.terms import SumTerms
 from hansa.secagg.unmasking import Opened, RoundFacts, aggregate_sha256, masks_to_remove, reconstruct
 from hansa.secagg.workers import MaskWorkers
 from hansa.wire import Array, Message
@@ -33,6 +34,7 @@ from hansa.wire import Array, Message
 class House:
     """What all rounds of a run share."""
 
+    terms: SumTerms
     context: m.Context
     signer: Signer
     spool: Store
@@ -52,7 +54,7 @@ class SumRound:
 
     def __init__(self, house: House, number: int) -> None:
         self.house, self.number, self.phase = house, number, Phase.KEYS
-        self.context, self.terms = house.context, house.context.terms
+        self.context, self.terms = house.context, house.terms
         self.answers: dict[type[m.Said], dict[str, tuple[Any, Statement]]] = defaultdict(dict)
         self.dropped: dict[str, str] = {}
         self.costs: dict[str, PhaseCost] = defaultdict(PhaseCost)

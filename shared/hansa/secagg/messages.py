@@ -30,7 +30,7 @@ from hansa.identity.keys import Signer
 from hansa.identity.statement import Statement, statement_bytes, unpack
 from hansa.secagg.errors import QuorumError, TranscriptError
 from hansa.secagg.keys import KEM_PUBLIC_BYTES, PROTOCOL, PublicKeys
-from hansa.secagg.terms import SumTerms
+from hansa.secagg.terms import StatedTerms
 from hansa.wire import Array, Message, array_sha256
 
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -248,7 +248,7 @@ S = TypeVar("S", bound=Said)
 class Context:
     """What messages are read and written against."""
 
-    terms: SumTerms
+    terms: StatedTerms
     run: str
 
     def state(self, signer: Signer, model: type[S], number: int, /, **fields: object) -> tuple[S, Statement]:

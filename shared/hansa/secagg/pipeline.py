@@ -69,7 +69,7 @@ class Coordinator:
         clock: Callable[[], float] = time.monotonic,
         first_round: int = 1,
     ) -> None:
-        self._house = House(m.Context(terms, run), signer, spool, workers or MaskWorkers())
+        self._house = House(terms, m.Context(terms, run), signer, spool, workers or MaskWorkers())
         self._clock, self._asked_at, self._asked = clock, clock(), list[SumRound]()
         self._current: SumRound | None = None
         self._upcoming, self._ahead = (
@@ -111,7 +111,7 @@ class Coordinator:
         """
         if not self.ready:
             raise PhaseError("no round is prepared, or one is being summed")
-        if purpose not in self._house.context.terms.vectors:
+        if purpose not in self._house.terms.vectors:
             raise PhaseError(f"the agreement names no vector {purpose!r}")
         number, manifest, aggregate = self._previous
         self._upcoming.begin(
@@ -257,7 +257,7 @@ class Coordinator:
         Raises:
             HansaError: the statement is not by a member or a named auditor, or of another sum.
         """
-        roster = self._house.context.terms.roster
+        roster = self._house.terms.roster
         if statement.signer not in {*roster.members, *roster.auditors}:
             raise TranscriptError("only a member or an auditor of the agreement can vouch for a sum")
         said = self._house.context.said(statement, m.Verified, statement.signer)

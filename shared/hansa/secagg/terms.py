@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Protocol
 
 from hansa.canonical import Json, canonical_hash
 from hansa.errors import Problem
@@ -18,6 +18,22 @@ MIN_MEMBERS = 3  # with two, each would learn the other's vector from the sum
 MAX_LENGTH = 1_000_000_000
 
 ThreatModel = Literal["malicious", "honest-but-curious"]
+
+
+class StatedTerms(Protocol):
+    """What the statements of a round are read against: of `SumTerms`, or of an auditor who has the keys alone."""
+
+    @property
+    def roster(self) -> Roster:
+        """Whose keys count."""
+
+    @property
+    def sha256(self) -> str:
+        """What every statement names."""
+
+    @property
+    def threshold(self) -> int:
+        """Quorum t."""
 
 
 @dataclass(frozen=True)

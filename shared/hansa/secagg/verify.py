@@ -6,8 +6,8 @@ quorum, the commitments behind the opened seeds and the hash of every masked vec
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from hansa.secagg.dealing import MASK_KEY, SELF_MASK
 from hansa.secagg.errors import SumVerificationError
 from hansa.secagg.record import RoundRecord
 from hansa.secagg.ring import RingVector, SumVector
-from hansa.secagg.terms import SumTerms
+from hansa.secagg.terms import MIN_MEMBERS, StatedTerms, SumTerms
 from hansa.secagg.unmasking import RoundFacts, Secrets, aggregate_sha256, is_seed_of, masks_to_remove
 from hansa.secagg.workers import MaskWorkers
 from hansa.wire import array_sha256
@@ -41,6 +41,30 @@ class VerifiedSum:
     total: SumVector
     survivors: tuple[str, ...]
     excluded: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class VerifiedRecord:
+    """The signed part of a record, without the sum.
+
+    Attributes:
+        manifest: what was summed.
+        manifest_sha256: of the bytes that the coordinator signed.
+        released: H(y) of each survivor, in order of x.
+        excluded: members whose masked vector the coordinator acknowledged with a receipt and left out.
+        confirmed: whether the record holds the members' confirmations; none are made where the agreement trusts the
+            coordinator.
+        facts: what is public about the round.
+        secrets: the seeds that were opened; nothing of them is secret any more.
+    """
+
+    manifest: m.Manifest
+    manifest_sha256: str
+    released: Mapping[str, str]
+    excluded: tuple[str, ...]
+    confirmed: bool
+    facts: RoundFacts = field(repr=False)
+    secrets: Secrets = field(repr=False)
 
 
 def verify_sum(
@@ -77,14 +101,25 @@ def attest(terms: SumTerms, record: RoundRecord, signer: Signer) -> Statement:
     return context.state(signer, m.Verified, record.round, aggregate_sha256=record.aggregate_sha256)[1]
 
 
-def _verify(
-    terms: SumTerms,
-    record: RoundRecord,
-    masked: Callable[[str], RingVector],
-    receipts: tuple[str, ...],
-    workers: MaskWorkers,
-) -> VerifiedSum:
-    context = m.Context(terms, record.run)
+def verify_record(terms: StatedTerms, record: RoundRecord) -> VerifiedRecord:
+    """Check everything that is signed in a round's record, without the vectors, which are let go after a while.
+
+    Args:
+        terms: roster and quorum; an auditor without the agreement takes `sha256` from the record, and then knows only
+            that all statements name the same terms.
+        record: the round's, as published.
+
+    Raises:
+        SumVerificationError: it does not hold together; says why.
+    """
+    try:
+        return _signed(m.Context(terms, record.run), record)
+    except HansaError as error:
+        raise SumVerificationError(f"round {record.round}: {error.cause}") from None
+
+
+def _signed(context: m.Context, record: RoundRecord) -> VerifiedRecord:
+    terms = context.terms
     _require(record.terms == terms.sha256, "belongs to other terms")
 
     keys = _statements(context, record.keys, m.Keys, record.round)
@@ -105,31 +140,56 @@ def _verify(
     binding = m.binding_of(transcript, signed.sha256)
     _require(all(said.binding == binding for said, _ in sent.values()), "holds vectors of another manifest")
     _require(set(survivors) <= set(contributors), "has survivors that are no contributors")
-    _require(len(survivors) >= terms.floor, f"is over {len(survivors)} members, {terms.floor} are needed")
-    if terms.confirmed:
+    least = max(terms.threshold, MIN_MEMBERS)
+    _require(len(survivors) >= least, f"is over {len(survivors)} members, {least} are needed")
+    if record.confirmations:
         expected = context.confirmation(
             record.round, transcript, signed, {name: said for name, (said, _) in sent.items()}
         )
         context.check_quorum(map(Statement.parse, record.confirmations), expected)
 
     public = {name: said.public for name, (said, _) in keys.items()}
-    m.check_offers(public, post_quantum=terms.post_quantum)
+    m.check_offers(public, post_quantum=any(offer.mask_kem is not None for offer in public.values()))
     x = {name: terms.roster.x[name] for name in keys}
     facts = RoundFacts(transcript, binding, x, public, contributors, survivors)
     secrets = Secrets(
         _opened(record.self_seeds, survivors, facts, SELF_MASK),
         _opened(record.mask_seeds, facts.vanished, facts, MASK_KEY),
     )
-    vector_terms = terms.vectors.get(manifest.purpose)
+    return VerifiedRecord(
+        manifest,
+        signed.sha256,
+        {name: said.y_sha256 for name, (said, _) in sent.items()},
+        _excluded(context, record, record.receipts, binding, survivors),
+        bool(record.confirmations),
+        facts,
+        secrets,
+    )
+
+
+def _verify(
+    terms: SumTerms,
+    record: RoundRecord,
+    masked: Callable[[str], RingVector],
+    receipts: tuple[str, ...],
+    workers: MaskWorkers,
+) -> VerifiedSum:
+    context = m.Context(terms, record.run)
+    signed = _signed(context, record)
+    facts, survivors = signed.facts, signed.facts.survivors
+    _require(signed.confirmed or not terms.confirmed, "holds no confirmations")
+    _require(len(survivors) >= terms.floor, f"is over {len(survivors)} members, {terms.floor} are needed")
+    m.check_offers(facts.keys, post_quantum=terms.post_quantum)
+    vector_terms = terms.vectors.get(signed.manifest.purpose)
     if vector_terms is None:
         raise SumVerificationError(f"round {record.round} sums what the agreement does not name")
     total = workers.empty(vector_terms.length)
     total.fill(0)
-    for name, (said, _) in sent.items():
+    for name, y_sha256 in signed.released.items():
         vector = masked(name)
         fits = vector.dtype == np.uint32 and vector.shape == total.shape
         _require(
-            fits and array_sha256(vector) == said.y_sha256,
+            fits and array_sha256(vector) == y_sha256,
             f"the masked vector of {name!r} is not the signed one",
         )
         np.add(total, vector, out=total)
@@ -140,12 +200,13 @@ def _verify(
         }
     except ValueError:
         raise SumVerificationError("a pad is not hexadecimal") from None
-    workers.add_masks(total, *masks_to_remove(facts, secrets, pads))
+    workers.add_masks(total, *masks_to_remove(facts, signed.secrets, pads))
     decoded = vector_terms.quantiser.decode(total, len(survivors))
     _require(
         aggregate_sha256(decoded) == record.aggregate_sha256, "names a sum that is not the sum of its vectors"
     )
-    return VerifiedSum(manifest, decoded, survivors, _excluded(context, record, receipts, binding, survivors))
+    left_out = _excluded(context, record, (*record.receipts, *receipts), facts.binding, survivors)
+    return VerifiedSum(signed.manifest, decoded, survivors, left_out)
 
 
 def _statements(
@@ -166,10 +227,14 @@ def _opened(seeds: dict[str, str], names: tuple[str, ...], facts: RoundFacts, ki
 
 
 def _excluded(
-    context: m.Context, record: RoundRecord, kept: tuple[str, ...], binding: str, survivors: tuple[str, ...]
+    context: m.Context,
+    record: RoundRecord,
+    receipts: tuple[str, ...],
+    binding: str,
+    survivors: tuple[str, ...],
 ) -> tuple[str, ...]:
     had = set()
-    for line in (*record.receipts, *kept):
+    for line in receipts:
         receipt = context.said(Statement.parse(line), m.Receipt, COORDINATOR)
         if receipt.round == record.round and receipt.binding == binding:
             had.add(receipt.member)

@@ -1,0 +1,325 @@
+"""What an audit reads: copies of logs, checkpoints that somebody kept, records of rounds.
+
+Nothing that a copy says about itself is believed here or later. A copy also shows its entries *as they lie there*, with
+the hashes that are stored beside them, so that what was changed in it can be named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from hansa.audit.errors import AuditSourceError
+from hansa.audit.findings import RECORDS
+from hansa.errors import HansaError
+from hansa.ledger.database import Database
+from hansa.ledger.errors import LogDamagedError, LogStoreError, NoteFormatError, TilesError
+from hansa.ledger.note import MAX_NOTE_BYTES, SignedNote
+from hansa.ledger.store import LOG_LAYOUT, SqliteLogStore
+from hansa.ledger.tiles import CHECKPOINT_NAME, WIDTH, TileSource, bundle_path, split_bundle, tile_path
+from hansa.ledger.trust import KEYS_NAME
+from hansa.ledger.verify import EntrySource, GivenEntries, StoredEntries
+from hansa.ledger.witness import WITNESS_LAYOUT
+from hansa.merkle import HASH_BYTES
+
+_SQLITE = b"SQLite format 3\x00"
+_APPLICATION_ID = slice(68, 72)  # in the header of an SQLite file
+_ALL = 1 << 62
+_DEPTH = 3  # of folders below one that is named
+
+
+class Lying(NamedTuple):
+    """An entry as it lies in a copy.
+
+    Attributes:
+        stored: its leaf hash as the copy has it; empty where it has none.
+        data: its bytes.
+    """
+
+    stored: bytes
+    data: bytes
+
+
+class LogCopy(Protocol):
+    """A copy of a log."""
+
+    @property
+    def place(self) -> str:
+        """Where it lies, for people."""
+
+    @property
+    def entries(self) -> EntrySource:
+        """Its entries, for `hansa.ledger.verify_log`."""
+
+    def notes(self) -> Sequence[SignedNote]:
+        """The checkpoints in it.
+
+        Raises:
+            HansaError: there are none, or they cannot be read.
+        """
+
+    def lying(self) -> Iterator[Lying]:
+        """What is there, from the first entry to the last that can be read; never an error."""
+
+
+@dataclass(frozen=True)
+class TileCopy:
+    """A folder of tiles."""
+
+    folder: Path
+
+    @property
+    def place(self) -> str:
+        """See `LogCopy.place`."""
+        return str(self.folder)
+
+    @property
+    def entries(self) -> TileSource:
+        """See `LogCopy.entries`."""
+        return TileSource(self.folder)
+
+    def notes(self) -> Sequence[SignedNote]:
+        """See `LogCopy.notes`."""
+        return (self.entries.note,)
+
+    def lying(self) -> Iterator[Lying]:
+        """See `LogCopy.lying`."""
+        source = self.entries
+        try:
+            size = source.size()
+        except HansaError:
+            return
+        for index in range(-(-size // WIDTH)):
+            width = min(WIDTH, size - index * WIDTH)
+            try:
+                entries = split_bundle(source.wide(bundle_path(index, width), bundle_path(index)))[0]
+            except TilesError:
+                return
+            try:
+                hashes = source.wide(tile_path(0, index, width), tile_path(0, index))
+            except TilesError:
+                hashes = b""
+            for number, data in enumerate(entries):
+                yield Lying(hashes[number * HASH_BYTES : (number + 1) * HASH_BYTES], data)
+            if len(entries) < width:
+                return
+
+
+@dataclass(frozen=True)
+class StoreCopy:
+    """A log in an SQLite file."""
+
+    path: Path
+
+    @property
+    def place(self) -> str:
+        """See `LogCopy.place`."""
+        return str(self.path)
+
+    @property
+    def entries(self) -> StoredEntries:
+        """See `LogCopy.entries`."""
+        return StoredEntries(self.path)
+
+    def notes(self) -> Sequence[SignedNote]:
+        """See `LogCopy.notes`."""
+        with closing(SqliteLogStore(self.path, read_only=True)) as store:
+            found = tuple(store.checkpoints())
+        if not found:
+            raise LogStoreError(f"the log {self.path} has signed no checkpoint")
+        return found
+
+    def lying(self) -> Iterator[Lying]:
+        """See `LogCopy.lying`."""
+        try:
+            with closing(SqliteLogStore(self.path, read_only=True)) as store:
+                for row in store.rows(0, _ALL):
+                    yield Lying(row.hashes[:HASH_BYTES], row.data)
+        except (LogDamagedError, LogStoreError):  # the last row, or the first that is damaged
+            return
+
+
+@dataclass(frozen=True)
+class GivenCopy:
+    """A copy in memory, as a member holds its mirror.
+
+    Attributes:
+        place: where it is said to lie.
+        given: its entries.
+        checkpoints: at least one.
+    """
+
+    place: str
+    given: tuple[bytes, ...]
+    checkpoints: tuple[SignedNote, ...]
+
+    @property
+    def entries(self) -> GivenEntries:
+        """See `LogCopy.entries`."""
+        return GivenEntries(self.given)
+
+    def notes(self) -> Sequence[SignedNote]:
+        """See `LogCopy.notes`."""
+        if not self.checkpoints:
+            raise NoteFormatError(f"{self.place} has no checkpoint")
+        return self.checkpoints
+
+    def lying(self) -> Iterator[Lying]:
+        """See `LogCopy.lying`."""
+        return (Lying(b"", data) for data in self.given)
+
+
+class RecordSource(Protocol):
+    """The records of rounds, one JSON a line."""
+
+    def lines(self) -> Iterator[bytes]:
+        """Each line without its line break."""
+
+
+@dataclass(frozen=True)
+class RecordFile:
+    """A ``rounds.jsonl``."""
+
+    path: Path
+
+    def lines(self) -> Iterator[bytes]:
+        """See `RecordSource.lines`."""
+        with self.path.open("rb") as stream:
+            for line in stream:
+                yield line.removesuffix(b"\n")
+
+
+@dataclass(frozen=True)
+class GivenRecords:
+    """Records in memory."""
+
+    given: tuple[bytes, ...]
+
+    def lines(self) -> Iterator[bytes]:
+        """See `RecordSource.lines`."""
+        return iter(self.given)
+
+
+class Kept(NamedTuple):
+    """A checkpoint that somebody kept.
+
+    Attributes:
+        place: by whom, or where it lies.
+        note: as the log signed it.
+    """
+
+    place: str
+    note: SignedNote
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything that an audit reads.
+
+    Attributes:
+        copies: of logs, several of one log among them.
+        records: of the rounds, where they were given.
+        kept: checkpoints from elsewhere, for example of witnesses.
+    """
+
+    copies: tuple[LogCopy, ...]
+    records: RecordSource | None = None
+    kept: tuple[Kept, ...] = ()
+
+
+@dataclass
+class _Found:
+    copies: list[LogCopy] = field(default_factory=list)
+    records: list[Path] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
+
+
+def read_sources(paths: Sequence[Path]) -> Sources:
+    """Find out what lies at each place.
+
+    Args:
+        paths: folders of tiles, SQLite files of logs and of witnesses, files with one checkpoint each, a
+            ``rounds.jsonl``, or folders that hold such things.
+
+    Raises:
+        AuditSourceError: something is none of these, or cannot be read; or no log is among them.
+    """
+    found = _Found()
+    for path in paths:
+        _sort(path, found)
+    if not found.copies:
+        raise AuditSourceError("there is no copy of a log in what was given")
+    if len(found.records) > 1:
+        raise AuditSourceError(
+            f"{found.records[0]} and {found.records[1]} are both records of rounds: which ones?"
+        )
+    records = RecordFile(found.records[0]) if found.records else None
+    return Sources(tuple(found.copies), records, tuple(found.kept))
+
+
+def keys_beside(paths: Sequence[Path]) -> Path | None:
+    """The keys that lie in the one folder that was named; whoever made the logs may have made them too."""
+    if len(paths) == 1 and (paths[0] / KEYS_NAME).is_file():
+        return paths[0] / KEYS_NAME
+    return None
+
+
+def _sort(path: Path, found: _Found) -> None:
+    try:
+        if path.is_dir():
+            before = len(found.copies) + len(found.records)
+            _search(path, found, _DEPTH)
+            if len(found.copies) + len(found.records) == before:
+                raise AuditSourceError(f"there is no log in the folder {path}")
+        elif path.suffix == ".jsonl":
+            path.open("rb").close()
+            found.records.append(path)
+        else:
+            _sort_file(path, found)
+    except OSError as error:
+        raise AuditSourceError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _search(folder: Path, found: _Found, depth: int) -> None:
+    if (folder / CHECKPOINT_NAME).is_file():
+        found.copies.append(TileCopy(folder))
+        return
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and depth:
+            _search(path, found, depth - 1)
+        elif path.suffix == ".sqlite":
+            _sort_file(path, found)
+        elif path.name == RECORDS:
+            found.records.append(path)
+
+
+def _sort_file(path: Path, found: _Found) -> None:
+    with path.open("rb") as stream:
+        head = stream.read(MAX_NOTE_BYTES + 1)
+    application = int.from_bytes(head[_APPLICATION_ID], "big") if head.startswith(_SQLITE) else None
+    if application == LOG_LAYOUT.application_id:
+        found.copies.append(StoreCopy(path))
+    elif application == WITNESS_LAYOUT.application_id:
+        found.kept += _witnessed(path)
+    elif application is None:
+        try:
+            found.kept.append(Kept(str(path), SignedNote.parse(head)))
+        except NoteFormatError:
+            raise AuditSourceError(f"{path} is no log, no checkpoint and no {RECORDS}") from None
+    else:
+        raise AuditSourceError(f"{path} is a database of another program")
+
+
+def _witnessed(path: Path) -> list[Kept]:
+    """Every checkpoint that a witness has cosigned, and those with which a log was caught."""
+    try:
+        with closing(Database(path, WITNESS_LAYOUT, read_only=True)) as memory, memory.reading() as connection:
+            rows = connection.execute(
+                "SELECT note FROM seen UNION SELECT known FROM forks UNION SELECT shown FROM forks"
+            ).fetchall()
+        return [Kept(str(path), SignedNote.parse(note)) for (note,) in rows]
+    except HansaError as error:
+        raise AuditSourceError(f"{path} cannot be read as a witness' memory: {error.cause}") from None
