@@ -54,6 +54,36 @@ def test_an_open_reservation_counts_whole_and_a_closed_one_with_what_was_release
         book.reserve("one more", [charge(1)])
 
 
+def test_a_question_whether_a_step_may_be_confirmed_records_nothing():
+    store, book = opened(100)
+    before = len(store.records)
+    book.may_confirm("run", "round 1", 100)
+    for step in (("run", "round 1", 101), ("run", "round 1", 0), ("other", "round 1", 1)):
+        with pytest.raises(BudgetRefusedError):
+            book.may_confirm(*step)
+    book.confirm("run", "round 1", 30)
+    with pytest.raises(BudgetRefusedError, match="on record already"):
+        book.may_confirm("run", "round 1", 30)
+    assert len(store.records) == before + 1
+    assert book.released("run") == 30
+
+
+def test_a_run_says_what_it_reserved_and_what_it_released_of_each_kind():
+    book = Store().begin(grant(HUNDRED * 2))
+    charges = (charge(50), charge(10, kind="evaluation"))
+    book.reserve("run", charges, "agreement")
+    assert book.reservation("run") == Reservation("run", "agreement", charges)
+    assert book.reservation("other") is None
+    book.confirm("run", "round 1", 7, "training")
+    book.confirm("run", "round 2", 3, "evaluation")
+    for _ in range(2):
+        told = (book.released("run", "training"), book.released("run", "evaluation"), book.released("run"))
+        assert told == (7, 3, 10)
+        assert book.released("run", "compression") == book.released("other", "training") == 0
+        book.close("run")
+    assert book.reservation("run") is not None
+
+
 def test_an_aborted_step_stays_charged():
     _, book = opened(100)
     book.confirm("run", "round 1", 10)

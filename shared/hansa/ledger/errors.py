@@ -1,9 +1,12 @@
-"""Errors of the ledger: notes, entries, stores, witnesses, tiles. HANSA-74x and 75x.
+"""Errors of the ledger: notes, entries, stores, witnesses, tiles, members' own logs. HANSA-74x and 75x.
 
 A Merkle proof that fails is `hansa.errors.ProofError`.
 """
 
 from __future__ import annotations
+
+from hansa.errors import BudgetRefusedError, ExitStatus, HansaError
+
 
 from hansa.errors import ExitStatus, HansaError, ProblemsError
 
@@ -93,6 +96,21 @@ class TilesError(HansaError):
 
     code = "HANSA-751"
     exit_status = ExitStatus.VERIFICATION_FAILED
+
+
+class NoBudgetError(BudgetRefusedError):
+    """No budget is granted for a member's data, so nothing of them can be spent."""
+
+    code = "HANSA-752"
+    remedy = "Have the member's privacy officer sign a grant, and put it into the member's ledger."
+
+
+class ClockError(HansaError):
+    """The clock stands before the time of the last entry; nothing was written."""
+
+    code = "HANSA-753"
+    exit_status = ExitStatus.REFUSED
+    remedy = "Set the clock, then start the node again. The order of a log is never that of clocks."
 
 
 class TrustedKeysError(ProblemsError):

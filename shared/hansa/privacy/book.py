@@ -183,6 +183,14 @@ class BudgetBook:
         """
         self._take(Confirmation(run, step, self._kind(run, kind), count))
 
+    def may_confirm(self, run: str, step: str, count: int, kind: str | None = None) -> None:
+        """Check all that `confirm` would check; nothing is recorded.
+
+        Raises:
+            BudgetRefusedError: as `confirm`.
+        """
+        self._check(Confirmation(run, step, self._kind(run, kind), count), 0.0)
+
     def abort(self, run: str, step: str, count: int, kind: str | None = None) -> None:
         """Record that a step came to nothing. It stays charged, or is charged now; a retry is another step.
 
@@ -221,12 +229,18 @@ class BudgetBook:
         blocks = (run.block(coalition) for run in self._runs.values())
         return tuple(spend for block in blocks for spend in block.counted)
 
-    def released(self, run: str) -> int:
-        """How many releases of a run count: those on record, or what its close says."""
+    def released(self, run: str, kind: str | None = None) -> int:
+        """How many releases of a run count, of one kind or of all: those on record, or what its close says."""
         held = self._runs.get(run)
         if held is None:
             return 0
-        return sum((held.recorded if held.closed is None else held.closed).values())
+        counts = held.recorded if held.closed is None else held.closed
+        return sum(counts.values()) if kind is None else counts.get(kind, 0)
+
+    def reservation(self, run: str) -> Reservation | None:
+        """What a run has reserved, if it has; also once it is closed."""
+        held = self._runs.get(run)
+        return None if held is None else held.reservation
 
     def holds(self, step: Confirmation) -> bool:
         """Whether a step is on record exactly so, in a run that is open."""

@@ -1,0 +1,243 @@
+"""A member's own log as a list of signed words: read and verified when it is opened, written one entry at a time.
+
+What the entries mean for a budget is `hansa_client.ledger`'s to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from hansa.canonical import sha256_hex
+from hansa.errors import HansaError
+from hansa.identity import Signer
+from hansa.identity.errors import SignatureError
+from hansa.identity.keys import verify
+from hansa.ledger import (
+    AgreementSigned,
+    BudgetGranted,
+    Keyring,
+    Log,
+    Release,
+    Reservation,
+    RunClosed,
+    SignedEntry,
+    VerifierKey,
+    utc,
+)
+from hansa.ledger.entry import PURPOSE, OfRun
+from hansa.ledger.errors import ClockError, EntryError, LogStoreError, LogVerificationError
+from hansa.ledger.kinds import Kind
+
+CLOCK_SLACK = timedelta(minutes=5)  # by which a clock may be set back while a node runs
+
+
+class OwnLog:
+    """The log of one member. It is written once all of it was taken from `replay`.
+
+    Args:
+        log: where it lies.
+        signer: the member's key, which rosters pin.
+        officer_key: the pinned public key of its privacy officer, who alone grants budgets.
+        clock: what time it is.
+        former_keys: public keys under which the member signed before an amendment replaced them.
+
+    Raises:
+        LogDamagedError: entries and hashes differ.
+
+    Guarantees: what `append` returns is on disk; after a write that failed nothing more is written.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        signer: Signer,
+        officer_key: str,
+        clock: Callable[[], datetime],
+        former_keys: Sequence[str] = (),
+    ) -> None:
+        log.check()
+        self.log, self.signer, self.officer_key = log, signer, officer_key
+        self._clock = clock
+        self._keys = (signer.public_key, *former_keys)
+        self._places: dict[str, int] = {}  # by SHA-256 of the logged bytes
+        self._agreements: dict[str, int] = {}
+        self._runs: dict[str, list[int]] = {}
+        self._reserved: dict[str, int] = {}
+        self._closed: dict[str, int] = {}
+        self._rounds: dict[str, int] = {}
+        self._last = datetime.fromtimestamp(0, UTC)
+        self._sound = True
+
+    @property
+    def member(self) -> str:
+        """Whose log it is."""
+        return self.signer.name
+
+    def replay(self) -> Iterator[tuple[int, Kind]]:
+        """Every entry with its place, verified; to be taken whole, and once.
+
+        Raises:
+            LogVerificationError: an entry is not this member's, is not signed, or cannot be read; says which.
+        """
+        for place, data in enumerate(self.log.entries()):
+            with self.told(place):
+                signed = SignedEntry.parse(data)
+                self.verify(signed)
+                if isinstance(signed.entry, OfRun) and not self.has_signed(signed.entry.agreement_id):
+                    raise EntryError(f"a {signed.entry.type} is of an agreement that was not signed before")
+            yield place, signed.entry
+            self._note(signed, place)
+
+    @contextmanager
+    def told(self, place: int) -> Iterator[None]:
+        """Errors about an entry as errors that say where it stands.
+
+        Raises:
+            LogVerificationError: in place of what was raised.
+        """
+        try:
+            yield
+        except HansaError as error:
+            raise LogVerificationError(f"entry {place} of {self.member!r}: {error.cause}") from error
+
+    def verify(self, signed: SignedEntry) -> None:
+        """Check that an entry may stand in this log: the member's own word, or a grant of its officer.
+
+        Raises:
+            EntryError: it is somebody else's.
+            UnknownSignerError, SignatureError: it is not signed as it must be.
+        """
+        entry = signed.entry
+        if isinstance(entry, BudgetGranted):
+            if entry.member != self.member:
+                raise EntryError(f"a budget of {entry.member!r} is none of {self.member!r}")
+            Keyring({}, {self.member: self.officer_key}).verify(signed)
+            return
+        own = [statement for statement in signed.statements if statement.signer == self.member]
+        if entry.writer != self.member or not own:
+            raise EntryError(f"a {entry.type} in the log of {self.member!r} is not its own word")
+        for key in self._keys:
+            try:
+                verify(key, PURPOSE + entry.type, entry.data, own[0].signature)
+            except SignatureError:
+                continue
+            return
+        raise SignatureError(f"a {entry.type} is not signed by a key of {self.member!r}")
+
+    def append(self, signed: SignedEntry) -> SignedEntry:
+        """Add an entry that was verified, or signed here; on disk before return.
+
+        Raises:
+            LogStoreError: it cannot be stored, or an earlier one could not.
+        """
+        self.require_sound()
+        self._sound = False  # until it is known to be on disk
+        (place,) = self.log.append([signed.encoded])
+        self._sound = True
+        self._note(signed, place)
+        return signed
+
+    def sign_agreement(
+        self, agreement_id: str, terms_id: str, roster_sha256: str, witness_key: VerifierKey
+    ) -> SignedEntry:
+        """Sign a frozen agreement with the keys that are the member's own, once; see `MemberLedger.sign_agreement`.
+
+        Raises:
+            EntryError: it was signed before, with other terms or keys.
+            LogStoreError: it cannot be stored.
+        """
+        entry = AgreementSigned(
+            at=self.now(),
+            agreement_id=agreement_id,
+            terms_id=terms_id,
+            roster_sha256=roster_sha256,
+            member=self.member,
+            log_key=self.log.key.text,
+            witness_key=witness_key.text,
+            officer_key=self.officer_key,
+        )
+        if agreement_id not in self._agreements:
+            return self.append(SignedEntry.sign(entry, self.signer))
+        before = self.entry(self._agreements[agreement_id])
+        if before.entry.model_copy(update={"at": entry.at}) != entry:
+            raise EntryError(f"agreement {agreement_id[:12]} was signed with other terms or keys")
+        return before
+
+    def now(self) -> str:
+        """The time for an entry: that of the clock, or of the last entry if the clock was set back a little.
+
+        Raises:
+            ClockError: it was set back by more.
+        """
+        now = self._clock()
+        if now < self._last - CLOCK_SLACK:
+            raise ClockError(
+                f"the clock says {utc(now)}, and the last entry was written at {utc(self._last)}"
+            )
+        return utc(max(now, self._last))
+
+    def require_sound(self) -> None:
+        """Check that the last write succeeded.
+
+        Raises:
+            LogStoreError: it did not, or nobody knows.
+        """
+        if not self._sound:
+            raise LogStoreError(
+                "the member's ledger could not be written before",
+                remedy="See that its disk has room and is whole, then start the node again.",
+            )
+
+    def entry(self, place: int) -> SignedEntry:
+        """The entry at a place, read again."""
+        return SignedEntry.parse(self.log.entry(place))
+
+    def has_signed(self, agreement_id: str) -> bool:
+        """Whether the member signed an agreement."""
+        return agreement_id in self._agreements
+
+    def reserved(self, run: str) -> SignedEntry | None:
+        """The entry that reserved a run, if one did."""
+        return self.entry(self._reserved[run]) if run in self._reserved else None
+
+    def closed(self, run: str) -> SignedEntry | None:
+        """The entry that ended a run, if one did."""
+        return self.entry(self._closed[run]) if run in self._closed else None
+
+    def last_round(self, run: str) -> int:
+        """The last round in which a run has released something, 0 for none."""
+        return self._rounds.get(run, 0)
+
+    def place_of(self, data: bytes) -> int | None:
+        """Where the very bytes of an entry stand in this log."""
+        return self._places.get(sha256_hex(data))
+
+    def entries_of(self, run: str) -> tuple[bytes, ...]:
+        """The member's entries that a run stands on, in order: the agreement that it signed, and what the run spent.
+
+        Args:
+            run: its name; one that is not known has none.
+        """
+        return tuple(self.log.entry(place) for place in self._runs.get(run, ()))
+
+    def runs(self) -> tuple[str, ...]:
+        """All runs that anything was reserved for, in order."""
+        return tuple(self._reserved)
+
+    def _note(self, signed: SignedEntry, place: int) -> None:
+        entry = signed.entry
+        self._places[sha256_hex(signed.encoded)] = place
+        if isinstance(entry, AgreementSigned):
+            self._agreements[entry.agreement_id] = place
+        if isinstance(entry, OfRun):
+            self._runs.setdefault(entry.run, [self._agreements[entry.agreement_id]]).append(place)
+        if isinstance(entry, Reservation):
+            self._reserved.setdefault(entry.run, place)
+        if isinstance(entry, Release):
+            self._rounds[entry.run] = max(entry.round, self._rounds.get(entry.run, 0))
+        if isinstance(entry, RunClosed):
+            self._closed[entry.run] = place
+        if not isinstance(entry, BudgetGranted):  # that is the time of another clock
+            self._last = max(self._last, datetime.fromisoformat(entry.at))
