@@ -145,7 +145,7 @@ def test_growth_is_told_and_drawn(tmp_path: Path) -> None:
     assert drawn.tag.endswith("svg")
     assert comments.count("<!-- n = 3 -->") == comments.count("<!-- n = 10 -->") == 2  # a line and the legend
     assert "<!-- n = 30 -->" not in comments
-    assert "<!-- AES-256-CTR alone -->" in comments
+    assert "<!-- plain AES-256-CTR -->" in comments
 
 
 def test_flower_is_measured_beside(monkeypatch: pytest.MonkeyPatch) -> None:

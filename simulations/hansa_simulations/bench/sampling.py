@@ -46,4 +46,5 @@ def best_of_laps(runs: Sequence[Sequence[float]]) -> float:
     Raises:
         ValueError: the runs have not the same laps.
     """
-    return sum(min(laps) for laps in zip(*runs, strict=True))
+    total: float = sum(min(laps) for laps in zip(*runs, strict=True))
+    return total
