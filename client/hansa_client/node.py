@@ -8,6 +8,7 @@ own log and looks, from outside, like absence.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Protocol
 
@@ -29,9 +30,12 @@ from hansa.protocol import (
     update_reply,
 )
 from hansa.secagg import Manifest
+from hansa.secagg.errors import RoundRefusedError
 from hansa.wire import Message
 from hansa_client.state import NodeState, StateStore
 from hansa_client.summing import SumIdentity, SumParty
+
+MAX_RUNS = 4  # in hand at once; a run has its machine and its model in memory
 
 _LOG = logging.getLogger("hansa.node")
 
@@ -83,7 +87,8 @@ class Node:
         self._broken: set[str] = set()
         self._last: tuple[str, int, str, Message] | None = None
         self._sums = sums
-        self._parties: dict[str, SumParty] = {}
+        self._parties: dict[str, SumParty] = {}  # the runs in hand, the last asked one last
+        self._lock = threading.Lock()  # two requests at once would each load the state that the other changes
 
     def handle(self, request: Message) -> Message:
         """Answer a request.
@@ -93,7 +98,8 @@ class Node:
         """
         request.text("agreement_id"), request.text("run"), request.integer("round")
         try:
-            return self._handle(request)
+            with self._lock:
+                return self._handle(request)
         except WireError as error:
             _LOG.warning("%s: %s", self.member, error.diagnostics())
             return refusal(request, PolicyCode.MESSAGE)
@@ -138,14 +144,20 @@ class Node:
     def _party(self, run: str) -> SumParty:
         if self._sums is None:
             raise WireError("this node was given no identity for secure sums")
-        if run not in self._parties:
-            self._parties[run] = SumParty(self.agreement, run, self._sums, self._contribution)
-        return self._parties[run]
+        party = self._parties.pop(run, None)
+        if party is None:
+            party = SumParty(self.agreement, run, self._sums, self._contribution)
+        self._parties[run] = party
+        while len(self._parties) > MAX_RUNS:
+            self._parties.pop(next(iter(self._parties)))  # what it must remember lies in its store
+        return party
 
     def _contribution(
         self, run: str, manifest: Manifest, weights: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.float64]:
         # a retry is a new round of the same step: charged again, with a fresh batch and fresh noise
+        if manifest.round <= self._store.load().last_round(run):
+            raise RoundRefusedError(f"round {manifest.round} was taken up before, and is never trained again")
         return self._update(run, manifest.round, manifest.step + 1, weights)
 
     def _update(
@@ -172,6 +184,7 @@ class Node:
     def _close(self, request: Message) -> Message:
         if self._sums is not None:
             self._party(request.text("run")).end()
+            del self._parties[request.text("run")]
         state = self._store.load()
         book = self._book(state)
         if book is not None:

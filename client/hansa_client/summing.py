@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hansa.agreement import Agreement
-from hansa.errors import HansaError
+from hansa.errors import HansaError, TrainingError
 from hansa.identity import Roster, Signer
 from hansa.protocol import Derivation, read_sum_request, sum_reply, sum_terms
 from hansa.secagg import Manifest, MaskWorkers, Member, Seal, Store, answer
+from hansa.secagg.bundle import bundle as make_bundle
 from hansa.secagg.errors import ContributionWithheldError
 from hansa.wire import Message
 from hansa_client.model import Derive, DerivedModel
@@ -76,9 +77,12 @@ class SumParty:
         self._dimension = agreement.require_frozen().model.parameters
         derive = identity.derive or Derivation(agreement)
         kept = identity.store if identity.keep_model else None
-        self._model = DerivedModel(agreement, identity.start, derive, kept, f"{run}.model")
+        terms = sum_terms(agreement, identity.roster)
+        self._model = DerivedModel(agreement, terms, run, identity.start, derive, kept)
+        self._tried = 0  # the last round for which a contribution was begun
+        self._over = False
         self._machine = Member(
-            sum_terms(agreement, identity.roster),
+            terms,
             run,
             identity.signer,
             self,
@@ -95,15 +99,25 @@ class SumParty:
             WireError: the request is malformed; nothing has changed.
         """
         bundle, aggregates = read_sum_request(request, self._dimension)
+        if self._machine.over:  # closed, or broken off for a reason that is nobody's business
+            return sum_reply(request, make_bundle([]), self._model.round)
         self._model.follow(aggregates)
         replies = answer(self._machine, bundle, self._refused)
+        if self._over:
+            self._machine.end()  # durable: this member takes no part in the run any more, whoever asks
         return sum_reply(request, replies, self._model.round)
 
     def contribute(self, manifest: Manifest) -> Vector:
         """See `hansa.secagg.Contributor`."""
         self._model.check(manifest)
+        if manifest.round <= self._tried:
+            raise ContributionWithheldError(f"the contribution to round {manifest.round} failed before")
+        self._tried = manifest.round
         try:
             return self._train(self._run, manifest, self._model.weights)
+        except TrainingError:
+            self._over = True
+            raise
         except HansaError:
             raise
         except Exception as error:  # noqa: BLE001  # as the next lines say

@@ -32,7 +32,16 @@ from hansa.protocol import (
     train_request,
     update_encoding,
 )
-from hansa.secagg import Coordinator, Manifest, MaskWorkers, SumOutcome, SumTerms, attest, verify_sum
+from hansa.secagg import (
+    Coordinator,
+    Manifest,
+    MaskWorkers,
+    SumOutcome,
+    SumTerms,
+    attest,
+    follows,
+    verify_sum,
+)
 from hansa.secagg.errors import QuorumError
 from hansa.secagg.record import Phase
 from hansa.secagg.record import RoundRecord as SignedRound
@@ -84,12 +93,25 @@ class Verifier:
     signer: Signer
     workers: MaskWorkers = field(default_factory=MaskWorkers)
 
-    def verify(self, terms: SumTerms, record: SignedRound, masked: Callable[[str], RingVector]) -> Statement:
+    def verify(
+        self,
+        terms: SumTerms,
+        record: SignedRound,
+        masked: Callable[[str], RingVector],
+        previous: SignedRound | None = None,
+    ) -> Statement:
         """Recompute a sum, and say so.
 
+        Args:
+            terms: the agreement's.
+            record: the round's.
+            masked: gives a survivor's masked vector.
+            previous: the record of the last finished round.
+
         Raises:
-            SumVerificationError: the record does not prove the sum that it names.
+            SumVerificationError: the record does not prove the sum that it names, or does not follow from the last.
         """
+        follows(record, previous)
         verify_sum(terms, record, masked, workers=self.workers)
         return attest(terms, record, self.signer)
 
@@ -134,7 +156,8 @@ class SecureSummation:
         self._house = house
         self._terms = sum_terms(agreement, house.roster)
         self._machine = Coordinator(self._terms, run, house.signer, spool=house.spool, workers=house.workers)
-        self._aggregates: list[Aggregate] = []
+        self._aggregates: dict[int, Aggregate] = {}  # by step, those that some member may lack
+        self._previous: SignedRound | None = None
         self._follows = dict.fromkeys(house.roster.members, 0)  # how many of them each member's model has
         self._exchanges = self._retries = 0
         self._phase = Phase.KEYS
@@ -144,6 +167,7 @@ class SecureSummation:
         while True:
             try:
                 outcome = self._round(state, tally)
+                verified = self._verify(outcome)
             except QuorumError as error:
                 self._machine.abandon()
                 # once survivors are fixed they may be signed, and a signed round is never summed again
@@ -155,10 +179,12 @@ class SecureSummation:
             except HansaError:
                 note(tally.record())
                 raise
-            verified_by = self._verify(outcome)
-            note(tally.record(outcome, verified_by))
-            self._aggregates.append(Aggregate(state.round, outcome.survivors, outcome.total))
-            return self._aggregates[-1]
+            note(tally.record(outcome, None if verified is None else verified.signer))
+            line = "" if verified is None else verified.line
+            aggregate = Aggregate(state.round, outcome.survivors, outcome.total, line)
+            self._previous = outcome.record
+            self._keep(aggregate)
+            return aggregate
 
     def _round(self, state: ServerState, tally: Tally) -> SumOutcome:
         """One round of the machine: prepare it, unless that was done meanwhile, and sum it."""
@@ -203,8 +229,15 @@ class SecureSummation:
         finally:
             tally.seconds += time.monotonic() - started
 
+    def _keep(self, aggregate: Aggregate) -> None:
+        """Keep a sum until every member's model has followed it."""
+        self._aggregates[aggregate.step] = aggregate
+        for step in [step for step in self._aggregates if step < min(self._follows.values())]:
+            del self._aggregates[step]
+
     def _lacking(self, name: str) -> list[Aggregate]:
-        return self._aggregates[self._follows[name] :][:MAX_AGGREGATES]
+        first = self._follows[name]
+        return [self._aggregates[s] for s in range(first, first + MAX_AGGREGATES) if s in self._aggregates]
 
     def _take(self, name: str, request: Message, reply: Message | None) -> str | None:
         """Give the machine a member's reply; the code of what it refused, if it did."""
@@ -216,7 +249,7 @@ class SecureSummation:
             if isinstance(said, PolicyCode):
                 return said
             bundle, follows = said
-            self._follows[name] = min(follows, len(self._aggregates))
+            self._follows[name] = follows
             self._machine.receive(name, bundle)
         except HansaError as error:
             _LOG.warning("%s: %s", name, error.cause)
@@ -225,13 +258,14 @@ class SecureSummation:
         refused = sorted(self._machine.refusals[before:], key=lambda one: one[1] == Manifest.purpose_name)
         return _TOLD.get(refused[-1][2], refused[-1][2]) if refused else None
 
-    def _verify(self, outcome: SumOutcome) -> str | None:
+    def _verify(self, outcome: SumOutcome) -> Statement | None:
         verifier = self._house.verifier
         if verifier is None:
             return None
         masked = partial(self._machine.masked, outcome.round)
-        self._machine.release(verifier.verify(self._terms, outcome.record, masked))
-        return verifier.signer.name
+        statement = verifier.verify(self._terms, outcome.record, masked, self._previous)
+        self._machine.release(statement)
+        return statement
 
 
 class Tally:

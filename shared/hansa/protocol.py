@@ -106,11 +106,14 @@ class Aggregate:
         step: where in the run's plan it was summed, from 0.
         survivors: whose updates are in it, in the agreement's order.
         total: int32 [d], in grid steps.
+        verified: signed statement of somebody that has recomputed it (`hansa.secagg.attest`), as a line; empty
+            where nobody has.
     """
 
     step: int
     survivors: tuple[str, ...]
     total: SumVector
+    verified: str = ""
 
     @cached_property
     def sha256(self) -> str:
@@ -155,7 +158,9 @@ def sum_request(
         bundle: the secure sum's messages for one member.
         aggregates: that the member lacks, in order of their steps; at most `MAX_AGGREGATES`.
     """
-    listed: list[Json] = [{"step": a.step, "survivors": list(a.survivors)} for a in aggregates]
+    listed: list[Json] = [
+        {"step": a.step, "survivors": list(a.survivors), "verified": a.verified} for a in aggregates
+    ]
     body: Mapping[str, Json] = {
         "agreement_id": agreement.agreement_id, "run": run, "round": number,
         "bundle": bundle.body, "aggregates": listed,
@@ -210,15 +215,15 @@ def read_sum_reply(request: Message, reply: Message) -> tuple[Message, int] | Po
 
 
 def _aggregate(request: Message, item: Json, dimension: int) -> Aggregate:
-    if not isinstance(item, dict) or set(item) != {"step", "survivors"}:
-        raise WireError("an earlier sum is told by its step and its survivors")
-    at, survivors = item["step"], item["survivors"]
+    if not isinstance(item, dict) or set(item) != {"step", "survivors", "verified"}:
+        raise WireError("an earlier sum is told by its step, its survivors and who has recomputed it")
+    at, survivors, verified = item["step"], item["survivors"], item["verified"]
     if not isinstance(at, int) or isinstance(at, bool) or at < 0 or not isinstance(survivors, list):
         raise WireError("an earlier sum is told by a step and a list of survivors")
     names = tuple(name for name in survivors if isinstance(name, str))
-    if len(set(names)) != len(survivors):
-        raise WireError("the survivors of a sum are distinct names")
-    return Aggregate(at, names, request.array(f"total.{at}", "<i4", dimension))
+    if len(set(names)) != len(survivors) or not isinstance(verified, str):
+        raise WireError("the survivors of a sum are distinct names, and a statement is a text")
+    return Aggregate(at, names, request.array(f"total.{at}", "<i4", dimension), verified)
 
 
 def _bundle_of(message: Message, taken: Iterable[str]) -> Message:

@@ -23,7 +23,7 @@ VERIFIER = "simulation-verifier"  # the auditor of the roster, which recomputes 
 
 @dataclass(frozen=True, repr=False)
 class Identities:
-    """Keys of everyone in a simulated league; they can be sent to worker processes, and are written nowhere else.
+    """Keys of everyone in a simulated league; they can be sent to worker processes, and prove nothing to anybody.
 
     Attributes:
         roster: the public keys.

@@ -14,7 +14,7 @@ from hansa.secagg.ring import Quantiser
 from hansa.secagg.seal import Seal
 from hansa.secagg.store import FolderStore, MemoryStore, Store
 from hansa.secagg.terms import SumTerms, VectorTerms
-from hansa.secagg.verify import VerifiedSum, attest, verify_sum
+from hansa.secagg.verify import VerifiedSum, attest, follows, verify_sum
 from hansa.secagg.workers import MaskWorkers
 
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "VerifiedSum",
     "answer",
     "attest",
+    "follows",
     "verify_sum",
 ]
