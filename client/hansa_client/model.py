@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
@@ -9,14 +10,26 @@ import numpy as np
 import numpy.typing as npt
 
 from hansa.agreement import Agreement
-from hansa.errors import ModelMismatchError
-from hansa.protocol import Aggregate
-from hansa.secagg import Manifest, Store
+from hansa.errors import ModelMismatchError, WireError
+from hansa.identity import Statement
+from hansa.identity.errors import RevokedError, SignatureError, UnknownSignerError
+from hansa.protocol import UPDATE, Aggregate
+from hansa.secagg import Manifest, Store, SumTerms
+from hansa.secagg.errors import QuorumError, SumOutOfRangeError, TranscriptError, VectorError
+from hansa.secagg.messages import Context, Verified
 from hansa.server_step import ServerState, initial_state, state_from_message
 from hansa.wire import array_sha256, from_bytes, to_bytes
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 Derive: TypeAlias = Callable[[ServerState, Aggregate], ServerState]
+
+_HASH_CHARACTERS = 64
+_FALSE = (
+    WireError, TranscriptError, SumOutOfRangeError, VectorError, QuorumError, SignatureError, RevokedError,
+    UnknownSignerError,
+)  # fmt: skip
+
+_LOG = logging.getLogger("hansa.node")
 
 
 class DerivedModel:
@@ -24,15 +37,16 @@ class DerivedModel:
 
     Args:
         agreement: frozen.
+        terms: of its secure sums.
+        run: the run's name.
         start: float64 [d], model 0.
         derive: `hansa.protocol.Derivation`, or a shared one that remembers.
-        store: keeps the state between processes, under `name`; without one it starts again from model 0 and is sent
-            every sum.
-        name: in the store.
+        store: keeps the state between processes; without one it starts again from model 0 and is sent every sum.
 
-    Guarantees: what a member trains on follows from model 0 and the sums that the coordinator has named, and from
-        nothing else.
-    Assumes: the sums are the true ones; a verifier recomputes them, and the next manifest names the last one's hash.
+    Guarantees: what a member trains on follows from model 0 and from sums that enough members could have added up to,
+        and from nothing else. Where the roster names auditors, one of them has recomputed each sum.
+    Assumes: where it names none, the sums are those that the coordinator says they are. The manifest names the last
+        one's hash, so that a false one is signed, and shows when somebody recomputes it.
 
     Raises:
         ModelMismatchError: `start` is not the agreement's model 0.
@@ -41,10 +55,11 @@ class DerivedModel:
     def __init__(
         self,
         agreement: Agreement,
+        terms: SumTerms,
+        run: str,
         start: Vector,
         derive: Derive,
         store: Store | None = None,
-        name: str = "model",
     ) -> None:
         training = agreement.terms.training
         if array_sha256(start) != agreement.require_frozen().model.initial_sha256:
@@ -52,10 +67,10 @@ class DerivedModel:
         self._first = initial_state(
             training.server, start, average_tail=training.average_tail, rounds=training.rounds
         )
-        self._derive, self._store, self._name = derive, store, name
-        kept = None if store is None else store.get(name)
-        self._state = self._first if kept is None else state_from_message(from_bytes(kept))
-        self._last_sum: str | None = None  # the last sum's hash, as far as this process has seen it
+        self._terms, self._context, self._derive = terms, Context(terms, run), derive
+        self._store, self._name = store, f"{run}.model"
+        kept = None if store is None else store.get(self._name)
+        self._state, self._last_sum = (self._first, None) if kept is None else _read(kept)
 
     @property
     def round(self) -> int:
@@ -68,36 +83,39 @@ class DerivedModel:
         return self._state.weights
 
     def follow(self, aggregates: Iterable[Aggregate]) -> None:
-        """Take the steps that are new, in order; known ones and ones beyond a gap are passed over.
+        """Take the steps that are new, in order; known ones, ones beyond a gap and false ones are passed over.
 
         Raises:
-            WireError: a sum belongs to no step or to no members.
             ServerStateError: the model left the range of numbers.
         """
         before = self.round
         for aggregate in sorted(aggregates, key=lambda one: one.step):
-            if aggregate.step == self.round:
+            if aggregate.step != self.round:
+                continue
+            try:
+                self._check_sum(aggregate)
                 self._state = self._derive(self._state, aggregate)
-                self._last_sum = aggregate.sha256
+            except _FALSE as error:
+                _LOG.warning("the sum of step %d is not followed: %s", aggregate.step, error.cause)
+                break
+            self._last_sum = aggregate.sha256
         if self.round != before:
             self._keep()
 
     def check(self, manifest: Manifest) -> None:
-        """Check that a manifest speaks of this very model.
+        """Check that a manifest speaks of this very model, and of the sum that led to it.
 
         Raises:
             ModelMismatchError: of another one. The member then starts again from model 0 and asks for every sum.
         """
-        known = self._last_sum
         if manifest.step > self.round:
             raise ModelMismatchError(
                 f"round {manifest.round} trains model {manifest.step}; this member has followed {self.round} sums"
             )
-        named = manifest.previous_aggregate_sha256
         if (
             manifest.step != self.round
             or manifest.model_sha256 != self._state.message.array_hashes["weights"]
-            or (None not in {named, known} and named != known)
+            or manifest.previous_aggregate_sha256 != self._last_sum
         ):
             self._state, self._last_sum = self._first, None
             self._keep()
@@ -110,6 +128,27 @@ class DerivedModel:
         if self._store is not None:
             self._store.delete(self._name)
 
+    def _check_sum(self, aggregate: Aggregate) -> None:
+        """Check what a member can: so many members could have added up to this, and an auditor says that they did."""
+        terms, members = self._terms, len(aggregate.survivors)
+        if members < terms.floor:
+            raise QuorumError(f"a sum over {members} members, {terms.floor} are needed")
+        # decoding checks the range of honest sums; it works on ring elements, which these were
+        terms.vectors[UPDATE].quantiser.decode(aggregate.total.view(np.uint32), members)
+        if not terms.roster.auditors:
+            return
+        statement = Statement.parse(aggregate.verified)
+        if statement.signer not in terms.roster.auditors:
+            raise TranscriptError("a sum was not recomputed by an auditor of the agreement")
+        if self._context.said(statement, Verified, statement.signer).aggregate_sha256 != aggregate.sha256:
+            raise TranscriptError("an auditor has recomputed another sum than this one")
+
     def _keep(self) -> None:
         if self._store is not None:
-            self._store.put(self._name, to_bytes(self._state.message))
+            told = (self._last_sum or "").ljust(_HASH_CHARACTERS).encode()
+            self._store.put(self._name, told + to_bytes(self._state.message))
+
+
+def _read(kept: bytes) -> tuple[ServerState, str | None]:
+    last = kept[:_HASH_CHARACTERS].decode().strip() or None
+    return state_from_message(from_bytes(kept[_HASH_CHARACTERS:])), last

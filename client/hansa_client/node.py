@@ -8,6 +8,7 @@ member's own log and looks, from outside, like absence.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hansa.agreement import Agreement
-from hansa.errors import TrainingError, WireError
+from hansa.errors import WireError
 from hansa.privacy.randomness import Randomness
 from hansa.protocol import (
     PolicyCode,
@@ -31,6 +32,7 @@ from hansa.wire import Message
 from hansa_client.records import Records
 from hansa_client.summing import SumIdentity, SumParty
 
+MAX_RUNS = 4  # in hand at once; a run has its machine and its model in memory
 Vector = npt.NDArray[np.float64]
 
 _LOG = logging.getLogger("hansa.node")
@@ -76,8 +78,8 @@ class Node:
         self._randomness = randomness
         self._sums = sums
         self._weight = public_weights(agreement.terms)[member]
-        self._parties: dict[str, SumParty] = {}
-        self._broken: set[str] = set()
+        self._parties: dict[str, SumParty] = {}  # the runs in hand, the last asked one last
+        self._lock = threading.Lock()  # two requests at once would each load the state that the other changes
 
     def handle(self, request: Message) -> Message:
         """Answer a request.
@@ -87,7 +89,8 @@ class Node:
         """
         request.text("agreement_id"), request.text("run"), request.integer("round")
         try:
-            return self._handle(request)
+            with self._lock:
+                return self._handle(request)
         except WireError as error:
             _LOG.warning("%s: %s", self.member, error.diagnostics())
             return refusal(request, PolicyCode.MESSAGE)
@@ -109,23 +112,22 @@ class Node:
         return refusal(request, PolicyCode.MESSAGE)
 
     def _party(self, run: str) -> SumParty:
-        if run not in self._parties:
-            self._parties[run] = SumParty(self.agreement, run, self._sums, self._records, self._update)
-        return self._parties[run]
+        party = self._parties.pop(run, None)
+        if party is None:
+            party = SumParty(self.agreement, run, self._sums, self._records, self._update)
+        self._parties[run] = party
+        while len(self._parties) > MAX_RUNS:
+            self._parties.pop(next(iter(self._parties)))  # what it must remember lies in its store
+        return party
 
     def _update(self, run: str, step: int, weights: Vector) -> Vector:
         """The weighted update of a step, float64 [d]."""
-        if run in self._broken:
-            raise TrainingError(f"run {run[:12]} did something that is not accounted; it is over here")
-        try:
-            return self._weight * self._training.train(weights, self._randomness(run, step + 1))
-        except TrainingError:
-            self._broken.add(run)  # something ran that is not what is accounted: this run is over here
-            raise
+        return self._weight * self._training.train(weights, self._randomness(run, step + 1))
 
     def _close(self, request: Message) -> Message:
         run = request.text("run")
         self._party(run).end()
+        del self._parties[run]
         self._records.close(run)
         return closed_reply(request, self._records.word(run))
 

@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 from hansa.agreement import Agreement
 from hansa.errors import PrivacyParameterError, WireError
-from hansa.ledger import SignedEntry, SignedNote
-from hansa.ledger.errors import NotOnRecordError
+from hansa.ledger import SignedEntry
 from hansa.privacy.charges import TRAINING, charges_of
 from hansa.privacy.events import Spend
 from hansa.protocol import News, Word
@@ -57,20 +56,15 @@ class LedgerRecords:
             raise WireError("a run under a privacy mechanism comes without a log")
         if news.start > self._mirror.size:
             return None  # it is told how far the mirror is, and asks again from there
-        signature = self._mirror.news(news.start, news.entries, SignedNote.parse(news.checkpoint))
-        return signature.line
+        return self._mirror.news(news.entries, news.checkpoint).line
 
-    def word(self, run: str) -> Word:
-        return Word(self._mirror.size, self._unseen(run), None, self._nonce)
+    def word(self, run: str) -> Word:  # noqa: ARG002  # what it owes the log may be of an earlier run
+        signed = () if self._mirror.shows(self._signed) else (self._signed,)
+        return Word(self._mirror.size, (*signed, *self._mirror.outstanding()), None, self._nonce)
 
     def admit(self, run: str, manifest: Manifest) -> None:
-        self._mirror.check_manifest(manifest.checkpoint, self._nonce)
+        self._mirror.verify_manifest_checkpoint(manifest.checkpoint, self._nonce)
         self._nonce = None  # shown once, this process has seen the log as it is
-        unseen = self._unseen(run)
-        if unseen:
-            raise NotOnRecordError(
-                f"{len(unseen)} entries of this member's own are not in the federation's log yet"
-            )
         self._ledger.reserve(self._agreement_id, run, self._charges, self._protection)
         self._ledger.may_release(run, TRAINING, self._spend.count, manifest.round)
 
@@ -90,7 +84,3 @@ class LedgerRecords:
     def close(self, run: str) -> None:
         self._ledger.close(self._agreement_id, run)
         self._ledger.checkpoint()
-
-    def _unseen(self, run: str) -> tuple[bytes, ...]:
-        own = (self._signed, *self._ledger.entries_of(run))
-        return tuple(data for data in own if not self._mirror.shows(data))

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hansa.agreement import Agreement
-from hansa.errors import HansaError
+from hansa.errors import HansaError, TrainingError
 from hansa.identity import Roster, Signer
 from hansa.protocol import Answered, Derivation, read_sum_request, sum_reply, sum_terms
 from hansa.secagg import Manifest, MaskWorkers, Member, Seal, Store, answer
+from hansa.secagg.bundle import bundle as make_bundle
 from hansa.secagg.errors import ContributionWithheldError
 from hansa.wire import Message
 from hansa_client.model import Derive, DerivedModel
@@ -79,9 +80,12 @@ class SumParty:
         self._dimension = agreement.require_frozen().model.parameters
         derive = identity.derive or Derivation(agreement)
         kept = identity.store if identity.keep_model else None
-        self._model = DerivedModel(agreement, identity.start, derive, kept, f"{run}.model")
+        terms = sum_terms(agreement, identity.roster)
+        self._model = DerivedModel(agreement, terms, run, identity.start, derive, kept)
+        self._tried = 0  # the last round for which a contribution was begun
+        self._over = False
         self._machine = Member(
-            sum_terms(agreement, identity.roster),
+            terms,
             run,
             identity.signer,
             self,
@@ -98,20 +102,29 @@ class SumParty:
             WireError: the request is malformed; nothing has changed.
         """
         asked = read_sum_request(request, self._dimension)
-        cosignature = self._records.hear(
-            asked.news
-        )  # a log that contradicts itself is answered by nothing at all
-        self._model.follow(asked.aggregates)
-        replies = answer(self._machine, asked.bundle, self._refused)
+        cosignature = self._records.hear(asked.news)  # a log that contradicts itself gets no answer at all
+        if self._machine.over:  # closed, or broken off for a reason that is nobody's business
+            replies = make_bundle([])
+        else:
+            self._model.follow(asked.aggregates)
+            replies = answer(self._machine, asked.bundle, self._refused)
+        if self._over:
+            self._machine.end()  # durable: this member takes no part in the run any more, whoever asks
         word = replace(self._records.word(self._run), cosignature=cosignature)
         return sum_reply(request, Answered(replies, self._model.round, word))
 
     def contribute(self, manifest: Manifest) -> Vector:
         """See `hansa.secagg.Contributor`."""
         self._model.check(manifest)
+        if manifest.round <= self._tried:
+            raise ContributionWithheldError(f"the contribution to round {manifest.round} failed before")
         self._records.admit(self._run, manifest)
+        self._tried = manifest.round
         try:
             return self._train(self._run, manifest.step, self._model.weights)
+        except TrainingError:
+            self._over = True
+            raise
         except HansaError:
             raise
         except Exception as error:  # noqa: BLE001  # as the next lines say

@@ -15,9 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hansa.agreement import Agreement
-from hansa.errors import ServerStateError, TooFewMembersError, WireError
+from hansa.errors import EngineError, HansaError, WireError
 from hansa.protocol import Derivation, close_request
-from hansa.secagg.errors import BadShareError, SumOutOfRangeError, SumVerificationError
 from hansa.server_step import ServerState, initial_state
 from hansa.wire import array_sha256
 from hansa_server.journal import Journal
@@ -26,10 +25,6 @@ from hansa_server.rounds import RoundRecord
 from hansa_server.summation import Summation
 
 Vector: TypeAlias = npt.NDArray[np.float64]
-
-_RULES = (  # what ends a run because one of its rules says so; what was done so far is kept
-    TooFewMembersError, SumOutOfRangeError, BadShareError, SumVerificationError, WireError, ServerStateError,
-)  # fmt: skip
 
 
 @dataclass
@@ -93,7 +88,9 @@ def run_federation(
             summation.followed(outcome.state)
             if after_round is not None:
                 after_round(outcome)
-    except _RULES as error:
+    except EngineError:
+        raise  # the carrier is gone; with the journal the run goes on from here
+    except HansaError as error:
         outcome.stopped_because, outcome.stopped_by = error.cause, "rule"
     except KeyboardInterrupt:
         outcome.stopped_because = f"stopped by a person after round {outcome.state.round}"

@@ -31,7 +31,16 @@ from hansa.protocol import (
     sum_terms,
     witness_request,
 )
-from hansa.secagg import Coordinator, Manifest, MaskWorkers, SumOutcome, SumTerms, attest, verify_sum
+from hansa.secagg import (
+    Coordinator,
+    Manifest,
+    MaskWorkers,
+    SumOutcome,
+    SumTerms,
+    attest,
+    follows,
+    verify_sum,
+)
 from hansa.secagg.bundle import unbundle
 from hansa.secagg.errors import QuorumError
 from hansa.secagg.messages import SIGNED, Masked
@@ -92,12 +101,25 @@ class Verifier:
     signer: Signer
     workers: MaskWorkers = field(default_factory=MaskWorkers)
 
-    def verify(self, terms: SumTerms, record: SignedRound, masked: Callable[[str], RingVector]) -> Statement:
+    def verify(
+        self,
+        terms: SumTerms,
+        record: SignedRound,
+        masked: Callable[[str], RingVector],
+        previous: SignedRound | None = None,
+    ) -> Statement:
         """Recompute a sum, and say so.
 
+        Args:
+            terms: the agreement's.
+            record: the round's.
+            masked: gives a survivor's masked vector.
+            previous: the record of the last finished round.
+
         Raises:
-            SumVerificationError: the record does not prove the sum that it names.
+            SumVerificationError: the record does not prove the sum that it names, or does not follow from the last.
         """
+        follows(record, previous)
         verify_sum(terms, record, masked, workers=self.workers)
         return attest(terms, record, self.signer)
 
@@ -146,7 +168,8 @@ class SecureSummation:
         self._house = house
         self._terms = sum_terms(agreement, house.roster)
         self._machine = Coordinator(self._terms, run, house.signer, spool=house.spool, workers=house.workers)
-        self._aggregates: list[Aggregate] = []
+        self._aggregates: dict[int, Aggregate] = {}  # by step, those that some member may lack
+        self._previous: SignedRound | None = None
         self._follows = dict.fromkeys(house.roster.members, 0)  # how many of them each member's model has
         self._summed: SumOutcome | None = None
         self._exchanges = self._retries = 0
@@ -157,6 +180,7 @@ class SecureSummation:
         while True:
             try:
                 outcome = self._round(state, tally)
+                verified = self._verify(outcome)
             except QuorumError as error:
                 self._ended(self._machine.abandon(), type(error).__name__, error.missing)
                 # once survivors are fixed they may be signed, and a signed round is never summed again
@@ -170,10 +194,11 @@ class SecureSummation:
                     self._ended(tally.rounds[-1], type(error).__name__)
                 note(tally.record())
                 raise
-            verified_by = self._verify(outcome)
-            note(tally.record(outcome, verified_by))
-            aggregate = Aggregate(state.round, outcome.survivors, outcome.total)
-            self._aggregates.append(aggregate)
+            note(tally.record(outcome, None if verified is None else verified.signer))
+            line = "" if verified is None else verified.line
+            aggregate = Aggregate(state.round, outcome.survivors, outcome.total, line)
+            self._previous = outcome.record
+            self._keep(aggregate)
             self._summed = outcome
             return aggregate
 
@@ -232,9 +257,17 @@ class SecureSummation:
             tally.seconds += time.monotonic() - started
 
     def _asked(self, name: str, bundle: Message) -> Asked:
-        lacking = tuple(self._aggregates[self._follows[name] :][:MAX_AGGREGATES])
+        first = self._follows[name]
+        steps = (step for step in range(first, first + MAX_AGGREGATES) if step in self._aggregates)
         history = self._house.history
-        return Asked(bundle, lacking, None if history is None else history.news(name))
+        news = None if history is None else history.news(name)
+        return Asked(bundle, tuple(self._aggregates[step] for step in steps), news)
+
+    def _keep(self, aggregate: Aggregate) -> None:
+        """Keep a sum until every member's model has followed it."""
+        self._aggregates[aggregate.step] = aggregate
+        for step in [step for step in self._aggregates if step < min(self._follows.values())]:
+            del self._aggregates[step]
 
     def _cosigned(self) -> str:
         return "" if self._house.history is None else self._house.history.cosigned
@@ -252,7 +285,7 @@ class SecureSummation:
             said = read_sum_reply(request, reply)
             if isinstance(said, PolicyCode):
                 return said
-            self._follows[name] = min(said.model_round, len(self._aggregates))
+            self._follows[name] = said.model_round
             self._remember(name, said)
             self._machine.receive(name, said.bundle)
         except HansaError as error:
@@ -302,13 +335,14 @@ class SecureSummation:
             except HansaError as error:
                 _LOG.warning("%s: %s", name, error.cause)
 
-    def _verify(self, outcome: SumOutcome) -> str | None:
+    def _verify(self, outcome: SumOutcome) -> Statement | None:
         verifier = self._house.verifier
         if verifier is None:
             return None
         masked = partial(self._machine.masked, outcome.round)
-        self._machine.release(verifier.verify(self._terms, outcome.record, masked))
-        return verifier.signer.name
+        statement = verifier.verify(self._terms, outcome.record, masked, self._previous)
+        self._machine.release(statement)
+        return statement
 
 
 class Tally:

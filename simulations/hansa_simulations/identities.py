@@ -39,7 +39,7 @@ def witness_origin(name: str) -> str:
 
 @dataclass(frozen=True, repr=False)
 class Identities:
-    """Keys of everyone in a simulated league; they can be sent to worker processes, and are written nowhere else.
+    """Keys of everyone in a simulated league; they can be sent to worker processes, and prove nothing to anybody.
 
     Attributes:
         roster: the public keys.

@@ -24,7 +24,6 @@ from hansa.ledger import (
     SqliteLogStore,
     SqliteWitness,
     VerifierKey,
-    Witness,
     WitnessMemory,
     new_dataset_id,
     officer_of,
@@ -36,6 +35,7 @@ from hansa.privacy.composition import rule_for
 from hansa.privacy.loss import PrivacyLoss
 from hansa.privacy.records import Grant, Limit
 from hansa.secagg.terms import threshold
+from hansa_client.federation_log import FederationLog
 from hansa_client.ledger import MemberLedger, Software
 from hansa_client.mirror import Mirror
 from hansa_client.recording import LedgerRecords
@@ -109,15 +109,13 @@ def records_in(
         roster_sha256=identities.roster.sha256,
         witness_key=identities.witness_keys[name],
     )
-    mirror = Mirror(
-        stores.mirror,
-        Witness(identities.witness_signer(name), [federation_log], stores.witness),
+    federation = FederationLog(
         federation_log,
+        identities.witness_keys,
+        threshold(len(agreement.terms.members)),
         identities.keyring(agreement.agreement_id),
-        ledger,
-        witnesses=tuple(identities.witness_keys.values()),
-        quorum=threshold(len(agreement.terms.members)),
     )
+    mirror = Mirror(stores.mirror, federation, ledger.own, identities.witness_signer(name), stores.witness)
     nonce = (lambda: secrets.token_hex(16)) if fresh else (lambda: None)
     return LedgerRecords(agreement, signed, ledger, mirror, RNG, nonce)
 

@@ -5,20 +5,38 @@ The machine's own attack tests are in `test_secagg_*`; these show that nothing a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
+from hansa.errors import TrainingError
 from hansa.identity import COORDINATOR, Signer, Statement
 from hansa.identity.statement import pack
-from hansa.protocol import PolicyCode, public_weights, sum_request, sum_terms, train_request, update_encoding
-from hansa.secagg import Coordinator, MemoryStore
+from hansa.protocol import (
+    Aggregate,
+    Derivation,
+    PolicyCode,
+    close_request,
+    public_weights,
+    sum_request,
+    sum_terms,
+    train_request,
+    update_encoding,
+)
+from hansa.secagg import Coordinator, MemoryStore, SumOutcome, follows, verify_sum
 from hansa.secagg import messages as m
 from hansa.secagg.bundle import bundle
-from hansa.secagg.errors import QuorumError
+from hansa.secagg.errors import QuorumError, SumVerificationError
+from hansa.server_step import initial_state
 from hansa.wire import Message, array_sha256
-from hansa_client.node import budget_book
+from hansa_client.node import MAX_RUNS, budget_book
+from hansa_client.summing import SumParty
+from hansa_simulations.identities import VERIFIER
 from support.federations import Federation, kinds, over_the_wire, parts
 from support.leagues import frozen_league
 
@@ -266,22 +284,278 @@ def test_a_run_name_used_again_after_closing_gets_nothing() -> None:
     attacked.run()
     attacked.restart("a")
     attacker = Attacker(attacked)
-    assert refused(attacker.ask("a", attacker.machine.requests()["a"])) == {"HANSA-717"}
+    assert parts(attacker.ask("a", attacker.machine.requests()["a"])) == []
 
 
-def test_false_sums_that_a_member_is_shown_lead_to_no_training() -> None:
-    """A crafted sum makes another model; the signed manifest must name it, and then the others do not follow."""
-    from hansa.protocol import Aggregate
+def settled(attacker: Attacker) -> SumOutcome:
+    """The round in hand, carried to its end by honest messages."""
+    for _ in range(3):
+        for name, request in attacker.machine.requests().items():
+            reply = attacker.ask(name, request)
+            attacker.machine.receive(name, bundle(parts(reply)))
+        outcome = attacker.machine.close()
+        if outcome is not None:
+            return outcome
+    raise AssertionError("three exchanges did not end the round")
 
+
+def crafted(attacked: Federation, total: np.ndarray, verified: str = "") -> tuple[Aggregate, str]:
+    """A sum of the coordinator's choice, and the hash of the model that would follow from it."""
+    terms = attacked.agreement.terms.training
+    state = initial_state(terms.server, START, average_tail=terms.average_tail, rounds=terms.rounds)
+    aggregate = Aggregate(0, tuple("abcde"), total.astype(np.int32), verified)
+    return aggregate, Derivation(attacked.agreement)(state, aggregate).message.array_hashes["weights"]
+
+
+@pytest.mark.parametrize(
+    "total",
+    [np.full(D, 2**31 - 1), np.full(D, 1000), np.zeros(D)],
+    ids=["beyond-the-range", "another-model", "the-same-model-again"],
+)
+@pytest.mark.parametrize("said_by", ["nobody", "the-coordinator", "an-auditor-of-another-sum"])
+def test_a_false_aggregate_told_to_all_members_alike_is_followed_by_none(
+    total: np.ndarray, said_by: str
+) -> None:
+    """The same lie to everyone, with a manifest that fits it: also the way to sum one model twice without a retry."""
     attacked = league()
     attacker = Attacker(attacked).prepared()
     attacker.begin()
-    forged = Aggregate(0, tuple("abcde"), np.full(D, 1000, dtype=np.int32))
+    first = settled(attacker)
+    signer = {"the-coordinator": COORDINATOR}.get(said_by, VERIFIER)
+    digest = (
+        first.record.aggregate_sha256
+        if said_by.startswith("an-auditor")
+        else array_sha256(total.astype("<i4"))
+    )
+    context = m.Context(attacker.terms, "r")
+    statement = context.state(
+        attacked.identities.signer(signer), m.Verified, first.round, aggregate_sha256=digest
+    )[1]
+    lie, model = crafted(attacked, total, "" if said_by == "nobody" else statement.line)
+    number, manifest, _ = attacker.machine._previous
+    attacker.machine._previous = number, manifest, lie.sha256
+    attacker.machine.begin("update", 1, model)
+    for name, request in attacker.machine.requests().items():
+        message = sum_request(attacked.agreement, "r", 500, request, [lie])
+        reply = attacked.nodes[name].handle(over_the_wire(message))
+        assert "HANSA-505" in refused(reply)
+        assert "secagg.masked" not in kinds(reply)
+    assert all(training.calls == 1 for training in attacked.trainings.values())
+    assert all(spent(attacked, name) == AGREEMENT.terms.local_steps for name in "abcde")
+
+
+def test_a_false_aggregate_is_found_by_whoever_recomputes_the_rounds() -> None:
+    """Where no auditor is asked before use, the lie is signed in the next manifest, and the next record shows it."""
+    attacked = league()
+    attacked.identities = replace(
+        attacked.identities, roster=replace(attacked.identities.roster, auditors={})
+    )
+    for name in "abcde":
+        attacked.restart(name)
+    attacker = Attacker(attacked).prepared()
+    attacker.begin()
+    first = settled(attacker)
+    lie, model = crafted(attacked, np.full(D, 1000))
+    number, manifest, _ = attacker.machine._previous
+    attacker.machine._previous = number, manifest, lie.sha256
+    attacker.machine.begin("update", 1, model)
+    for name, request in attacker.machine.requests().items():
+        message = sum_request(attacked.agreement, "r", 500, request, [lie])
+        reply = over_the_wire(attacked.nodes[name].handle(over_the_wire(message)))
+        attacker.machine.receive(name, bundle(parts(reply)))
+    attacker.machine.close()
+    second = settled(attacker)
+    # each round by itself is sound …
+    for outcome in (first, second):
+        verify_sum(attacker.terms, outcome.record, partial(attacker.machine.masked, outcome.round))
+    follows(first.record, None)
+    # … and the second does not follow from the first
+    with pytest.raises(SumVerificationError, match="another sum"):
+        follows(second.record, first.record)
+    # naming no sum at all is refused by the members themselves
+    attacker.machine._previous = second.round, second.record.manifest and attacker.machine._previous[1], None
+    attacker.prepared().machine.begin("update", 2, "ab" * 32)
+    with pytest.raises(QuorumError):
+        attacker.exchange()
+
+
+def test_two_requests_at_once_are_worked_on_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a node that has just started would build its machine twice over one store, and mask twice with one key."""
+    noise = np.random.default_rng(0)
+    attacked = league()
+    attacked.updates = {name: lambda w: noise.normal(0, 0.05, w.shape) for name in "abcde"}
+    attacker = Attacker(attacked).prepared()
+    attacker.begin()
     request = attacker.machine.requests()["a"]
-    poisoned = sum_request(attacked.agreement, "r", 99, request, [forged])
-    reply = attacked.nodes["a"].handle(over_the_wire(poisoned))
-    assert refused(reply) == {"HANSA-505"}
-    assert attacked.trainings["a"].calls == 0
-    # it has gone back to model 0 by itself, and the honest request is answered
-    honest = attacker.ask("a", request)
-    assert "secagg.masked" in kinds(honest)
+    attacked.trainings["a"]._update = lambda w: (time.sleep(0.05), noise.normal(0, 0.05, w.shape))[1]
+
+    built: list[SumParty] = []
+
+    def slowly(*arguments: object) -> SumParty:
+        party = SumParty(*arguments)  # type: ignore[arg-type]
+        built.append(party)
+        time.sleep(0.05)  # as long as it may take: every thread that comes meanwhile finds none
+        return party
+
+    monkeypatch.setattr("hansa_client.node.SumParty", slowly)
+    attacked.restart("a")
+    asked = [over_the_wire(sum_request(attacked.agreement, "r", 500 + i, request)) for i in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        replies = list(pool.map(attacked.nodes["a"].handle, asked))
+    vectors = {
+        part.header for reply in replies for part in parts(reply) if part.kind == m.Masked.purpose_name
+    }
+    assert len(built) == len(vectors) == 1
+    assert attacked.trainings["a"].calls == 1
+    assert spent(attacked, "a") == AGREEMENT.terms.local_steps
+
+
+def test_a_round_and_its_retry_are_never_both_signed() -> None:
+    """Else the difference of the two sums is the vector of whoever missed the second."""
+    agreement, _ = frozen_league(members=MEMBERS, secure_sum={"retries": 1})
+    attacked = league(agreement, max_retries=5)
+    attacker = Attacker(attacked).prepared()
+    attacker.begin()
+    attacker.exchange()
+    first = attacker.machine._current
+    assert first is not None
+    attacker.machine._current, attacker.machine._preparing = None, True
+    attacker.prepared().begin()
+    attacker.exchange(lambda name, request: None if name == "e" else request)
+    for name, messages in first.requests().items():
+        reply = attacker.ask(name, bundle(messages))
+        if name != "e":
+            assert "HANSA-715" in refused(reply)
+            assert "secagg.confirm" not in kinds(reply)
+    assert settled(attacker).survivors == tuple("abcd")
+    state = attacked.nodes["a"]._parties["r"]._machine._state
+    assert (state.settled_round, state.settled_step) == (state.masked_round, 0)
+
+
+def test_a_settled_step_stays_settled() -> None:
+    """An older round that is asked about again does not open a later step once more."""
+    agreement, _ = frozen_league(members=MEMBERS, secure_sum={"retries": 1})
+    attacked = league(agreement, max_retries=5)
+    attacker = Attacker(attacked).prepared()
+    attacker.begin()
+    settled(attacker)
+    machine = attacked.nodes["a"]._parties["r"]._machine
+    before = machine._state.settled_step, machine._state.settled_round
+    older = machine._state.rounds[machine._state.settled_round]
+    asked = m.Survivors.model_construct(round=0)
+    assert machine._settled(asked, older) == {}
+    assert (machine._state.settled_step, machine._state.settled_round) == before
+
+
+def test_a_lost_store_gets_no_second_training_of_a_round_that_is_on_record() -> None:
+    attacked = league()
+    attacker = Attacker(attacked).prepared()
+    attacker.begin()
+    attacker.ask("a", attacker.machine.requests()["a"])
+    assert attacked.trainings["a"].calls == 1
+    attacked.stores["a"]._data.clear()
+    attacked.restart("a")
+    again = Attacker(attacked)  # new keys, shares and manifest for round 1 of the same run
+    for name in "bcde":
+        attacked.stores[name]._data.clear()
+        attacked.restart(name)
+    again.prepared().begin()
+    reply = again.ask("a", again.machine.requests()["a"])
+    assert "HANSA-717" in refused(reply)
+    assert attacked.trainings["a"].calls == 1
+    assert spent(attacked, "a") == AGREEMENT.terms.local_steps
+
+
+def test_key_substitution_a_useless_key_costs_nobody_a_round() -> None:
+    """A point of small order is refused when shares are dealt, by every member and not by the coordinator alone."""
+    attacked = league()
+    attacker = Attacker(attacked)
+    for name, request in attacker.machine.requests().items():
+        attacker.replies[name] = attacker.ask(name, request)
+    context = m.Context(attacker.terms, "r")
+    offers = {
+        name: next(
+            Statement.parse(part.text(m.SIGNED)) for part in parts(reply) if part.kind == m.Keys.purpose_name
+        )
+        for name, reply in attacker.replies.items()
+    }
+    said = m.Keys.model_validate_json(offers["e"].data)
+    number = said.round
+    useless = said.model_dump(exclude={"terms", "run", "round"}) | {"mask_key": "00" * 32}
+    offers["e"] = context.state(attacked.identities.signer("e"), m.Keys, number, **useless)[1]
+    asked = context.write(
+        attacker.signer, m.SharesRequest, number, {"keys": pack(offers[name] for name in "abcde")}
+    )
+    for name in "abcd":
+        assert refused(attacker.ask(name, bundle([asked]))) == {"HANSA-501"}
+        assert attacked.trainings[name].calls == 0
+        assert spent(attacked, name) == 0
+
+
+def test_a_failed_contribution_is_not_made_again_for_the_same_round() -> None:
+    attacked = league()
+
+    def fails(weights: np.ndarray) -> np.ndarray:
+        raise ValueError("patient 4711")
+
+    attacked.trainings["a"]._update = fails
+    attacker = Attacker(attacked).prepared()
+    attacker.begin()
+    for _ in range(3):
+        reply = attacker.ask("a", attacker.machine.requests()["a"])
+        assert "secagg.masked" not in kinds(reply)
+    assert attacked.trainings["a"].calls == 1
+
+
+def test_a_run_that_was_broken_off_stays_so_after_a_restart() -> None:
+    attacked = league()
+
+    def moved(weights: np.ndarray) -> np.ndarray:
+        raise TrainingError("a weight that is not trained was changed")
+
+    attacked.trainings["a"]._update = moved
+    attacker = Attacker(attacked).prepared()
+    attacker.begin()
+    attacker.ask("a", attacker.machine.requests()["a"])
+    attacked.restart("a")
+    attacked.trainings["a"]._update = lambda w: np.full_like(w, 0.1)
+    assert parts(attacker.ask("a", attacker.machine.requests()["a"])) == []
+    assert attacked.trainings["a"].calls == 1
+
+
+def test_invented_runs_leave_nothing_behind() -> None:
+    attacked = league()
+    node = attacked.nodes["a"]
+    for i in range(20):
+        stranger = Coordinator(
+            Attacker(attacked).terms, f"run-{i}", Signer.generate(COORDINATOR), spool=MemoryStore()
+        )
+        request = sum_request(attacked.agreement, f"run-{i}", 1, stranger.requests()["a"])
+        assert refused(node.handle(over_the_wire(request))) == {"HANSA-701"}
+        assert node.handle(close_request(attacked.agreement, f"closed-{i}")).kind == "closed"
+    assert len(node._parties) <= MAX_RUNS
+    assert not attacked.stores["a"]._data
+
+
+def test_survivors_who_are_no_contributors_do_not_fill_up_a_sum() -> None:
+    """Colluders outside U2 could otherwise pad the survivors to the floor around one victim."""
+    attacked = league()
+    attacker = Attacker(attacked).prepared()
+    attacker.begin()
+    attacker.exchange()
+    current = attacker.machine._current
+    assert current is not None
+    context = m.Context(attacker.terms, "r")
+    statements = {name: current.answers[m.Masked][name][1] for name in "abcde"}
+    record = attacked.nodes["a"]._parties["r"]._machine._state.rounds[current.number]
+    narrowed = record.model_copy(update={"contributors": ("a", "b", "c", "d")})
+    machine = attacked.nodes["a"]._parties["r"]._machine
+    machine._state = machine._state.with_round(current.number, narrowed)
+    asked = context.write(
+        attacker.signer,
+        m.Survivors,
+        current.number,
+        {"masked": pack(statements.values())},
+        binding=current.binding,
+    )
+    assert refused(attacker.ask("a", bundle([asked]))) == {"HANSA-718"}

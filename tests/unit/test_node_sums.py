@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,13 +25,15 @@ from hansa.protocol import (
     update_encoding,
 )
 from hansa.secagg import MemoryStore
+from hansa.secagg import messages as m
 from hansa.secagg.bundle import bundle
 from hansa.server_step import initial_state
-from hansa.wire import Message
+from hansa.wire import Message, array_sha256
 from hansa_client.model import DerivedModel
 from hansa_client.node import budget_book
 from hansa_client.state import MemoryStore as MemoryState
 from hansa_client.state import NodeState
+from hansa_simulations.identities import VERIFIER, Identities
 from hansa_simulations.league import SharedDerivation
 from support.federations import Federation, kinds, parts
 from support.leagues import frozen_league
@@ -229,16 +232,36 @@ class TestDoor:
 class TestDerivedModel:
     """The model follows from model 0 and the sums, at every member to the bit."""
 
+    IDENTITIES = Identities.ephemeral("abc")
+    TERMS = sum_terms(AGREEMENT, IDENTITIES.roster)
+
+    def verified(self, aggregate: Aggregate, signer: str = VERIFIER, run: str = "r") -> Aggregate:
+        context = m.Context(self.TERMS, run)
+        said = {"aggregate_sha256": aggregate.sha256}
+        _, statement = context.state(self.IDENTITIES.signer(signer), m.Verified, aggregate.step + 1, **said)
+        return replace(aggregate, verified=statement.line)
+
     def sums(self, count: int) -> list[Aggregate]:
         rng = np.random.default_rng(1)
         scale = update_encoding(AGREEMENT).scale
         return [
-            Aggregate(step, ("a", "c"), (scale * rng.normal(0, 0.1, D)).astype(np.int32))
+            self.verified(Aggregate(step, ("a", "b", "c"), (scale * rng.normal(0, 0.1, D)).astype(np.int32)))
             for step in range(count)
         ]
 
-    def model(self, store: MemoryStore | None = None) -> DerivedModel:
-        return DerivedModel(AGREEMENT, START, Derivation(AGREEMENT), store)
+    def model(self, store: MemoryStore | None = None, *, audited: bool = True) -> DerivedModel:
+        roster = self.IDENTITIES.roster if audited else replace(self.IDENTITIES.roster, auditors={})
+        terms = sum_terms(AGREEMENT, roster)
+        return DerivedModel(AGREEMENT, terms, "r", START, Derivation(AGREEMENT), store)
+
+    def manifest(self, model: DerivedModel, **changes: object) -> m.Manifest:
+        said: dict[str, object] = {
+            "terms": "0" * 64, "run": "r", "round": 9, "arrays": {}, "transcript": "0" * 64,
+            "contributors": ("a", "b", "c"), "purpose": "update", "step": model.round,
+            "model_sha256": array_sha256(model.weights), "previous_round": 0, "previous_manifest_sha256": None,
+            "previous_aggregate_sha256": None, "checkpoint": "",
+        }  # fmt: skip
+        return m.Manifest.model_validate(said | changes)
 
     def test_it_is_the_coordinators(self) -> None:
         model, derive = self.model(), Derivation(AGREEMENT)
@@ -261,25 +284,85 @@ class TestDerivedModel:
         assert model.round == 2
 
     def test_a_stored_model_survives_and_goes_when_the_run_does(self) -> None:
-        store = MemoryStore()
+        store, sums = MemoryStore(), self.sums(2)
         first = self.model(store)
-        first.follow(self.sums(2))
+        first.follow(sums)
         second = self.model(store)
         assert second.round == 2
         assert np.array_equal(second.weights, first.weights)
+        second.check(self.manifest(second, previous_aggregate_sha256=sums[-1].sha256))
         second.forget()
         assert self.model(store).round == 0
 
     def test_another_model_zero_is_refused(self) -> None:
         with pytest.raises(ModelMismatchError, match="model 0"):
-            DerivedModel(AGREEMENT, START + 1, Derivation(AGREEMENT))
+            DerivedModel(AGREEMENT, self.TERMS, "r", START + 1, Derivation(AGREEMENT))
 
-    @pytest.mark.parametrize("survivors", [(), ("a", "stranger")])
-    def test_a_sum_of_nobody_or_of_strangers_is_refused(self, survivors: tuple[str, ...]) -> None:
+    @pytest.mark.parametrize(
+        "survivors", [(), ("a", "b"), ("a", "b", "stranger"), ("a", "b", "c", "stranger")]
+    )
+    def test_a_sum_over_too_few_or_of_strangers_is_not_followed(self, survivors: tuple[str, ...]) -> None:
         model = self.model()
-        with pytest.raises(WireError):
-            model.follow([Aggregate(0, survivors, np.zeros(D, dtype=np.int32))])
+        model.follow([self.verified(Aggregate(0, survivors, np.zeros(D, dtype=np.int32)))])
         assert model.round == 0
+
+    @pytest.mark.parametrize("value", [2**31 - 1, -(2**31), 2**30])
+    def test_a_sum_that_honest_members_cannot_add_up_to_is_not_followed(self, value: int) -> None:
+        model = self.model()
+        model.follow([self.verified(Aggregate(0, ("a", "b", "c"), np.full(D, value, dtype=np.int32)))])
+        assert model.round == 0
+
+    def test_a_sum_that_no_auditor_has_recomputed_is_not_followed(self) -> None:
+        (sound,) = self.sums(1)
+        other = replace(sound, total=sound.total + 1)
+        foreign = self.verified(sound, run="another-run")
+        by_member, by_coordinator = (self.verified(sound, signer=name) for name in ("a", "coordinator"))
+        for false in (
+            replace(sound, verified=""),
+            replace(sound, verified="nonsense"),
+            replace(other, verified=sound.verified),
+            foreign,
+            by_member,
+            by_coordinator,
+        ):
+            model = self.model()
+            model.follow([false])
+            assert model.round == 0
+            model.follow([sound])  # and it heals
+            assert model.round == 1
+
+    def test_where_no_auditor_is_named_nobody_is_waited_for(self) -> None:
+        model = self.model(audited=False)
+        model.follow([replace(one, verified="") for one in self.sums(2)])
+        assert model.round == 2
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"previous_aggregate_sha256": None},
+            {"previous_aggregate_sha256": "ab" * 32},
+            {"model_sha256": "ab" * 32},
+            {"step": 0},
+        ],
+        ids=["no-sum", "another-sum", "another-model", "an-older-step"],
+    )
+    def test_a_manifest_names_the_model_and_the_sum_that_led_to_it(self, changes: dict[str, object]) -> None:
+        model, sums = self.model(), self.sums(1)
+        model.follow(sums)
+        honest = {"previous_aggregate_sha256": sums[0].sha256}
+        model.check(self.manifest(model, **honest))
+        with pytest.raises(ModelMismatchError):
+            model.check(self.manifest(model, **honest | changes))
+        assert model.round == 0  # it asks for all sums again
+        model.follow(sums)
+        model.check(self.manifest(model, **honest))
+
+    def test_a_manifest_of_a_later_model_waits(self) -> None:
+        model, sums = self.model(), self.sums(1)
+        model.follow(sums)
+        with pytest.raises(ModelMismatchError, match="has followed 1 sums"):
+            model.check(self.manifest(model, step=2))
+        assert model.round == 1
 
     def test_a_shared_derivation_computes_once_and_the_same(self) -> None:
         shared, derive = SharedDerivation(AGREEMENT), Derivation(AGREEMENT)

@@ -316,7 +316,10 @@ def _sort_file(path: Path, found: _Found) -> None:
 def _witnessed(path: Path) -> list[Kept]:
     """Every checkpoint that a witness has cosigned, and those with which a log was caught."""
     try:
-        with closing(Database(path, WITNESS_LAYOUT, read_only=True)) as memory, memory.reading() as connection:
+        with (
+            closing(Database(path, WITNESS_LAYOUT, read_only=True)) as memory,
+            memory.reading() as connection,
+        ):
             rows = connection.execute(
                 "SELECT note FROM seen UNION SELECT known FROM forks UNION SELECT shown FROM forks"
             ).fetchall()

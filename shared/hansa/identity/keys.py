@@ -87,7 +87,7 @@ class Signer:
         return f"Signer({self.name!r}, {self.public_key})"
 
 
-@lru_cache(maxsize=8192)  # a league in one process checks each signature once, not once per member
+@lru_cache(maxsize=2048)  # a league in one process checks each signature once, not once per member
 def verify(public_key: str, domain: str, data: bytes, signature: bytes) -> None:
     """Check a signature. Only success is remembered.
 

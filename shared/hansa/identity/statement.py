@@ -21,6 +21,7 @@ from hansa.identity.keys import MAX_SIGNATURE_BYTES, Signer
 from hansa.identity.roster import Roster
 
 MAX_STATEMENTS = 256  # in one array; a league has at most 100 members
+MAX_STATEMENT_BYTES = 256 * 1024  # a manifest with a checkpoint of 100 cosignatures takes 40 KiB
 MAX_PACKED_BYTES = 16 * 1024 * 1024  # of one array; hybrid keys of 100 members take 1 MiB
 
 
@@ -111,8 +112,10 @@ class Statement:
         """Read a line; nothing is verified.
 
         Raises:
-            WireError: it is not purpose, signer, signature and JSON.
+            WireError: it is not purpose, signer, signature and JSON, or too long.
         """
+        if len(line) > MAX_STATEMENT_BYTES:
+            raise WireError(f"a statement of {len(line)} bytes is over the limit of {MAX_STATEMENT_BYTES}")
         parts = line.split(" ", 3)
         try:
             purpose, signer, signature, data = parts

@@ -81,11 +81,14 @@ class Aggregate:
         step: where in the run's plan it was summed, from 0.
         survivors: whose updates are in it, in the agreement's order.
         total: int32 [d], in grid steps.
+        verified: signed statement of somebody that has recomputed it (`hansa.secagg.attest`), as a line; empty
+            where nobody has.
     """
 
     step: int
     survivors: tuple[str, ...]
     total: SumVector
+    verified: str = ""
 
     @cached_property
     def sha256(self) -> str:

@@ -64,7 +64,9 @@ def sum_request(agreement: Agreement, run: str, number: int, asked: Asked) -> Me
         number: of the exchange in this run.
         asked: of one member.
     """
-    listed: list[Json] = [{"step": a.step, "survivors": list(a.survivors)} for a in asked.aggregates]
+    listed: list[Json] = [
+        {"step": a.step, "survivors": list(a.survivors), "verified": a.verified} for a in asked.aggregates
+    ]
     body: Mapping[str, Json] = {
         "agreement_id": agreement.agreement_id, "run": run, "round": number, "bundle": asked.bundle.body,
         "aggregates": listed, "log": None if asked.news is None else news_body(asked.news),
@@ -175,15 +177,15 @@ def _entries(message: Message) -> tuple[bytes, ...]:
 
 
 def _aggregate(request: Message, item: Json, dimension: int) -> Aggregate:
-    if not isinstance(item, dict) or set(item) != {"step", "survivors"}:
-        raise WireError("an earlier sum is told by its step and its survivors")
-    at, survivors = item["step"], item["survivors"]
+    if not isinstance(item, dict) or set(item) != {"step", "survivors", "verified"}:
+        raise WireError("an earlier sum is told by its step, its survivors and who has recomputed it")
+    at, survivors, verified = item["step"], item["survivors"], item["verified"]
     if not isinstance(at, int) or isinstance(at, bool) or at < 0 or not isinstance(survivors, list):
         raise WireError("an earlier sum is told by a step and a list of survivors")
     names = tuple(name for name in survivors if isinstance(name, str))
-    if len(set(names)) != len(survivors):
-        raise WireError("the survivors of a sum are distinct names")
-    return Aggregate(at, names, request.array(f"total.{at}", "<i4", dimension))
+    if len(set(names)) != len(survivors) or not isinstance(verified, str):
+        raise WireError("the survivors of a sum are distinct names, and a statement is a text")
+    return Aggregate(at, names, request.array(f"total.{at}", "<i4", dimension), verified)
 
 
 def _bundle_of(message: Message, taken: Collection[str]) -> Message:

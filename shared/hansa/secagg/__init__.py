@@ -14,7 +14,14 @@ from hansa.secagg.ring import Quantiser
 from hansa.secagg.seal import Seal
 from hansa.secagg.store import FolderStore, MemoryStore, Store
 from hansa.secagg.terms import SumTerms, VectorTerms
-from hansa.secagg.verify import VerifiedRecord, VerifiedSum, attest, verify_record, verify_sum
+from hansa.secagg.verify import (
+    VerifiedRecord,
+    VerifiedSum,
+    attest,
+    follows,
+    verify_record,
+    verify_sum,
+)
 from hansa.secagg.workers import MaskWorkers
 
 __all__ = [
@@ -37,6 +44,7 @@ __all__ = [
     "VerifiedSum",
     "answer",
     "attest",
+    "follows",
     "verify_record",
     "verify_sum",
 ]

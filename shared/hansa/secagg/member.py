@@ -163,11 +163,19 @@ class Member:
             )
 
     def end(self) -> None:
-        """Forget everything about the run but the receipts; no round of it is ever answered again."""
-        with self._lock:
-            for number in self._state.rounds:
-                self._store.delete(self._vector_name(number))
-            self._keep(self._state.ended())
+        """Forget everything about the run but the receipts; no round of it is ever answered again.
+
+        A run that was never begun here leaves nothing behind.
+        """
+        if self._state != MemberState():
+            self.forget_vectors()
+            with self._lock:
+                self._keep(self._state.ended())
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended here."""
+        return self._state.is_ended
 
     @property
     def receipts(self) -> Mapping[int, str]:
@@ -198,6 +206,8 @@ class Member:
             raise TranscriptError("the signed keys do not hold this member's own")
         keys = {name: said.public for name, (said, _) in offers.items()}
         m.check_offers(keys, post_quantum=self._terms.post_quantum)
+        for name, public in keys.items():
+            public.check_usable(name)  # before anybody is charged for the round
         self._enough(len(offers), "offered keys")
         transcript = m.transcript_of(self._context, asked.round, offers)
         record = record.model_copy(update={"phase": at.DEALT, "keys": keys, "transcript": transcript})
@@ -243,12 +253,12 @@ class Member:
         self._enough(len(asked.contributors), "are to contribute")
 
         wanted = self._terms.vectors[asked.purpose]
-        values = self._contributor.contribute(asked)
-        vector = wanted.quantiser.encode(values, out=self._workers.empty(wanted.length))
         manifest = Statement.parse(request.text(m.SIGNED))
         binding = m.binding_of(record.transcript, manifest.sha256)
         parties = self._parties(record)
         plus, minus = own_masks(record.own_secrets, parties, record.held, asked.contributors, binding)
+        values = self._contributor.contribute(asked)
+        vector = wanted.quantiser.encode(values, out=self._workers.empty(wanted.length))
         known = {"manifest": manifest.line, "contributors": asked.contributors, "binding": binding}
         record = record.model_copy(update={"phase": at.USED, "secrets": None, **known})
         state, old = self._state.masking(asked, record)
@@ -298,6 +308,9 @@ class Member:
 
     def _survived(self, asked: m.Survivors | m.UnmaskRequest, request: Message, record: RoundState) -> bytes:
         self._due(record, at.MASKED, asked)
+        if asked.round != self._state.masked_round:
+            # a later round was masked, perhaps of the same step: of the two only the later one is ever signed
+            raise PhaseError(f"round {asked.round} was given up for round {self._state.masked_round}")
         self._same(asked.binding, record.binding, "manifest")
         listed = self._context.said_by_all(request, "masked", m.Masked, asked.round)
         masked = {name: said for name, (said, _) in listed.items()}
@@ -355,6 +368,8 @@ class Member:
         self._state = state
 
     def _settled(self, asked: m.Said, record: RoundState) -> dict[str, Any]:
+        if asked.round < self._state.settled_round:
+            return {}  # what is settled later stays so
         manifest = Statement.parse(record.manifest)
         return {
             "settled_round": asked.round,

@@ -156,6 +156,11 @@ class MemberState(_Record):
         }
         return MemberState(masked_round=_LAST_ROUND, rounds=receipts)
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether the run is over."""
+        return self.masked_round == _LAST_ROUND
+
     def check_follows(self, manifest: Manifest, max_retries: int) -> None:
         """Check that a manifest is new, and the next one after what this member knows.
 

@@ -59,15 +59,20 @@ class FolderStore:
         self._folder = folder
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateError(f"cannot use {folder}: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._lock)
+            os.close(lock)
             raise StateError(
                 f"{folder} is in use by another process", remedy="One instance per identity."
             ) from None
         except OSError as error:
-            raise StateError(f"cannot use {folder}: {error.strerror}") from None
+            os.close(lock)
+            raise StateError(f"cannot lock {folder}: {error.strerror}") from None
+        self._lock = lock
 
     def put(self, name: str, data: bytes | memoryview) -> None:
         """See `Store.put`: a new file, flushed to disk, renamed over the old one, and the folder flushed too."""

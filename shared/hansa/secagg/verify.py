@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from pydantic import ValidationError
 
 from hansa.errors import HansaError
 from hansa.identity.keys import Signer
@@ -93,6 +94,40 @@ def verify_sum(
         raise
     except HansaError as error:
         raise SumVerificationError(f"round {record.round}: {error.cause}") from None
+
+
+def follows(record: RoundRecord, previous: RoundRecord | None) -> None:
+    """Check that a round acknowledges the last one that was finished, its manifest and its sum.
+
+    A coordinator that shows members another sum than the verified one must name it in the next manifest, or name none.
+
+    Args:
+        record: of the round.
+        previous: of the last finished round of the run; None where this is the first.
+
+    Raises:
+        SumVerificationError: it follows from another round, or from another sum.
+    """
+    manifest = _manifest(record)
+    if previous is None:
+        _require(manifest.previous_round == 0, "follows from a round that is not there")
+        _require(manifest.previous_aggregate_sha256 is None, "follows from a sum that is not there")
+        return
+    before = Statement.parse(previous.manifest)
+    _require(record.run == previous.run and record.terms == previous.terms, "belongs to another run")
+    _require(manifest.previous_round == previous.round, "follows from another round")
+    _require(manifest.previous_manifest_sha256 == before.sha256, "follows from another manifest")
+    _require(
+        manifest.previous_aggregate_sha256 == previous.aggregate_sha256,
+        "follows from another sum than the last round's",
+    )
+
+
+def _manifest(record: RoundRecord) -> m.Manifest:
+    try:
+        return m.Manifest.model_validate_json(Statement.parse(record.manifest).data)
+    except (ValidationError, HansaError):
+        raise SumVerificationError(f"the manifest of round {record.round} cannot be read") from None
 
 
 def attest(terms: SumTerms, record: RoundRecord, signer: Signer) -> Statement:

@@ -1,6 +1,6 @@
 """The secure sum's speed, beside Flower's SecAgg+ in the same run.
 
-Every sample of a short figure is the best of three runs, because a busy machine only ever adds time. The share of
+Every sample of a short figure is the best of five runs, because a busy machine only ever adds time. The share of
 AES-CTR's own speed is taken against a loop of plain AES-256-CTR that takes turns with what is measured.
 """
 
@@ -24,7 +24,8 @@ _NOTES = (
     "Mask phase: encode, agree on n - 1 keys, expand and add n masks; hash and durable spool are apart.",
     "Share phase: check n signatures, n - 1 X25519, split two secrets, 2(n - 1) envelopes, sign, seal the state.",
     "Coordinator's secrets: all n self-mask seeds from t shares each, compared with their commitments.",
-    "Coordinator's round: three exchanges, the next round's preparation in them; hashing vectors is apart.",
+    "Coordinator's round: three exchanges, the next round's preparation in them; hashing vectors is apart. A sample is "
+    "the sum of its steps, each the best of five rounds.",
     "Members of n = 10 and a million entries mask in one process; `processes` are the coordinator's.",
     "Peak memory counts what two processes share twice.",
     "Rounds with a carrier: all parties in one process, one after the other; the carrier only waits.",

@@ -24,7 +24,7 @@ from hansa.secagg.ring import Vector
 from hansa.secagg.terms import threshold
 from hansa.wire import array_sha256
 from hansa_simulations.bench.figures import Figure
-from hansa_simulations.bench.sampling import BEST_OF, adding, in_turn, label_of
+from hansa_simulations.bench.sampling import BEST_OF, in_turn, label_of, noting
 from hansa_simulations.bench.secure_league import SumLeague, make_league
 
 BINDING, TRANSCRIPT = "ab" * 32, "cd" * 32
@@ -146,11 +146,11 @@ def _large_member(n: int, length: int, processes: int) -> dict[str, list[float]]
             seconds.append(time.perf_counter() - started)
             if len(seconds) <= BEST_OF:
                 del vector
-        hashed, spooled = [0.0], [0.0]
-        with adding(hashed):
+        hashed, spooled = list[float](), list[float]()
+        with noting(hashed):
             array_sha256(vector)
         store = FolderStore(Path(folder))
-        with adding(spooled):
+        with noting(spooled):
             store.put("y", vector.data)
         store.close()
     kib = (

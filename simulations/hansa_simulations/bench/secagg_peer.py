@@ -1,4 +1,4 @@
-"""Flower's SecAgg+, in the same run: every sample of a member is the best of three, as Hansa's are."""
+"""Flower's SecAgg+, in the same run: every sample of a member is the best of five, as Hansa's are."""
 
 from __future__ import annotations
 
@@ -53,5 +53,5 @@ def run_secaggplus(members: int, floats: int, rounds: int) -> dict[str, Any]:
 
 
 def _best(seconds: Sequence[float]) -> tuple[float, ...]:
-    """Milliseconds, the best of each three in turn."""
+    """Milliseconds, the best of each five in turn."""
     return tuple(1e3 * min(seconds[i : i + BEST_OF]) for i in range(0, len(seconds), BEST_OF))

@@ -65,7 +65,7 @@ def run_in_process(
         coordinate: what the ServerApp does.
         threads: requests that are answered at the same time.
     """
-    carried = _ByReference()
+    carried = _ByReference(4 * len(nodes) + 16)  # an exchange has a request and a reply for each
     clients = client_app(lambda context: nodes[int(context.node_id) - 1], carried.encode, carried.decode)
     _claim_task_identity()
     grid = _LocalGrid(clients, len(nodes), threads)
@@ -84,16 +84,15 @@ class _ByReference:
     newest few are kept.
     """
 
-    _KEPT = 4096
-
-    def __init__(self) -> None:
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
         self._messages: dict[int, Message] = {}
         self._numbers = itertools.count()
 
     def encode(self, message: Message) -> RecordDict:
         number = next(self._numbers)
         self._messages[number] = message
-        self._messages.pop(number - self._KEPT, None)
+        self._messages.pop(number - self._kept, None)
         return RecordDict({"wire": ConfigRecord({"number": number})})
 
     def decode(self, content: RecordDict) -> Message:
