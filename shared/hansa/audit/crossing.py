@@ -59,6 +59,13 @@ def check_aggregates(federation: Examined, notebook: Notebook) -> None:
             )
             continue
         notebook.passed("sums of releases that their members signed")
+        if entry.excluded:
+            notebook.remark(
+                FEDERATION,
+                index,
+                f"the coordinator has a receipt for {', '.join(entry.excluded)} and left the vector out of round "
+                f"{entry.round} of {entry.run!r}",
+            )
         in_sums |= {(entry.run, entry.round, name) for name in entry.released}
     left = sorted(set(releases) - in_sums)
     if left:
@@ -81,7 +88,7 @@ def _aggregate_problem(entry: Aggregate, federation: Examined) -> tuple[str, lis
             return f"it sums a release of {name!r}, who is no member", unknown
         release = federation.facts.releases.get((entry.run, entry.round, name))
         if release is None:
-            if federation.whole:
+            if federation.complete:
                 return f"it sums a release of {name!r} that is not in this log", unknown
             unknown.append(name)
             continue
@@ -134,7 +141,7 @@ def _missing_there(
         notebook.failed(
             Failure(log.log, first.entry, first.type, what, log.place, Place(FEDERATION, other.entry))
         )
-    elif not federation.whole:
+    elif not federation.complete:
         notebook.not_checked(
             f"whether the federation's log shows entries {first.entry} and following of {log.log}",
             f"its copy is broken from entry {federation.size} on",
@@ -185,7 +192,7 @@ def _missing_here(
             continue
         if (one.type, one.run, one.round) in known:
             continue  # told in the other direction, where the member's own words stand
-        if not log.whole:
+        if not log.complete:
             notebook.not_checked(
                 f"whether {log.log} has entry {one.entry} of the federation's log and those after it",
                 f"its copy is broken from entry {log.size} on",

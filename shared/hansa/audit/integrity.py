@@ -13,7 +13,7 @@ from hansa.audit.reading import LogFacts, LogReader, read_log
 from hansa.errors import HansaError
 from hansa.ledger.checkpoint import Checkpoint, LogPolicy, VerifiedCheckpoint
 from hansa.ledger.membership import AmendmentMade
-from hansa.ledger.note import SignedNote
+from hansa.ledger.note import SignedNote, VerifierKey
 from hansa.ledger.signed import Agreed, Keyring, SignedEntry
 from hansa.ledger.trust import TrustedKeys
 from hansa.ledger.verify import verify_log
@@ -33,6 +33,7 @@ class Examined:
         member: whose log; `None` for the federation's.
         facts: what its good entries say.
         whole: whether all of its entries are good.
+        complete: whether all of its entries were read, good in themselves, though perhaps not those that were logged.
         notes: the checkpoints that the log has signed.
         signed: whether its newest checkpoint is the log's own.
         quorum: the newest checkpoint that enough witnesses have cosigned; of the federation's log.
@@ -43,6 +44,7 @@ class Examined:
     member: str | None
     facts: LogFacts
     whole: bool
+    complete: bool
     notes: tuple[VerifiedCheckpoint, ...]
     signed: bool
     quorum: VerifiedCheckpoint | None
@@ -101,8 +103,18 @@ def examine(copy: LogCopy, keys: TrustedKeys, notebook: Notebook, processes: int
         failure = Failure(log_name(member), reader.facts.tree.size, reader.type, wrong.cause, copy.place)
     if failure is not None:
         notebook.failed(failure)
-    examined = Examined(copy, policy, member, reader.facts, failure is None, verified, bool(verified), quorum)
-    _tell(examined, newest, notebook)
+    examined = Examined(
+        copy,
+        policy,
+        member,
+        reader.facts,
+        whole=failure is None,
+        complete=failure is None or failure.entry is None,
+        notes=verified,
+        signed=bool(verified),
+        quorum=quorum,
+    )
+    _tell(examined, newest, keys, notebook)
     return examined
 
 
@@ -251,8 +263,9 @@ def _locate(copy: LogCopy, checkpoint: Checkpoint, keyring: Keyring) -> tuple[in
     return None
 
 
-def _tell(log: Examined, newest: Checkpoint, notebook: Notebook) -> None:
-    cosigned = () if log.quorum is None else tuple(sorted(log.quorum.cosigned))
+def _tell(log: Examined, newest: Checkpoint, keys: TrustedKeys, notebook: Notebook) -> None:
+    named = {VerifierKey.parse(text).name: member for member, text in keys.witnesses.items()}
+    cosigned = () if log.quorum is None else tuple(sorted(named[name] for name in log.quorum.cosigned))
     notebook.logs.append(LogSeen(log.log, log.place, log.size, min(newest.size, log.size), cosigned))
     if log.size > newest.size:
         notebook.not_checked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 
 from hansa.audit.findings import Failure, Findings, Spent
@@ -43,8 +44,13 @@ def _details(failure: Failure) -> Iterator[str]:
 def _spent(spent: tuple[Spent, ...]) -> Iterator[str]:
     if spent:
         yield "Privacy spent, recomputed from what was released or is still reserved"
+    runs: dict[tuple[str, str], set[str]] = defaultdict(set)
     for one in spent:
-        what = f"run {one.run}" if one.run else "everything so far, by the rule of its budget"
+        runs[one.member, one.dataset].add(one.run)
+    for one in spent:
+        if one.run and len(runs[one.member, one.dataset] - {""}) == 1:
+            continue  # the line about all runs says the same
+        what = f"run {one.run}" if one.run else "all runs"
         limit = f" of {one.limit:.4g} allowed" if one.limit is not None else ""
         epsilon = f"{one.epsilon:.4g}" if math.isfinite(one.epsilon) else "without a bound"
         yield (
