@@ -99,16 +99,20 @@ def entry_of(data: bytes) -> Any:
     return SignedEntry.parse(data).entry
 
 
+def reworded(data: bytes, **changes: Any) -> Any:
+    """What a logged entry says, with other words."""
+    entry = entry_of(data)
+    return type(entry).model_validate({**entry.model_dump(), **changes})
+
+
 def changed(data: bytes, **changes: Any) -> bytes:
     """The entry with other words, signed anew by its writer."""
-    return signed(entry_of(data).model_copy(update=changes))
+    return signed(reworded(data, **changes))
 
 
 def edited(data: bytes, **changes: Any) -> bytes:
     """The entry with other words under the old signature."""
-    old = SignedEntry.parse(data)
-    entry = type(old.entry).model_validate({**old.entry.model_dump(), **changes})
-    return entry.data + data[data.index(b"\n") :]
+    return bytes(reworded(data, **changes).data) + data[data.index(b"\n") :]
 
 
 def cosigned(log: Log, names: Iterable[str] = MEMBERS, *extensions: str) -> SignedNote:

@@ -44,6 +44,19 @@ class Evidence:
         log = self.log_of(member)
         return () if log is None else log.facts.spending.of(member, self.keys.agreement_id)
 
+    def totals(self, member: str) -> tuple[tuple[Spend, ...], ...]:
+        """What a report may claim: the runs of this federation's log, all under the agreement, or a whole life's.
+
+        A member's book spans all its runs; a report says which events it speaks of, and its ε must be theirs.
+        """
+        runs = self.runs(member)
+        here = self.federation.facts.runs if self.federation is not None else set()
+        own = self.own.get(member)
+        spans = [runs] if own is None else [runs, tuple(own.facts.spending.runs.values())]
+        if here:
+            spans.insert(0, tuple(run for run in runs if run.run in here))
+        return tuple(map(total, spans))
+
     def aggregates(self) -> tuple[Aggregate, ...]:
         """The sums of the agreement."""
         if self.federation is None:
@@ -97,18 +110,15 @@ def _check_member(report: Report, member: MemberReport, evidence: Evidence, note
     claimed = tuple(
         Spend(cast("EventJson", one.event), one.count) for one in report.events if one.member == name
     )
-    # a member's book spans all its agreements: a report may claim all of it, or what this agreement took
-    log = evidence.own.get(name)
-    under = total(evidence.runs(name))
-    whole_life = () if log is None else total(log.facts.spending.runs.values())
     try:
         said = counted(claimed)
-        spends = next((each for each in (under, whole_life) if counted(each) == said), None)
+        spends = next((each for each in evidence.totals(name) if counted(each) == said), None)
     except HansaError as error:
         _wrong(f"events of {name}", f"hold what is no event: {error.cause}", notebook)
         return
     if spends is None:
-        logged, shown = sum(spend.count for spend in under), sum(spend.count for spend in claimed)
+        logged = sum(spend.count for spend in evidence.totals(name)[0])
+        shown = sum(spend.count for spend in claimed)
         _wrong(f"events of {name}", f"({shown} in all) are not those of the logs ({logged} in all)", notebook)
         return
     notebook.passed("claims: events that were charged")

@@ -48,16 +48,10 @@ def check_aggregates(federation: Examined, notebook: Notebook) -> None:
     releases = federation.facts.releases
     in_sums: set[tuple[str, int, str]] = set()
     for index, entry in federation.facts.aggregates:
-        problem, unknown = _aggregate_problem(entry, federation)
+        problem = _aggregate_problem(index, entry, federation)
         if problem:
             notebook.failed(Failure(FEDERATION, index, entry.type, problem, federation.place))
             return
-        if unknown:
-            notebook.not_checked(
-                f"whether {', '.join(unknown)} released what is summed in round {entry.round} of {entry.run!r}",
-                "the copy of the federation's log is broken behind it",
-            )
-            continue
         notebook.passed("sums of releases that their members signed")
         if entry.excluded:
             notebook.remark(
@@ -77,25 +71,21 @@ def check_aggregates(federation: Examined, notebook: Notebook) -> None:
         )
 
 
-def _aggregate_problem(entry: Aggregate, federation: Examined) -> tuple[str, list[str]]:
+def _aggregate_problem(index: int, entry: Aggregate, federation: Examined) -> str:
     roster = _roster_at(federation.facts)
-    unknown: list[str] = []
     least = max(threshold(len(roster)), MIN_MEMBERS)
     if len(entry.released) < least:
-        return f"it sums {len(entry.released)} releases; no sum is over fewer than {least}", unknown
+        return f"it sums {len(entry.released)} releases; no sum is over fewer than {least}"
     for name, y_sha256 in entry.released.items():
         if name not in roster:
-            return f"it sums a release of {name!r}, who is no member", unknown
+            return f"it sums a release of {name!r}, who is no member"
         release = federation.facts.releases.get((entry.run, entry.round, name))
-        if release is None:
-            if federation.complete:
-                return f"it sums a release of {name!r} that is not in this log", unknown
-            unknown.append(name)
-            continue
+        if release is None or release.entry > index:
+            return f"it sums a release of {name!r} that does not stand before it in this log"
         said = (release.purpose, release.step, release.y_sha256, release.manifest_sha256)
         if said != (entry.purpose, entry.step, y_sha256, entry.manifest_sha256):
-            return f"it sums another vector of {name!r} than entry {release.entry} says was released", unknown
-    return "", unknown
+            return f"it sums another vector of {name!r} than entry {release.entry} says was released"
+    return ""
 
 
 def _roster_at(facts: LogFacts) -> Mapping[str, str]:
@@ -130,6 +120,13 @@ def _missing_there(
     notebook: Notebook,
 ) -> None:
     """What the member has and the federation's log does not show."""
+    unknown = sorted({one.run for one in mine} - federation.facts.runs)
+    if unknown and federation.complete:
+        notebook.not_checked(
+            f"whether the federation's log shows what {name!r} released in {', '.join(map(repr, unknown))}",
+            "nobody has anything of such a run in the copy that was given; ask for the log that has",
+        )
+        mine = [one for one in mine if one.run in federation.facts.runs]
     lacking = [one for one in mine if one.leaf not in there]
     if not lacking:
         return

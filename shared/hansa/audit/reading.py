@@ -14,7 +14,7 @@ from hansa.audit.spending import Spending
 from hansa.errors import HansaError
 from hansa.identity import COORDINATOR
 from hansa.ledger.budgets import BudgetReader, grant_of
-from hansa.ledger.entry import Entry
+from hansa.ledger.entry import Entry, OfRun
 from hansa.ledger.errors import LogVerificationError
 from hansa.ledger.kinds import Kind
 from hansa.ledger.membership import AgreementSigned, AmendmentMade
@@ -130,6 +130,7 @@ class LogFacts:
         aborted: rounds that the coordinator calls ended without a sum, by run.
         clocks: times that went back.
         types: of all entries.
+        runs: that anybody says anything about.
     """
 
     tree: Tree = field(default_factory=Tree)
@@ -144,6 +145,7 @@ class LogFacts:
     aborted: dict[str, set[int]] = field(default_factory=dict)
     clocks: list[Dated] = field(default_factory=list)
     types: list[str] = field(default_factory=list)
+    runs: set[str] = field(default_factory=set)
 
 
 class LogReader:
@@ -185,6 +187,8 @@ class LogReader:
             self._seen.add(leaf)
         self._note(index, entry, leaf)
         self.facts.types.append(entry.type)
+        if isinstance(entry, OfRun):
+            self.facts.runs.add(entry.run)
         self.facts.tree.append(leaf)
         self._date(index, entry)
 
