@@ -18,7 +18,7 @@ from hansa.errors import HansaError
 from hansa.ledger.database import Database
 from hansa.ledger.errors import LogDamagedError, LogStoreError, NoteFormatError, TilesError
 from hansa.ledger.note import MAX_NOTE_BYTES, SignedNote
-from hansa.ledger.store import LOG_LAYOUT, SqliteLogStore
+from hansa.ledger.store import LOG_LAYOUT, Row, SqliteLogStore
 from hansa.ledger.tiles import CHECKPOINT_NAME, WIDTH, TileSource, bundle_path, split_bundle, tile_path
 from hansa.ledger.trust import KEYS_NAME
 from hansa.ledger.verify import EntrySource, GivenEntries, StoredEntries
@@ -29,18 +29,6 @@ _SQLITE = b"SQLite format 3\x00"
 _APPLICATION_ID = slice(68, 72)  # in the header of an SQLite file
 _ALL = 1 << 62
 _DEPTH = 3  # of folders below one that is named
-
-
-class Lying(NamedTuple):
-    """An entry as it lies in a copy.
-
-    Attributes:
-        stored: its leaf hash as the copy has it; empty where it has none.
-        data: its bytes.
-    """
-
-    stored: bytes
-    data: bytes
 
 
 class LogCopy(Protocol):
@@ -61,8 +49,11 @@ class LogCopy(Protocol):
             HansaError: there are none, or they cannot be read.
         """
 
-    def lying(self) -> Iterator[Lying]:
-        """What is there, from the first entry to the last that can be read; never an error."""
+    def lying(self) -> Iterator[bytes]:
+        """The entries that are there, from the first to the last that can be read; never an error."""
+
+    def stored(self) -> Iterator[bytes]:
+        """The hashes of entries that the copy holds beside them, as far as it has any; never an error."""
 
 
 @dataclass(frozen=True)
@@ -85,27 +76,36 @@ class TileCopy:
         """See `LogCopy.notes`."""
         return (self.entries.note,)
 
-    def lying(self) -> Iterator[Lying]:
+    def lying(self) -> Iterator[bytes]:
         """See `LogCopy.lying`."""
-        source = self.entries
+        for index, width in self._bundles():
+            try:
+                bundle = self.entries.wide(bundle_path(index, width), bundle_path(index))
+            except TilesError:
+                return
+            entries = split_bundle(bundle)[0][:width]
+            yield from entries
+            if len(entries) < width:
+                return
+
+    def stored(self) -> Iterator[bytes]:
+        """See `LogCopy.stored`."""
+        for index, width in self._bundles():
+            try:
+                tile = self.entries.wide(tile_path(0, index, width), tile_path(0, index))
+            except TilesError:
+                return
+            for place in range(0, width * HASH_BYTES, HASH_BYTES):
+                yield tile[place : place + HASH_BYTES]
+
+    def _bundles(self) -> Iterator[tuple[int, int]]:
+        """Index and width of each bundle that the checkpoint speaks of."""
         try:
-            size = source.size()
+            size = self.entries.size()
         except HansaError:
             return
         for index in range(-(-size // WIDTH)):
-            width = min(WIDTH, size - index * WIDTH)
-            try:
-                entries = split_bundle(source.wide(bundle_path(index, width), bundle_path(index)))[0]
-            except TilesError:
-                return
-            try:
-                hashes = source.wide(tile_path(0, index, width), tile_path(0, index))
-            except TilesError:
-                hashes = b""
-            for number, data in enumerate(entries):
-                yield Lying(hashes[number * HASH_BYTES : (number + 1) * HASH_BYTES], data)
-            if len(entries) < width:
-                return
+            yield index, min(WIDTH, size - index * WIDTH)
 
 
 @dataclass(frozen=True)
@@ -132,13 +132,19 @@ class StoreCopy:
             raise LogStoreError(f"the log {self.path} has signed no checkpoint")
         return found
 
-    def lying(self) -> Iterator[Lying]:
+    def lying(self) -> Iterator[bytes]:
         """See `LogCopy.lying`."""
+        return (row.data for row in self._rows())
+
+    def stored(self) -> Iterator[bytes]:
+        """See `LogCopy.stored`."""
+        return (row.hashes[:HASH_BYTES] for row in self._rows())
+
+    def _rows(self) -> Iterator[Row]:
         try:
             with closing(SqliteLogStore(self.path, read_only=True)) as store:
-                for row in store.rows(0, _ALL):
-                    yield Lying(row.hashes[:HASH_BYTES], row.data)
-        except (LogDamagedError, LogStoreError):  # the last row, or the first that is damaged
+                yield from store.rows(0, _ALL)
+        except (LogDamagedError, LogStoreError):  # behind the last row, or at the first that is damaged
             return
 
 
@@ -167,9 +173,13 @@ class GivenCopy:
             raise NoteFormatError(f"{self.place} has no checkpoint")
         return self.checkpoints
 
-    def lying(self) -> Iterator[Lying]:
+    def lying(self) -> Iterator[bytes]:
         """See `LogCopy.lying`."""
-        return (Lying(b"", data) for data in self.given)
+        return iter(self.given)
+
+    def stored(self) -> Iterator[bytes]:
+        """See `LogCopy.stored`."""
+        return iter(())
 
 
 class RecordSource(Protocol):

@@ -67,7 +67,7 @@ class Failure:
 
     def as_dict(self) -> dict[str, Json]:
         """As plain JSON values."""
-        beside = None if self.beside is None else {"log": self.beside.log, "entry": self.beside.entry}
+        beside: Json = None if self.beside is None else {"log": self.beside.log, "entry": self.beside.entry}
         return {
             "log": self.log,
             "copy": self.copy,

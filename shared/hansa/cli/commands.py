@@ -56,6 +56,14 @@ COMMANDS: Mapping[str, Row | Table] = {
             "amend": Row("Propose or approve a change of a member's key.", "hansa.cli.amending", "amend"),
         },
     ),
+    "audit": Table(
+        "Check a federation from copies of its logs and public keys.",
+        {
+            "verify": Row(
+                "Check signatures, histories, sums, budgets and every ε.", "hansa.cli.audit", "verify"
+            ),
+        },
+    ),
     "bench": Table(
         "Measure what Hansa costs.",
         {

@@ -61,7 +61,8 @@ def read_bundle(bundle: bytes) -> list[bytes]:
 
 def split_bundle(bundle: bytes) -> tuple[list[bytes], bool]:
     """The entries that a bundle holds as a whole, and whether nothing is left of it."""
-    entries, place = [], 0
+    entries: list[bytes] = []
+    place = 0
     while place < len(bundle):
         start = place + 2
         end = start + int.from_bytes(bundle[place:start], "big")

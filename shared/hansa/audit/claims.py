@@ -1,0 +1,262 @@
+"""What a run's report claims against what the logs lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from hansa.audit.budgets import recomputed
+from hansa.audit.findings import REPORT, Failure, Notebook
+from hansa.audit.integrity import Examined
+from hansa.audit.spending import RunSpend, total
+from hansa.errors import HansaError
+from hansa.ledger.outcomes import Aggregate
+from hansa.ledger.trust import TrustedKeys
+from hansa.privacy.charges import TRAINING
+from hansa.privacy.events import EventJson, Spend, counted
+from hansa.report.schema import MemberReport, Report
+
+TOLERANCE = 1e-3  # relative, of ε: another release of a numerical library may move its last digits
+CLAIM = "claim"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What claims are compared with.
+
+    Attributes:
+        keys: that are trusted.
+        federation: its log, if a copy was given.
+        own: members' own logs, of those that were given.
+    """
+
+    keys: TrustedKeys
+    federation: Examined | None
+    own: Mapping[str, Examined]
+
+    def log_of(self, member: str) -> Examined | None:
+        """Where a member's spends are read: its own log, else the federation's."""
+        return self.own.get(member, self.federation)
+
+    def runs(self, member: str) -> tuple[RunSpend, ...]:
+        """A member's runs under the agreement."""
+        log = self.log_of(member)
+        return () if log is None else log.facts.spending.of(member, self.keys.agreement_id)
+
+    def totals(self, member: str) -> tuple[tuple[Spend, ...], ...]:
+        """What a report may claim: the runs of this federation's log, all under the agreement, or a whole life's.
+
+        A member's book spans all its runs; a report says which events it speaks of, and its ε must be theirs.
+        """
+        runs = self.runs(member)
+        here = self.federation.facts.runs if self.federation is not None else set()
+        own = self.own.get(member)
+        spans = [runs] if own is None else [runs, tuple(own.facts.spending.runs.values())]
+        if here:
+            spans.insert(0, tuple(run for run in runs if run.run in here))
+        return tuple(map(total, spans))
+
+    def aggregates(self) -> tuple[Aggregate, ...]:
+        """The sums of the agreement."""
+        if self.federation is None:
+            return ()
+        held = (entry for _, entry in self.federation.facts.aggregates)
+        return tuple(entry for entry in held if entry.agreement_id == self.keys.agreement_id)
+
+
+def check_claims(report: Report | None, evidence: Evidence, notebook: Notebook) -> None:
+    """Compare a report with what follows from the logs."""
+    if report is None:
+        notebook.not_checked("whether what was published about the run is true", f"no {REPORT} was given")
+        return
+    if report.agreement_id != evidence.keys.agreement_id:
+        _wrong("agreement_id", "is another agreement than that of the trusted keys", notebook)
+        return
+    notebook.passed("claims: the agreement")
+    _check_terms(report, evidence, notebook)
+    if [member.name for member in report.members] != list(evidence.keys.members):
+        _wrong("members", "are not those of the trusted keys, in their order", notebook)
+        return
+    for member in report.members:
+        log = evidence.log_of(member.name)
+        if log is None or not log.whole:
+            why = "no copy of a log that shows it was given" if log is None else "its log is broken"
+            notebook.not_checked(f"what {REPORT} claims about {member.name!r}", why)
+        else:
+            _check_member(report, member, evidence, notebook)
+    _check_history(report, evidence, notebook)
+    _check_rounds(report, evidence, notebook)
+
+
+def _wrong(place: str, what: str, notebook: Notebook) -> None:
+    notebook.failed(Failure(REPORT, None, CLAIM, f"{place} {what}"))
+
+
+def _check_terms(report: Report, evidence: Evidence, notebook: Notebook) -> None:
+    for log in (evidence.federation, *evidence.own.values()):
+        for name, (_, entry) in log.facts.agreements.items() if log is not None else ():
+            if entry.terms_id != report.terms_id:
+                _wrong("terms_id", f"names other terms than {name!r} has signed", notebook)
+                return
+    notebook.passed("claims: the terms")
+
+
+# --- a member --------------------------------------------------------------------------------------------
+
+
+def _check_member(report: Report, member: MemberReport, evidence: Evidence, notebook: Notebook) -> None:
+    name, place = member.name, f"members.{member.name}"
+    claimed = tuple(
+        Spend(cast("EventJson", one.event), one.count) for one in report.events if one.member == name
+    )
+    try:
+        said = counted(claimed)
+        spends = next((each for each in evidence.totals(name) if counted(each) == said), None)
+    except HansaError as error:
+        _wrong(f"events of {name}", f"hold what is no event: {error.cause}", notebook)
+        return
+    if spends is None:
+        logged = sum(spend.count for spend in evidence.totals(name)[0])
+        shown = sum(spend.count for spend in claimed)
+        _wrong(f"events of {name}", f"({shown} in all) are not those of the logs ({logged} in all)", notebook)
+        return
+    notebook.passed("claims: events that were charged")
+    if member.noisy_steps != sum(spend.count for spend in spends):
+        _wrong(
+            f"{place}.noisy_steps",
+            f"is {member.noisy_steps}, and {sum(s.count for s in spends)} were",
+            notebook,
+        )
+        return
+    _check_epsilon(member, spends, notebook)
+    _check_grant(report, member, evidence, notebook)
+
+
+def _check_epsilon(member: MemberReport, spends: tuple[Spend, ...], notebook: Notebook) -> None:
+    place = f"members.{member.name}"
+    if member.epsilon is None or member.delta is None:
+        if spends:
+            _wrong(f"{place}.epsilon", "is not claimed, and the logs show what was spent", notebook)
+        return
+    try:
+        answer = recomputed(spends, member.delta, f"{member.name!r} as {REPORT} claims it", notebook)
+    except HansaError as error:
+        _wrong(f"{place}.epsilon", f"cannot be recomputed: {error.cause}", notebook)
+        return
+    if answer is None:
+        return
+    if not _close(member.epsilon, answer.epsilon):
+        lower = "lower" if member.epsilon < answer.epsilon else "higher"
+        _wrong(
+            f"{place}.epsilon",
+            f"is {member.epsilon:.6g} at δ = {member.delta:g}, {lower} than the {answer.epsilon:.6g} that its events lead to",
+            notebook,
+        )
+        return
+    notebook.passed("claims: ε of members")
+
+
+def _check_grant(report: Report, member: MemberReport, evidence: Evidence, notebook: Notebook) -> None:
+    log = evidence.own.get(member.name)
+    if log is None or member.budget_epsilon is None:
+        return
+    for dataset in {run.dataset for run in evidence.runs(member.name)}:
+        _, grant, entry = log.facts.grants[dataset]
+        if not _close(member.budget_epsilon, grant.everyone.loss.epsilon):
+            _wrong(
+                f"members.{member.name}.budget_epsilon",
+                f"is {member.budget_epsilon:.6g}, and {grant.everyone.loss.epsilon:.6g} was granted",
+                notebook,
+            )
+            return
+        if (entry.unit, entry.adjacency) != (report.unit, report.adjacency):
+            _wrong("unit", f"is {report.unit}, and {entry.unit} was granted for {member.name!r}", notebook)
+            return
+        notebook.passed("claims: budgets of members")
+
+
+# --- the run ---------------------------------------------------------------------------------------------
+
+
+def _check_history(report: Report, evidence: Evidence, notebook: Notebook) -> None:
+    """ε by round: all members take the same steps in a round, so that one number stands for the largest."""
+    claimed = [point for point in report.history if point.epsilon is not None]
+    deltas = {member.delta for member in report.members if member.delta is not None}
+    costs = {
+        (counted([Spend(charge.event, 1)]), steps)
+        for name in evidence.keys.members
+        for run in evidence.runs(name)
+        for kind, charge in run.charges.items()
+        for steps in (run.steps.get(kind, set()) if kind == TRAINING else ())
+    }
+    if not claimed:
+        return
+    if len(costs) != 1 or len(deltas) != 1:
+        notebook.not_checked(
+            "ε by round as the report shows it", "the rounds of the logs do not all cost the same"
+        )
+        return
+    event = next(
+        charge.event for name in evidence.keys.members for run in evidence.runs(name)
+        for kind, charge in run.charges.items() if kind == TRAINING
+    )  # fmt: skip
+    ((_, steps),), (delta,) = costs, deltas
+    for point in claimed:
+        try:
+            spends = (Spend(event, point.round * steps),)
+            answer = recomputed(spends, delta, f"{point.round} rounds", notebook)
+        except HansaError as error:
+            _wrong(f"history.{point.round}.epsilon", f"cannot be recomputed: {error.cause}", notebook)
+            return
+        if answer is not None and point.epsilon is not None and not _close(point.epsilon, answer.epsilon):
+            _wrong(
+                f"history.{point.round}.epsilon",
+                f"is {point.epsilon:.6g}, and {answer.epsilon:.6g} follows from the events of so many rounds",
+                notebook,
+            )
+            return
+        notebook.passed("claims: ε by round")
+
+
+def _check_rounds(report: Report, evidence: Evidence, notebook: Notebook) -> None:
+    """Who was summed in each round, and the model that came of it."""
+    sums = [entry for entry in evidence.aggregates() if entry.purpose == TRAINING]
+    if not sums or evidence.federation is None or not evidence.federation.whole:
+        notebook.not_checked(
+            "who was summed in each round, and the hash of the model",
+            "no whole copy of the federation's log holds sums",
+        )
+        return
+    if len({entry.run for entry in sums}) > 1:
+        notebook.not_checked(
+            "who was summed in each round", "the log holds several runs, and a report names none"
+        )
+    else:
+        released = {entry.round: set(entry.released) for entry in sums}
+        for one in report.round_log:
+            if one.secure_sum is None or not one.present:
+                continue
+            number = one.secure_sum.rounds[-1] if one.secure_sum.rounds else 0
+            if released.get(number) != set(one.present):
+                _wrong(
+                    f"round_log.{one.round}.present",
+                    "are not the members whose releases were summed",
+                    notebook,
+                )
+                return
+            notebook.passed("claims: who was summed")
+        if report.rounds != len(sums):
+            _wrong("rounds", f"is {report.rounds}, and the log holds {len(sums)} sums", notebook)
+            return
+    models = [entry.model_sha256 for entry in sums if entry.model_sha256 is not None]
+    if not models:
+        notebook.not_checked("the hash of the model", "no aggregate of the log names the model that followed")
+    elif report.model_sha256 != models[-1]:
+        _wrong("model_sha256", "is not the model that the last aggregate of the log leads to", notebook)
+    else:
+        notebook.passed("claims: the model")
+
+
+def _close(claimed: float, recomputed_epsilon: float) -> bool:
+    return abs(claimed - recomputed_epsilon) <= TOLERANCE * max(recomputed_epsilon, TOLERANCE)
