@@ -10,7 +10,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 from hansa.identity.errors import SignatureError, UnknownSignerError
 from hansa.identity.keys import MAX_SIGNATURE_BYTES, Signer, verify
@@ -33,12 +32,17 @@ class SignedEntry:
     Attributes:
         entry: what is said.
         statements: who signed it, in order of their names, each once.
+        encoded: the bytes that are logged.
     """
 
     entry: Kind
     statements: tuple[Statement, ...] = ()
+    encoded: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        lines = [f"{statement.signer} {statement.signature.hex()}\n" for statement in self.statements]
+        encoded = self.entry.data + b"\n" + "".join(lines).encode()
+        object.__setattr__(self, "encoded", encoded)
         names = [statement.signer for statement in self.statements]
         if len(names) > MAX_SIGNATURES or sorted(set(names)) != names:
             raise EntryError("the signatures of an entry stand in order of their signers, each once")
@@ -46,8 +50,8 @@ class SignedEntry:
         for statement in self.statements:
             if statement.data != self.entry.data or statement.purpose != purpose:
                 raise EntryError(f"{statement.signer!r} has signed something else than the entry")
-        if len(self.encoded) > MAX_ENTRY_BYTES:
-            raise EntryError(f"an entry of {len(self.encoded)} bytes is larger than {MAX_ENTRY_BYTES}")
+        if len(encoded) > MAX_ENTRY_BYTES:
+            raise EntryError(f"an entry of {len(encoded)} bytes is larger than {MAX_ENTRY_BYTES}")
 
     @classmethod
     def sign(cls, entry: Kind, *signers: Signer) -> SignedEntry:
@@ -62,12 +66,6 @@ class SignedEntry:
         """
         every = sorted((*self.statements, *statements), key=lambda statement: statement.signer)
         return replace(self, statements=tuple(every))
-
-    @cached_property
-    def encoded(self) -> bytes:
-        """The bytes that are logged."""
-        lines = (f"{statement.signer} {statement.signature.hex()}\n" for statement in self.statements)
-        return self.entry.data + b"\n" + "".join(lines).encode()
 
     @classmethod
     def parse(cls, data: bytes) -> SignedEntry:
