@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hansa.errors import PrivacyParameterError
-from hansa.privacy.accountant import Accountant, PldAccountant
+from hansa.privacy.accountant import SMALLEST_DELTA, Accountant, PldAccountant
 from hansa.privacy.errors import AccountantFailedError
 from hansa.privacy.events import Spend, gaussian, poisson_gaussian
 from hansa.privacy.lower import SumAttack
@@ -146,6 +146,12 @@ class TestPld(UnsampledContract):
     @pytest.fixture
     def accountant(self):
         return PldAccountant()
+
+    def test_it_is_asked_for_no_delta_that_it_cannot_tell(self, accountant):
+        assert accountant.epsilon([Spend(EVENT, 10)], SMALLEST_DELTA) > 0
+        for delta in (SMALLEST_DELTA * 0.99, 1e-15):
+            with pytest.raises(PrivacyParameterError, match="cannot tell"):
+                accountant.epsilon([Spend(EVENT, 10)], delta)
 
     def test_ten_thousand_equal_releases_are_composed_at_once(self, accountant, monkeypatch):
         """Work does not grow with the count: one distribution is made, and composed with itself once."""

@@ -88,6 +88,12 @@ def test_adding_gives_nothing_back_for_a_run_that_ended_early():
     assert Adding(3).epsilon([ENDED], DELTA) == Adding(3).epsilon([WHOLE], DELTA)
 
 
+def test_a_delta_that_was_divided_too_often_is_refused():
+    with pytest.raises(PrivacyParameterError, match="cannot tell"):
+        Adding(10_000).epsilon([WHOLE], 1e-6)
+    assert RenyiFilter(6).epsilon([WHOLE], 1e-12) < math.inf  # closed forms have no such floor
+
+
 def test_a_renyi_filter_counts_releases_one_by_one():
     rule = RenyiFilter(6)
     expected = epsilon_of_renyi(renyi_loss([RUN, SHORT], 6), 6, DELTA)

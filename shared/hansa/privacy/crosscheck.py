@@ -123,11 +123,11 @@ class LowerBound:
 
     Attributes:
         accountant: never above the truth.
-        relative: of rounding.
+        relative: how far the one of record may lie below it, for what its FFT rounds.
     """
 
     accountant: Accountant
-    relative: float = 1e-6
+    relative: float = 1e-4
 
     def contradiction(self, record: float, other: float, steps: int) -> str:
         del steps

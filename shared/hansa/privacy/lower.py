@@ -24,7 +24,7 @@ _TAIL = 10.0  # standard deviations of the binomial that are kept; what is left 
 _THRESHOLDS = 48
 _MOST_TERMS = 200_000
 _SMALLEST = 1e-290  # below, float64 loses digits of a probability
-_ROUNDING = 1e-9  # of float64 sums of probabilities, with room
+_ROUNDING = 1e-8  # of float64 sums of probabilities, with room
 
 
 class SumAttack:
