@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -11,19 +13,22 @@ import numpy.typing as npt
 
 from hansa.agreement import Agreement
 from hansa.identity import COORDINATOR
+from hansa.ledger import Log, LogView, MemoryLogStore, NoteSigner, SignedEntry
+from hansa.privacy.book import BudgetBook
 from hansa.privacy.randomness import PublicSampling, SecretRandomness
 from hansa.secagg import MemoryStore, Seal
 from hansa.secagg.bundle import unbundle
+from hansa.secagg.terms import threshold
 from hansa.wire import Message, parse
 from hansa_client.node import Node
-from hansa_client.state import MemoryStore as MemoryState
-from hansa_client.state import StateStore
+from hansa_client.records import NoRecords, Records
 from hansa_client.summing import SumIdentity
-from hansa_client.training import TrainingPlan
 from hansa_server.federation import Outcome, run_federation
+from hansa_server.history import History
 from hansa_server.journal import InMemoryJournal, Journal
-from hansa_server.summation import SumHouse, Verifier
+from hansa_server.summation import SecureSummation, SumHouse, Verifier
 from hansa_simulations.identities import VERIFIER, Identities
+from hansa_simulations.ledgers import MemberStores, book_of, records_in
 from support.leagues import DoesNothing
 
 Vector = npt.NDArray[np.float64]
@@ -46,7 +51,9 @@ def kinds(request: Message) -> set[str]:
 
 def parts(message: Message) -> list[Message]:
     """The messages in a request's or a reply's bundle."""
-    arrays = {name: array for name, array in message.arrays.items() if not name.startswith("total.")}
+    arrays = {
+        name: array for name, array in message.arrays.items() if not name.startswith(("total.", "log."))
+    }
     body: Any = message.body["bundle"]
     return unbundle(Message("secagg.bundle", body, arrays))
 
@@ -61,6 +68,9 @@ class Federation:
         updates: what each member's training returns.
         between: sees every request on its way, and may change, drop or forge.
         exchanges: the kinds asked for in each exchange.
+        max_retries: that members allow.
+        stores: of each member's log, mirror and witness; those of an earlier federation go on from there.
+        identities: of everybody; with `stores` of an earlier federation they are needed too.
     """
 
     agreement: Agreement
@@ -69,32 +79,43 @@ class Federation:
     between: Between = honest
     exchanges: list[set[str]] = field(default_factory=list)
     max_retries: int = 10
-    states: dict[str, StateStore] = field(default_factory=dict)
+    stores: dict[str, MemberStores] = field(default_factory=dict)
+    identities: Identities | None = None
 
     def __post_init__(self) -> None:
         names = [member.name for member in self.agreement.terms.members]
-        self.identities = Identities.ephemeral(names)
+        self.identities = self.identities or Identities.ephemeral(names)
+        self.federation_log = NoteSigner.generate(f"hansa.test/federation/{secrets.token_hex(4)}")
         self.trainings = {name: DoesNothing(update) for name, update in self.updates.items()}
-        self.stores = {name: MemoryStore() for name in self.updates}
-        self.states = {name: self.states.get(name, MemoryState()) for name in self.updates}
+        self.states = {name: MemoryStore() for name in self.updates}
+        self.stores = {name: self.stores.get(name, MemberStores()) for name in self.updates}
+        self.log = Log(MemoryLogStore(), self.federation_log)
         self.nodes = {name: self.node(name) for name in self.updates}
+
+    @property
+    def keys(self) -> Identities:
+        """The identities, which are there once it is made."""
+        assert self.identities is not None
+        return self.identities
 
     def node(self, name: str) -> Node:
         """A node of a member, as a process makes it that starts, or starts again, over the same stores."""
         secret = self.agreement.terms.private
+        records: Records = NoRecords()
+        if secret:
+            records = records_in(self.stores[name], self.agreement, name, self.keys, self.federation_log.key)
         return Node(
             self.agreement,
             name,
             self.trainings[name],
-            TrainingPlan.of(self.agreement, name).spend(),
-            self.states[name],
+            records,
             lambda _run, number: SecretRandomness() if secret else PublicSampling(0, name, number),
             SumIdentity(
-                self.identities.signer(name),
-                self.identities.roster,
+                self.keys.signer(name),
+                self.keys.roster,
                 self.start,
-                self.stores[name],
-                Seal(self.identities.seal_keys[name]),
+                self.states[name],
+                Seal(self.keys.seal_keys[name]),
                 max_retries=self.max_retries,
             ),
         )
@@ -102,6 +123,15 @@ class Federation:
     def restart(self, name: str) -> None:
         """A new process of a member."""
         self.nodes[name] = self.node(name)
+
+    def book(self, name: str) -> BudgetBook:
+        """What a member's log says of its budget."""
+        return book_of(LogView(self.stores[name].log))
+
+    def entries(self, name: str) -> list[str]:
+        """The types of the entries in a member's log."""
+        log = LogView(self.stores[name].log)
+        return [SignedEntry.parse(data).entry.type for data in log.entries()]
 
     def exchange(self, requests: Mapping[str, Message], deadline_s: float) -> Mapping[str, Message]:
         assert deadline_s > 0
@@ -116,28 +146,34 @@ class Federation:
                 replies[name] = over_the_wire(reply)
         return replies
 
+    def history(self) -> History | None:
+        """The coordinator's end of the federation's log."""
+        if not self.agreement.terms.private:
+            return None
+        keys = self.keys
+        return History(
+            self.log,
+            keys.signer(COORDINATOR),
+            self.agreement.agreement_id,
+            keys.keyring(self.agreement.agreement_id),
+            keys.witness_keys,
+            threshold(len(keys.roster.members)),
+            lambda: datetime.now(UTC),
+        )
+
     @property
     def house(self) -> SumHouse:
-        """The coordinator's keys and its verifier."""
-        identities = self.identities
-        return SumHouse(
-            identities.signer(COORDINATOR),
-            identities.roster,
-            MemoryStore(),
-            Verifier(identities.signer(VERIFIER)),
-        )
+        """The coordinator's keys, its verifier and its log."""
+        keys = self.keys
+        verifier = Verifier(keys.signer(VERIFIER))
+        return SumHouse(keys.signer(COORDINATOR), keys.roster, MemoryStore(), verifier, self.history())
 
     def run(self, journal: Journal | None = None, run: str = "r", **more: Any) -> Outcome:
         """A whole run."""
-        return run_federation(
-            self.agreement,
-            self.start,
-            self,
-            journal or InMemoryJournal(),
-            run=run,
-            house=self.house,
-            **more,
-        )
+        journal = journal or InMemoryJournal()
+        house = more.pop("house", None) or self.house
+        summation = SecureSummation(self.agreement, self, journal, run, house)
+        return run_federation(self.agreement, self.start, self, journal, run=run, summation=summation, **more)
 
 
 def over_the_wire(message: Message) -> Message:

@@ -8,12 +8,11 @@ import pytest
 from hansa.agreement import Agreement
 from hansa.errors import EngineError, UsageError
 from hansa.privacy.randomness import PublicSampling
-from hansa.protocol import train_request
 from hansa.wire import Message
 from hansa_client.flower_node import AnswersRequests
-from hansa_client.node import Node
-from hansa_client.state import MemoryStore
 from hansa_server.flower_app import GridMembers
+from hansa_simulations.baseline import BaselineNode, train_request
+from hansa_simulations.baseline.state import MemoryStore
 from hansa_simulations.engines import engine_named
 from hansa_simulations.engines.local import run_in_process
 from support.leagues import DoesNothing, frozen_league
@@ -23,7 +22,7 @@ def nodes(agreement: Agreement, fails: str | None = None) -> list[AnswersRequest
     made: list[AnswersRequests] = []
     for member in agreement.terms.members:
         training = DoesNothing(lambda w: w + 1)
-        node: AnswersRequests = Node(
+        node: AnswersRequests = BaselineNode(
             agreement, member.name, training, None, MemoryStore(), lambda r, n: PublicSampling(0)
         )
         made.append(_Raises() if member.name == fails else node)

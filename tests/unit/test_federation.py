@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 
 from hansa.agreement import Agreement
-from hansa.errors import EngineError, UsageError, WireError
+from hansa.errors import EngineError, WireError
 from hansa.identity import Statement
+from hansa.privacy.randomness import PublicSampling
 from hansa.protocol import PolicyCode, public_weights, update_encoding
 from hansa.server_step import initial_state, published_weights, step
 from hansa.wire import Message
-from hansa_server.federation import run_federation
+from hansa_server.federation import Outcome, run_federation
 from hansa_server.journal import InMemoryJournal
 from hansa_server.summation import ASKED_AGAIN
+from hansa_simulations.baseline import BaselineNode, PlainSummation
+from hansa_simulations.baseline.state import MemoryStore as StateMemory
 from support.federations import Federation, kinds, parts
-from support.leagues import frozen_league
+from support.leagues import DoesNothing, frozen_league
 
 NO_PRIVACY = {"mechanism": "none", "epsilon": None, "delta": None}
 PLAIN, BUILT = frozen_league(privacy=NO_PRIVACY)
@@ -31,7 +34,6 @@ UPDATES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 FIVE = {**UPDATES, "d": lambda w: 0.05 * w + 0.02, "e": lambda w: np.full_like(w, -0.3)}
 UNITS = {"a": 60, "b": 40, "c": 20, "d": 10, "e": 30}
-SILENT = lambda name, request, answer: None  # noqa: E731
 
 
 def league(agreement: Agreement = PLAIN, **more: object) -> Federation:
@@ -329,20 +331,17 @@ def test_a_broken_exchange_is_resumed_in_the_same_phase(at: int) -> None:
     journal, federation = InMemoryJournal(), BreaksOnce(PLAIN, START, UPDATES)
     house = federation.house
     with pytest.raises(EngineError):
-        run_federation(PLAIN, START, federation, journal, run="r", house=house)
-    resumed = run_federation(PLAIN, START, federation, journal, run="r", house=house)
+        federation.run(journal, house=house)
+    resumed = federation.run(journal, house=house)
     assert resumed.state.digest() == league().run().state.digest()
     assert all(training.calls == 4 for training in federation.trainings.values())  # nothing redone
 
 
 def test_a_run_starts_from_model_zero_only() -> None:
+    federation = league()
+    federation.start = START + 1
     with pytest.raises(WireError, match="model 0"):
-        run_federation(PLAIN, START + 1, league(), InMemoryJournal(), run="r", house=league().house)
-
-
-def test_a_federation_without_keys_is_refused() -> None:
-    with pytest.raises(UsageError, match="under masks"):
-        run_federation(PLAIN, START, league(), InMemoryJournal(), run="r")
+        federation.run()
 
 
 def test_a_sum_that_leaves_the_range_ends_the_run_and_keeps_what_was_done() -> None:
@@ -371,27 +370,38 @@ def test_a_sum_that_leaves_the_range_ends_the_run_and_keeps_what_was_done() -> N
 
 
 class TestBaseline:
-    """One member, no sum to hide in: the plain door."""
+    """One member, no sum to hide in: the plain door, which is the simulator's."""
 
     AGREEMENT = frozen_league(baseline="pooled", members=[{"name": "a", "units": 120}], privacy=NO_PRIVACY)[0]
 
-    def federation(self, **more: object) -> Federation:
-        return Federation(self.AGREEMENT, START, {"a": UPDATES["a"]}, **more)  # type: ignore[arg-type]
+    def run(self, change: Callable[[Message], Message | None] = lambda reply: reply) -> Outcome:
+        agreement, self.exchanges = self.AGREEMENT, list[str]()
+        training = DoesNothing(UPDATES["a"])
+        node = BaselineNode(agreement, "a", training, None, StateMemory(), lambda r, n: PublicSampling(0))
+        case = self
+
+        class One:
+            def exchange(self, requests: Mapping[str, Message], deadline_s: float) -> Mapping[str, Message]:
+                case.exchanges.append(requests["a"].kind)
+                reply = change(node.handle(requests["a"]))
+                return {} if reply is None else {"a": reply}
+
+        journal = InMemoryJournal()
+        summation = PlainSummation(agreement, One(), journal, "r")
+        return run_federation(agreement, START, One(), journal, run="r", summation=summation)
 
     def test_it_trains_as_it_is(self) -> None:
-        federation = self.federation()
-        outcome = federation.run()
+        outcome = self.run()
         assert outcome.stopped_because is None
-        assert federation.exchanges == [{"train"}] * 4 + [{"close"}]
+        assert self.exchanges == ["train"] * 4 + ["close"]
         assert np.allclose(outcome.state.weights, START + 4 * 0.5)
         assert all(record.sum is None for record in outcome.rounds)
 
     def test_its_absence_ends_the_run(self) -> None:
-        outcome = self.federation(between=SILENT).run()
+        outcome = self.run(lambda reply: None)
         assert outcome.stopped_because is not None
         assert "a (absent)" in outcome.stopped_because
-        malformed = self.federation(between=lambda name, request, answer: Message("gossip", {})).run()
-        assert malformed.rounds[0].absent == {"a": PolicyCode.MESSAGE}
+        assert self.run(lambda reply: Message("gossip", {})).rounds[0].absent == {"a": PolicyCode.MESSAGE}
 
 
 def test_a_journal_forgets_the_oldest_first() -> None:

@@ -1,7 +1,4 @@
-"""The member's door: who gets an answer, what it says, and what is remembered.
-
-These tests use the plain request of a baseline, whose reply can be read; `test_node_sums.py` has the secure sum.
-"""
+"""The door of a baseline's one member: who gets an answer, what it says, and what is remembered."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ import numpy as np
 import pytest
 
 from hansa.agreement import Agreement
-from hansa.errors import DataSourceError, TrainingError, WireError
+from hansa.errors import DataSourceError, PrivacyParameterError, TrainingError, WireError
 from hansa.privacy.randomness import SecretRandomness
 from hansa.protocol import (
     PolicyCode,
@@ -21,15 +18,13 @@ from hansa.protocol import (
     hello_request,
     public_weights,
     read_hello,
-    read_update,
     refusal,
-    train_request,
     update_encoding,
 )
 from hansa.wire import Message
-from hansa_client.node import Node, budget_book
-from hansa_client.state import FileStore, MemoryStore, NodeState, StateStore
 from hansa_client.training import TrainingPlan
+from hansa_simulations.baseline import BaselineNode, budget_book, read_update, train_request
+from hansa_simulations.baseline.state import FileStore, MemoryStore, NodeState, StateStore
 from support.leagues import DoesNothing, frozen_league, table
 
 ALONE = {"baseline": "local-only"}
@@ -43,10 +38,10 @@ def node(
     store: StateStore | None = None,
     agreement: Agreement = AGREEMENT,
     member: str = "b",
-) -> tuple[Node, DoesNothing]:
+) -> tuple[BaselineNode, DoesNothing]:
     training = DoesNothing(update)
     spend = TrainingPlan.of(agreement, member).spend()
-    made = Node(
+    made = BaselineNode(
         agreement, member, training, spend, store or MemoryStore(), lambda run, number: SecretRandomness()
     )
     return made, training
@@ -180,6 +175,12 @@ def test_closing_frees_the_unused_rest() -> None:
     assert code(request, member.handle(request)) is PolicyCode.BUDGET
 
 
+def test_a_federation_has_no_such_node() -> None:
+    federated, _ = frozen_league()
+    with pytest.raises(PrivacyParameterError, match="without masks"):
+        node(agreement=federated)
+
+
 def test_who_a_node_is() -> None:
     member, _ = node()
     request = hello_request(AGREEMENT, "r")
@@ -245,7 +246,7 @@ def test_a_model_of_nan_from_the_coordinator_is_not_trained_on() -> None:
 
     plan = TrainingPlan.of(AGREEMENT, "b")
     trainer = Trainer(GradientEngine(BUILT), table(10, 1), plan)
-    member = Node(
+    member = BaselineNode(
         AGREEMENT, "b", trainer, plan.spend(), MemoryStore(), lambda run, number: SecretRandomness()
     )
     request = ask(weights=np.full(D, np.nan))
