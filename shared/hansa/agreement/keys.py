@@ -42,10 +42,6 @@ def key_problems(
             yield Problem(f"frozen.member_keys.{name}", "is no member of the agreement")
     if coordinator_key is None:
         yield Problem("frozen.coordinator_key", "is missing", rule)
-    if COORDINATOR in members:
-        yield Problem(
-            "members", f"{COORDINATOR!r} is the coordinator's own name", "name the member otherwise"
-        )
     for name in auditor_keys:
         if name in members or name == COORDINATOR:
             yield Problem(f"frozen.auditor_keys.{name}", "is the name of another party")

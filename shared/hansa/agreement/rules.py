@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from hansa.agreement.keys import COORDINATOR
 from hansa.agreement.terms import (
     Adapter,
     BandGroup,
@@ -32,7 +33,7 @@ from hansa.agreement.terms import (
 )
 from hansa.errors import Problem
 
-RESERVED_NAMES = frozenset({"coordinator", "simulation-verifier"})  # signers beside the members
+RESERVED_NAMES = frozenset({COORDINATOR, "simulation-verifier"})  # signers beside the members
 MAX_INTEGER = 2**53 - 1  # RFC 8785 writes numbers as IEEE 754 doubles
 SUPPORTED_RULES = ("fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
 INDIVIDUAL_UPDATE_RULES = {
