@@ -346,21 +346,10 @@ def test_a_run_starts_from_model_zero_only() -> None:
 
 def test_a_sum_that_leaves_the_range_ends_the_run_and_keeps_what_was_done() -> None:
     """A member that masks what it likes can spoil a sum; that it did shows, and who did does not."""
-    huge = {**UPDATES, "c": lambda w: UPDATES["c"](w) if abs(w[0]) < 0.05 else w + np.inf}
-    federation = Federation(PLAIN, START, huge)
-
-    class NoChecks:
-        """What a tampered client would do: integers as large as the ring, straight past the quantiser."""
-
-        def __init__(self, training: object) -> None:
-            self.training = training
-
-        def train(self, weights: np.ndarray, randomness: object) -> np.ndarray:
-            return np.zeros_like(weights)
-
-    member = federation.nodes["c"]
-    member._contribution = lambda run, manifest, weights: (  # type: ignore[method-assign]
-        np.full(D, 2**30 - 1, dtype=np.int64) if manifest.step == 2 else np.zeros(D, dtype=np.int64)
+    federation = league()
+    # what a tampered client would do: integers as large as the ring, straight past the quantiser
+    federation.nodes["c"]._update = lambda run, step, weights: (  # type: ignore[method-assign]
+        np.full(D, 2**30 - 1 if step == 2 else 0, dtype=np.int64)
     )
     outcome = federation.run()
     assert outcome.stopped_because is not None

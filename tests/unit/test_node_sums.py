@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from hansa.errors import ModelMismatchError, TrainingError, WireError
-from hansa.privacy.budget import PrivacyLoss
+from hansa.ledger import LogView, Release, SignedEntry
 from hansa.protocol import (
     MAX_AGGREGATES,
     Aggregate,
+    Asked,
     Derivation,
     PolicyCode,
     close_request,
@@ -21,7 +22,6 @@ from hansa.protocol import (
     read_sum_request,
     sum_request,
     sum_terms,
-    train_request,
     update_encoding,
 )
 from hansa.secagg import MemoryStore
@@ -30,9 +30,7 @@ from hansa.secagg.bundle import bundle
 from hansa.server_step import initial_state
 from hansa.wire import Message, array_sha256
 from hansa_client.model import DerivedModel
-from hansa_client.node import budget_book
-from hansa_client.state import MemoryStore as MemoryState
-from hansa_client.state import NodeState
+from hansa_simulations.baseline import train_request
 from hansa_simulations.identities import VERIFIER, Identities
 from hansa_simulations.league import SharedDerivation
 from support.federations import Federation, kinds, parts
@@ -49,7 +47,7 @@ def federation(**more: object) -> Federation:
 
 
 def released(league: Federation, name: str, run: str = "r") -> int:
-    return budget_book(AGREEMENT.terms.privacy, league.nodes[name].state()).released(run)
+    return league.book(name).released(run)
 
 
 class TestBudget:
@@ -60,17 +58,44 @@ class TestBudget:
         assert league.run().stopped_because is None
         assert {name: released(league, name) for name in "abc"} == dict.fromkeys("abc", 4 * STEPS)
 
-    def test_it_is_charged_and_saved_before_it_trains(self) -> None:
-        seen: list[int] = []
+    def test_the_whole_run_is_reserved_before_anything_is_trained(self) -> None:
+        seen: list[tuple[int, int]] = []
         league = federation()
-        league.trainings["b"]._update = lambda w: (seen.append(released(league, "b")), np.zeros_like(w))[1]
+
+        def looks(weights: np.ndarray) -> np.ndarray:
+            (reserved,) = league.book("b").spent()
+            seen.append((reserved.count, released(league, "b")))
+            return np.zeros_like(weights)
+
+        league.trainings["b"]._update = looks
         league.run()
-        assert seen == [STEPS, 2 * STEPS, 3 * STEPS, 4 * STEPS]
+        # all of it counts as spent from the first round on; a round is on record once its vector is masked
+        assert seen == [(4 * STEPS, done * STEPS) for done in range(4)]
+
+    def test_a_vector_is_on_record_before_it_leaves(self) -> None:
+        seen: list[bool] = []
+
+        def carries(name: str, request: Message, answer: Callable[[Message], Message]) -> Message:
+            reply = answer(request)
+            if name == "b" and "secagg.masked" in kinds(reply):
+                masked = next(part for part in parts(reply) if part.kind == "secagg.masked")
+                log = LogView(league.stores["b"].log)
+                entries = [SignedEntry.parse(data).entry for data in log.entries()]
+                seen.append(
+                    masked.array_hashes["y"] in {e.y_sha256 for e in entries if isinstance(e, Release)}
+                )
+            return reply
+
+        league = federation(between=carries)
+        league.run()
+        assert seen == [True] * 4
 
     def test_a_spent_budget_is_a_refusal_and_nothing_is_trained(self) -> None:
         league = federation()
         league.run(run="first")
-        again = Federation(AGREEMENT, START, league.updates, states=league.states)
+        again = Federation(
+            AGREEMENT, START, league.updates, stores=league.stores, identities=league.identities
+        )
         outcome = again.run(run="second")
         assert outcome.stopped_because is not None
         assert outcome.stopped_because.count(PolicyCode.BUDGET) == 3
@@ -85,18 +110,8 @@ class TestBudget:
         assert dearer > plain
         league = Federation(agreement, START, federation().updates)
         league.run()
-        (reserved,) = budget_book(agreement.terms.privacy, league.nodes["a"].state()).spent()
+        (reserved,) = league.book("a").spent()
         assert reserved.count == 4 * STEPS  # what was not needed is free again once the run is closed
-
-    def test_data_with_a_budget_take_part_in_no_run_without_privacy(self) -> None:
-        plain, _ = frozen_league(privacy={"mechanism": "none", "epsilon": None, "delta": None})
-        states = {"b": MemoryState()}
-        states["b"].save(NodeState(limit=PrivacyLoss(5.0, 1e-3)))
-        league = Federation(plain, START, federation().updates, states=states)
-        outcome = league.run()
-        assert outcome.stopped_because is not None
-        assert f"b ({PolicyCode.BUDGET})" in outcome.stopped_because
-        assert league.trainings["b"].calls == 0
 
 
 class TestSilence:
@@ -155,9 +170,14 @@ class TestDoor:
         league = federation()
         request = train_request(AGREEMENT, "r", 1, START)
         reply = league.nodes["a"].handle(request)
-        assert (reply.kind, reply.text("code")) == ("refusal", PolicyCode.UNMASKED)
+        assert (reply.kind, reply.text("code")) == ("refusal", PolicyCode.MESSAGE)
         assert league.trainings["a"].calls == 0
-        assert league.nodes["a"].state() == NodeState()
+        assert "reservation" not in league.entries("a")
+
+    def test_a_run_under_a_mechanism_is_not_asked_for_without_a_log(self) -> None:
+        league = federation()
+        reply = league.nodes["a"].handle(sum_request(AGREEMENT, "r", 1, Asked(bundle([]))))
+        assert (reply.kind, reply.text("code")) == ("refusal", PolicyCode.MESSAGE)
 
     def test_a_closed_run_is_never_taken_up_again(self) -> None:
         league = federation()
@@ -172,7 +192,7 @@ class TestDoor:
     def test_closing_forgets_the_secrets(self) -> None:
         league = federation()
         league.run()
-        assert all(set(store._data) == {"r.state"} for store in league.stores.values())
+        assert all(set(store._data) == {"r.state"} for store in league.states.values())
 
     @pytest.mark.parametrize(
         "body",
@@ -180,15 +200,15 @@ class TestDoor:
             {},
             {"bundle": {"parts": []}},
             {"aggregates": []},
-            {"bundle": [], "aggregates": []},
-            {"bundle": {"parts": []}, "aggregates": {}},
-            {"bundle": {"parts": []}, "aggregates": [{}]},
-            {"bundle": {"parts": []}, "aggregates": [{"step": -1, "survivors": []}]},
-            {"bundle": {"parts": []}, "aggregates": [{"step": True, "survivors": []}]},
-            {"bundle": {"parts": []}, "aggregates": [{"step": 0, "survivors": ["a", "a"]}]},
-            {"bundle": {"parts": []}, "aggregates": [{"step": 0, "survivors": [1]}]},
-            {"bundle": {"parts": []}, "aggregates": [{"step": 0, "survivors": ["a"]}]},
-            {"bundle": {"parts": []}, "aggregates": [], "extra": 1},
+            {"bundle": [], "aggregates": [], "log": None},
+            {"bundle": {"parts": []}, "aggregates": {}, "log": None},
+            {"bundle": {"parts": []}, "aggregates": [{}], "log": None},
+            {"bundle": {"parts": []}, "aggregates": [{"step": -1, "survivors": []}], "log": None},
+            {"bundle": {"parts": []}, "aggregates": [{"step": True, "survivors": []}], "log": None},
+            {"bundle": {"parts": []}, "aggregates": [{"step": 0, "survivors": ["a", "a"]}], "log": None},
+            {"bundle": {"parts": []}, "aggregates": [{"step": 0, "survivors": [1]}], "log": None},
+            {"bundle": {"parts": []}, "aggregates": [{"step": 0, "survivors": ["a"]}], "log": None},
+            {"bundle": {"parts": []}, "aggregates": [], "log": None, "extra": 1},
             {"bundle": {"parts": [{"kind": "secagg.manifest"}]}, "aggregates": []},
             {"bundle": {}, "aggregates": []},
         ],
@@ -198,11 +218,11 @@ class TestDoor:
         common = {"agreement_id": AGREEMENT.agreement_id, "run": "r", "round": 1}
         reply = league.nodes["a"].handle(Message("sum", {**common, **body}))  # type: ignore[dict-item]
         assert (reply.kind, reply.text("code")) == ("refusal", PolicyCode.MESSAGE)
-        assert not league.stores["a"]._data
+        assert not league.states["a"]._data
 
     def test_a_sum_of_another_length_is_malformed(self) -> None:
         totals = Aggregate(0, ("a", "b", "c"), np.zeros(D + 1, dtype=np.int32))
-        request = sum_request(AGREEMENT, "r", 1, bundle([]), [totals])
+        request = sum_request(AGREEMENT, "r", 1, Asked(bundle([]), (totals,)))
         reply = federation().nodes["a"].handle(request)
         assert reply.text("code") == PolicyCode.MESSAGE
 
@@ -211,20 +231,19 @@ class TestDoor:
             Aggregate(k, ("a", "b", "c"), np.zeros(D, dtype=np.int32)) for k in range(MAX_AGGREGATES + 1)
         ]
         with pytest.raises(WireError, match="not too many"):
-            read_sum_request(sum_request(AGREEMENT, "r", 1, bundle([]), totals), D)
-
-    def test_a_node_without_an_identity_refuses(self) -> None:
-        league = federation()
-        league.nodes["a"]._sums = None
-        reply = league.nodes["a"].handle(sum_request(AGREEMENT, "r", 1, bundle([])))
-        assert reply.text("code") == PolicyCode.MESSAGE
+            read_sum_request(sum_request(AGREEMENT, "r", 1, Asked(bundle([]), tuple(totals))), D)
 
     def test_a_reply_to_another_request_is_not_believed(self) -> None:
-        first, second = (sum_request(AGREEMENT, "r", number, bundle([])) for number in (1, 2))
-        reply = federation().nodes["a"].handle(first)
+        league = federation()
+        history = league.history()
+        assert history is not None
+        asked = Asked(bundle([]), (), history.news("a"))
+        first, second = (sum_request(AGREEMENT, "r", number, asked) for number in (1, 2))
+        reply = league.nodes["a"].handle(first)
         said = read_sum_reply(first, reply)
         assert not isinstance(said, PolicyCode)
-        assert said[1] == 0
+        assert (said.model_round, said.word.mirrored) == (0, 0)
+        assert said.word.nonce is not None
         with pytest.raises(WireError, match="another request"):
             read_sum_reply(second, reply)
 
@@ -375,7 +394,7 @@ class TestDerivedModel:
 
 
 def test_the_terms_of_the_sum_are_the_agreements() -> None:
-    identities = federation().identities
+    identities = federation().keys
     agreement, _ = frozen_league(
         secure_sum={"threat_model": "honest-but-curious", "post_quantum": True, "min_members": 3}
     )
@@ -401,11 +420,11 @@ def test_requests_carry_only_the_sums_that_a_member_lacks() -> None:
 
     def counts(name: str, request: Message, answer: Callable[[Message], Message]) -> Message:
         if name == "a" and request.kind == "sum":
-            _, aggregates = read_sum_request(request, D)
+            asked = read_sum_request(request, D)
             if "secagg.manifest" in kinds(request):
-                seen.append((len(parts(request)), len(aggregates)))
+                seen.append((len(parts(request)), len(asked.aggregates)))
             else:
-                assert not aggregates or seen
+                assert not asked.aggregates or seen
         return answer(request)
 
     federation(between=counts).run()
