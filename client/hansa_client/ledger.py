@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
+from hansa.canonical import sha256_hex
 from hansa.errors import BudgetRefusedError
 from hansa.identity import Signer
 from hansa.ledger import (
@@ -264,19 +265,14 @@ class MemberLedger:
             BudgetRefusedError: the run is another agreement's.
             LogStoreError: it cannot be stored.
         """
-        account = self._account_of(run)
-        held = None if account is None else account.book.reservation(run)
-        if account is None or held is None:
-            return None
-        if held.agreement != agreement_id:
-            raise BudgetRefusedError(f"run {run[:12]} reserved nothing under this agreement")
-        before = self._own.closed(run)
-        if before is not None:
-            return before
-        book = account.book
-        left = {charge.kind: book.released(run, charge.kind) for charge in held.charges}
-        entry = closed(account.granted, agreement_id, records.Close(run, left), at=self._own.now())
-        return self._through(entry, lambda: book.close(run, left))
+        return self._close(agreement_id, run, in_full=False)
+
+    def forfeit(self, agreement_id: str, run: str) -> SignedEntry | None:
+        """End a run and count all that it reserved as released, where nobody can tell any more what was.
+
+        Returns, raises: as `close`.
+        """
+        return self._close(agreement_id, run, in_full=True)
 
     def checkpoint(self, *extensions: str) -> SignedNote:
         """Sign the log as it is now; a log that is set back behind its checkpoint does not open again."""
@@ -289,6 +285,11 @@ class MemberLedger:
     def member(self) -> str:
         """Whose log it is."""
         return self._own.member
+
+    @property
+    def own(self) -> OwnLog:
+        """The entries, for reading."""
+        return self._own
 
     @property
     def log(self) -> Log:
@@ -330,11 +331,11 @@ class MemberLedger:
 
     def holds(self, data: bytes) -> bool:
         """Whether the very bytes of an entry stand in this log."""
-        return self._own.place_of(data) is not None
+        return self.place_of(data) is not None
 
     def place_of(self, data: bytes) -> int | None:
         """Where the very bytes of an entry stand in this log."""
-        return self._own.place_of(data)
+        return self._own.place_of(sha256_hex(data))
 
     def entries_of(self, run: str) -> tuple[bytes, ...]:
         """See `OwnLog.entries_of`."""
@@ -364,6 +365,24 @@ class MemberLedger:
     def _open(self, granted: BudgetGranted, reader: BudgetReader, found: Sequence[Record]) -> None:
         book = BudgetBook.replay(found, partial(self._store, reader))
         self._accounts[granted.dataset_id] = _Account(granted, reader, book)
+
+    def _close(self, agreement_id: str, run: str, *, in_full: bool) -> SignedEntry | None:
+        account = self._account_of(run)
+        held = None if account is None else account.book.reservation(run)
+        if account is None or held is None:
+            return None
+        if held.agreement != agreement_id:
+            raise BudgetRefusedError(f"run {run[:12]} reserved nothing under this agreement")
+        before = self._own.closed(run)
+        if before is not None:
+            return before
+        book = account.book
+        left = {
+            charge.kind: charge.count if in_full else book.released(run, charge.kind)
+            for charge in held.charges
+        }
+        entry = closed(account.granted, agreement_id, records.Close(run, left), at=self._own.now())
+        return self._through(entry, lambda: book.close(run, left))
 
     def _through(self, entry: Kind, act: Callable[[], None]) -> SignedEntry:
         """Have the book take a step whose record is stored as this entry."""

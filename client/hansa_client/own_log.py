@@ -62,10 +62,13 @@ class OwnLog:
         self._clock = clock
         self._keys = (signer.public_key, *former_keys)
         self._places: dict[str, int] = {}  # by SHA-256 of the logged bytes
+        self._hashes: list[str] = []  # the same, by place
         self._agreements: dict[str, int] = {}
         self._runs: dict[str, list[int]] = {}
+        self._agreement_of: dict[str, str] = {}
         self._reserved: dict[str, int] = {}
         self._closed: dict[str, int] = {}
+        self._releases: dict[tuple[str, int], int] = {}
         self._rounds: dict[str, int] = {}
         self._last = datetime.fromtimestamp(0, UTC)
         self._sound = True
@@ -210,9 +213,32 @@ class OwnLog:
         """The last round in which a run has released something, 0 for none."""
         return self._rounds.get(run, 0)
 
-    def place_of(self, data: bytes) -> int | None:
-        """Where the very bytes of an entry stand in this log."""
-        return self._places.get(sha256_hex(data))
+    def released_in(self, run: str, number: int) -> Release | None:
+        """What a run released in a round, if it did."""
+        place = self._releases.get((run, number))
+        entry = None if place is None else self.entry(place).entry
+        return entry if isinstance(entry, Release) else None
+
+    def releases(self) -> Iterator[tuple[str, int, int]]:
+        """Run, round and place of every release."""
+        for (run, number), place in self._releases.items():
+            yield run, number, place
+
+    def agreement_of(self, run: str) -> str | None:
+        """The id of the agreement under which a run has entries."""
+        return self._agreement_of.get(run)
+
+    def places_of(self, run: str) -> Sequence[int]:
+        """Where the entries of `entries_of` stand."""
+        return tuple(self._runs.get(run, ()))
+
+    def place_of(self, digest: str) -> int | None:
+        """Where an entry stands in this log, by the SHA-256 of its logged bytes."""
+        return self._places.get(digest)
+
+    def digest_at(self, place: int) -> str:
+        """The SHA-256 of the bytes that are logged at a place."""
+        return self._hashes[place]
 
     def entries_of(self, run: str) -> tuple[bytes, ...]:
         """The member's entries that a run stands on, in order: the agreement that it signed, and what the run spent.
@@ -228,14 +254,18 @@ class OwnLog:
 
     def _note(self, signed: SignedEntry, place: int) -> None:
         entry = signed.entry
-        self._places[sha256_hex(signed.encoded)] = place
+        digest = sha256_hex(signed.encoded)
+        self._places[digest] = place
+        self._hashes.append(digest)
         if isinstance(entry, AgreementSigned):
             self._agreements[entry.agreement_id] = place
         if isinstance(entry, OfRun):
+            self._agreement_of.setdefault(entry.run, entry.agreement_id)
             self._runs.setdefault(entry.run, [self._agreements[entry.agreement_id]]).append(place)
         if isinstance(entry, Reservation):
             self._reserved.setdefault(entry.run, place)
         if isinstance(entry, Release):
+            self._releases[entry.run, entry.round] = place
             self._rounds[entry.run] = max(entry.round, self._rounds.get(entry.run, 0))
         if isinstance(entry, RunClosed):
             self._closed[entry.run] = place

@@ -108,3 +108,58 @@ class ClockError(HansaError):
     code = "HANSA-753"
     exit_status = ExitStatus.REFUSED
     remedy = "Set the clock, then start the node again. The order of a log is never that of clocks."
+
+
+class OldCopyError(HansaError):
+    """The federation's log shows words of this member that its own log lacks: it was restored from an old copy.
+
+    Attributes:
+        missing: which, in words.
+    """
+
+    code = "HANSA-754"
+    travels = True
+    exit_status = ExitStatus.REFUSED
+    remedy = "Run `hansa node recover` to rebuild what was spent from the federation's log; release nothing before."
+
+    def __init__(self, missing: tuple[str, ...]) -> None:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        super().__init__(
+            f"this member's ledger lacks {missing[0]}{more}: it was restored from an old copy, or runs twice"
+        )
+        self.missing = missing
+
+
+class NewsRefusedError(HansaError):
+    """What came as news of the federation's log does not continue it, or may not stand in it. Nothing was taken.
+
+    Attributes:
+        size: how much of the log is held here.
+    """
+
+    code = "HANSA-755"
+    travels = True
+    exit_status = ExitStatus.VERIFICATION_FAILED
+    remedy = "Compare the log with other members' copies; take part in nothing that rests on this news."
+
+    def __init__(self, cause: str, size: int) -> None:
+        super().__init__(cause)
+        self.size = size
+
+
+class CheckpointRefusedError(HansaError):
+    """The checkpoint of a manifest does not bind the coordinator to all that this member knows."""
+
+    code = "HANSA-756"
+    travels = True
+    exit_status = ExitStatus.REFUSED
+    remedy = (
+        "Wait for a checkpoint that enough members have cosigned and that shows this member's own entries."
+    )
+
+
+class RecoveryError(HansaError):
+    """A member's ledger cannot be rebuilt from what was given; nothing was written."""
+
+    code = "HANSA-757"
+    exit_status = ExitStatus.REFUSED
