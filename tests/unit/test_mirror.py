@@ -74,7 +74,7 @@ class TestNews:
 
     def test_a_log_may_begin_empty(self) -> None:
         league = League()
-        league.spread()
+        league[0].mirror.verify_manifest_checkpoint(league.spread())
         assert league[0].mirror.size == 0
         league.begin()
         league.spread()
@@ -324,6 +324,14 @@ class TestOutstanding:
         )
         assert party.mirror.outstanding() == ()
         party.mirror.verify_manifest_checkpoint(league.spread())
+
+    def test_an_agreement_is_shown_before_any_run(self) -> None:
+        league = League()
+        (agreement,) = league[0].mirror.outstanding()
+        league.collect()
+        league.spread()
+        assert all(party.mirror.shows(agreement) for party in league.parties.values())
+        assert league[0].mirror.outstanding() == ()
 
     def test_a_member_that_has_said_nothing_has_nothing_to_show(self) -> None:
         assert Party("hospital-1").mirror.outstanding() == ()
