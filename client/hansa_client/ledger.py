@@ -161,7 +161,7 @@ class MemberLedger:
             LogStoreError: it cannot be stored.
         """
         account = self._account_of(run) or self._account()
-        if not self._own.has_signed(agreement_id):
+        if self._own.signed_at(agreement_id) is None:
             raise BudgetRefusedError(
                 f"agreement {agreement_id[:12]} is not signed in this member's ledger",
                 remedy="Sign the agreement first.",

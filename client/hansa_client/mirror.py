@@ -215,9 +215,11 @@ class Mirror:
 
     def outstanding(self) -> tuple[bytes, ...]:
         """The member's own entries under the agreements of this log that it does not show yet, in order."""
-        runs = (run for run in self._own.runs() if self._own.agreement_of(run) in self._keys.agreements)
-        places = sorted({place for run in runs for place in self._own.places_of(run)})
-        missing = (place for place in places if self._own.digest_at(place) not in self._known)
+        agreements = self._keys.agreements
+        runs = (run for run in self._own.runs() if self._own.agreement_of(run) in agreements)
+        signed = {place for one in agreements if (place := self._own.signed_at(one)) is not None}
+        places = signed.union(*map(self._own.places_of, runs))
+        missing = (place for place in sorted(places) if self._own.digest_at(place) not in self._known)
         return tuple(self._own.log.entry(place) for place in missing)
 
     # --- checks ------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ class OwnLog:
             with self.told(place):
                 signed = SignedEntry.parse(data)
                 self.verify(signed)
-                if isinstance(signed.entry, OfRun) and not self.has_signed(signed.entry.agreement_id):
+                if isinstance(signed.entry, OfRun) and self.signed_at(signed.entry.agreement_id) is None:
                     raise EntryError(f"a {signed.entry.type} is of an agreement that was not signed before")
             yield place, signed.entry
             self._note(signed, place)
@@ -197,9 +197,9 @@ class OwnLog:
         """The entry at a place, read again."""
         return SignedEntry.parse(self.log.entry(place))
 
-    def has_signed(self, agreement_id: str) -> bool:
-        """Whether the member signed an agreement."""
-        return agreement_id in self._agreements
+    def signed_at(self, agreement_id: str) -> int | None:
+        """Where the entry stands in which the member signed an agreement, if it did."""
+        return self._agreements.get(agreement_id)
 
     def reserved(self, run: str) -> SignedEntry | None:
         """The entry that reserved a run, if one did."""
