@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from hansa.agreement import Agreement
 from hansa.errors import PrivacyParameterError, WireError
-from hansa.ledger import SignedEntry
 from hansa.privacy.charges import TRAINING, charges_of
 from hansa.privacy.events import Spend
 from hansa.protocol import News, Word
@@ -21,8 +20,7 @@ class LedgerRecords:
     """See `hansa_client.records.Records`.
 
     Args:
-        agreement: frozen, with a privacy mechanism.
-        signed: the member's signature of it, as it lies in its ledger.
+        agreement: frozen, with a privacy mechanism, and signed in the ledger.
         ledger: the member's own log and its budget.
         mirror: of the federation's log.
         rng: where noise and sampling come from, for the record.
@@ -36,7 +34,6 @@ class LedgerRecords:
     def __init__(
         self,
         agreement: Agreement,
-        signed: SignedEntry,
         ledger: MemberLedger,
         mirror: Mirror,
         rng: str,
@@ -45,11 +42,12 @@ class LedgerRecords:
         terms, noise = agreement.terms, agreement.require_frozen().noise_multiplier
         if noise is None:
             raise PrivacyParameterError("an agreement without noise keeps no record of it")
-        self._agreement_id, self._signed = agreement.agreement_id, signed.encoded
+        self._agreement_id = agreement.agreement_id
         self._ledger, self._mirror, self._rng = ledger, mirror, rng
         self._charges, self._protection = charges_of(terms, noise), Protection.of(terms.privacy)
         self._spend = Spend(self._charges[0].event, terms.local_steps)  # of one round
         self._nonce = nonce()
+        self._failed: set[str] = set()
 
     def hear(self, news: News | None) -> str | None:
         if news is None:
@@ -59,8 +57,7 @@ class LedgerRecords:
         return self._mirror.news(news.entries, news.checkpoint).line
 
     def word(self, run: str) -> Word:  # noqa: ARG002  # what it owes the log may be of an earlier run
-        signed = () if self._mirror.shows(self._signed) else (self._signed,)
-        return Word(self._mirror.size, (*signed, *self._mirror.outstanding()), None, self._nonce)
+        return Word(self._mirror.size, self._mirror.outstanding(), None, self._nonce)
 
     def admit(self, run: str, manifest: Manifest) -> None:
         self._mirror.verify_manifest_checkpoint(manifest.checkpoint, self._nonce)
@@ -81,6 +78,10 @@ class LedgerRecords:
             rng=self._rng,
         )
 
+    def failed(self, run: str) -> None:
+        self._failed.add(run)
+
     def close(self, run: str) -> None:
-        self._ledger.close(self._agreement_id, run)
+        end = self._ledger.forfeit if run in self._failed else self._ledger.close
+        end(self._agreement_id, run)
         self._ledger.checkpoint()

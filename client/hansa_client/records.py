@@ -35,8 +35,14 @@ class Records(Protocol):
     def released(self, run: str, manifest: Manifest, manifest_sha256: str, y_sha256: str) -> None:
         """Put a masked vector on record; durable before return."""
 
+    def failed(self, run: str) -> None:
+        """A contribution that was admitted came to nothing, and that it did may follow from data."""
+
     def close(self, run: str) -> None:
-        """Put on record that a run is over: what was reserved and not released is free again."""
+        """Put on record that a run is over: what was reserved and not released is free again.
+
+        A run in which a contribution failed is closed in full: nobody counts what its absence told.
+        """
 
 
 class NoRecords:
@@ -54,6 +60,9 @@ class NoRecords:
 
     def released(self, run: str, manifest: Manifest, manifest_sha256: str, y_sha256: str) -> None:
         """Nowhere."""
+
+    def failed(self, run: str) -> None:
+        """Nothing was reserved."""
 
     def close(self, run: str) -> None:
         """Nothing was reserved."""

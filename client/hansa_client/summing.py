@@ -143,3 +143,5 @@ class SumParty:
 
     def _refused(self, error: HansaError) -> None:
         _LOG.warning("%s: %s", self._machine.name, error.diagnostics())
+        if not error.travels:
+            self._records.failed(self._run)

@@ -106,7 +106,8 @@ class History:
             self._nonces.pop(member, None)
         else:
             self._nonces[member] = word.nonce
-        new = [signed for signed in map(SignedEntry.parse, word.entries) if signed.encoded not in self._known]
+        said = (SignedEntry.parse(data) for data in dict.fromkeys(word.entries))
+        new = [signed for signed in said if signed.encoded not in self._known]
         for signed in new:
             self._check(member, signed)
         self._append(new)

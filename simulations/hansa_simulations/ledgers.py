@@ -103,7 +103,7 @@ def records_in(
     )
     if not ledger.books:
         ledger.grant(_grant(agreement, name, identities))
-    signed = ledger.sign_agreement(
+    ledger.sign_agreement(
         agreement.agreement_id,
         terms_id=agreement.terms_id,
         roster_sha256=identities.roster.sha256,
@@ -117,7 +117,7 @@ def records_in(
     )
     mirror = Mirror(stores.mirror, federation, ledger.own, identities.witness_signer(name), stores.witness)
     nonce = (lambda: secrets.token_hex(16)) if fresh else (lambda: None)
-    return LedgerRecords(agreement, signed, ledger, mirror, RNG, nonce)
+    return LedgerRecords(agreement, ledger, mirror, RNG, nonce)
 
 
 def book_of(log: LogView) -> BudgetBook:

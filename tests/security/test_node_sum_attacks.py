@@ -17,15 +17,17 @@ import pytest
 from hansa.errors import TrainingError
 from hansa.identity import COORDINATOR, Signer, Statement
 from hansa.identity.statement import pack
+from hansa.ledger import SignedNote
 from hansa.protocol import (
     Aggregate,
+    Asked,
     Derivation,
     PolicyCode,
     close_request,
     public_weights,
+    read_sum_reply,
     sum_request,
     sum_terms,
-    train_request,
     update_encoding,
 )
 from hansa.secagg import Coordinator, MemoryStore, SumOutcome, follows, verify_sum
@@ -34,9 +36,10 @@ from hansa.secagg.bundle import bundle
 from hansa.secagg.errors import QuorumError, SumVerificationError
 from hansa.server_step import initial_state
 from hansa.wire import Message, array_sha256
-from hansa_client.node import MAX_RUNS, budget_book
+from hansa_client.node import MAX_RUNS
 from hansa_client.summing import SumParty
-from hansa_simulations.identities import VERIFIER
+from hansa_simulations.baseline import train_request
+from hansa_simulations.identities import VERIFIER, Identities
 from support.federations import Federation, kinds, over_the_wire, parts
 from support.leagues import frozen_league
 
@@ -52,21 +55,33 @@ class Attacker:
     Attributes:
         league: real nodes.
         machine: the honest machine, to get as far as the attack.
+        history: the federation's log, kept honestly.
     """
 
     def __init__(self, league: Federation, run: str = "r") -> None:
         self.league, self.run = league, run
-        self.signer = league.identities.signer(COORDINATOR)
-        self.terms = sum_terms(league.agreement, league.identities.roster)
+        self.signer = league.keys.signer(COORDINATOR)
+        self.terms = sum_terms(league.agreement, league.keys.roster)
         self.machine = Coordinator(self.terms, run, self.signer, spool=MemoryStore())
+        self.history = league.history()
         self.number = 0
         self.replies: dict[str, Message] = {}
 
-    def ask(self, name: str, request: Message) -> Message:
-        """Through the door, over the wire and back."""
+    def message(self, name: str, request: Message, *aggregates: Aggregate) -> Message:
+        """A request for one member, with news of the log."""
         self.number += 1
-        message = sum_request(self.league.agreement, self.run, self.number, request)
-        return over_the_wire(self.league.nodes[name].handle(over_the_wire(message)))
+        news = None if self.history is None else self.history.news(name)
+        asked = Asked(request, aggregates, news)
+        return over_the_wire(sum_request(self.league.agreement, self.run, self.number, asked))
+
+    def ask(self, name: str, request: Message, *aggregates: Aggregate) -> Message:
+        """Through the door, over the wire and back."""
+        message = self.message(name, request, *aggregates)
+        reply = over_the_wire(self.league.nodes[name].handle(message))
+        said = read_sum_reply(message, reply)
+        if self.history is not None and not isinstance(said, PolicyCode):
+            self.history.take(name, said.word)
+        return reply
 
     def exchange(
         self, change: Callable[[str, Message], Message | None] = lambda name, request: request
@@ -88,7 +103,8 @@ class Attacker:
 
     def begin(self, model: str = "", step: int = 0) -> int:
         """An honest manifest, unless told otherwise."""
-        return self.machine.begin("update", step, model or array_sha256(START))
+        checkpoint = "" if self.history is None else self.history.cosigned
+        return self.machine.begin("update", step, model or array_sha256(START), checkpoint)
 
     def codes(self, name: str) -> set[str]:
         """What a member's last reply refuses, by error code."""
@@ -101,7 +117,7 @@ def league(agreement: object = AGREEMENT, **more: object) -> Federation:
 
 
 def spent(attacked: Federation, name: str) -> int:
-    return budget_book(AGREEMENT.terms.privacy, attacked.nodes[name].state()).released("r")
+    return attacked.book(name).released("r")
 
 
 def test_model_inconsistency_a_model_that_does_not_follow_is_refused_and_costs_nothing() -> None:
@@ -126,7 +142,7 @@ def test_model_inconsistency_two_manifests_for_two_halves_give_no_confirmation()
     context = m.Context(attacker.terms, "r")
     other = context.state(
         attacker.signer, m.Manifest, said.round,
-        **{**said.model_dump(exclude={"terms", "run", "round"}), "checkpoint": "another view"},
+        **{**said.model_dump(exclude={"terms", "run", "round"}), "checkpoint": another_view(said.checkpoint)},
     )[1]  # fmt: skip
     forged = Message(m.Manifest.purpose_name, {m.SIGNED: other.line})
 
@@ -167,6 +183,12 @@ def test_model_inconsistency_two_manifests_for_two_halves_give_no_confirmation()
         assert refused(attacker.ask(half_of[0], bundle([survivors]))) == {"HANSA-719"}
 
 
+def another_view(checkpoint: str) -> str:
+    """The same checkpoint with one cosignature fewer: as good, and other bytes."""
+    note = SignedNote.parse(checkpoint)
+    return replace(note, signatures=note.signatures[:-1]).encoded
+
+
 def parts_of(attacker: Attacker, name: str) -> list[Message]:
     """What the honest machine would send now."""
     from hansa.secagg.bundle import unbundle
@@ -184,7 +206,7 @@ def test_a_second_road_an_unmasked_update_is_refused_in_the_middle_of_a_round() 
     attacker.begin()
     attacker.exchange()
     reply = attacker.league.nodes["a"].handle(train_request(AGREEMENT, "r", 1, START))
-    assert (reply.kind, reply.text("code")) == ("refusal", PolicyCode.UNMASKED)
+    assert (reply.kind, reply.text("code")) == ("refusal", PolicyCode.MESSAGE)
     assert attacker.league.trainings["a"].calls == 1
 
 
@@ -204,14 +226,14 @@ def test_a_manifest_under_other_parameters_than_the_agreements_is_refused(change
     weaker, _ = frozen_league(members=MEMBERS, **changes)
     attacked = league()
     attacker = Attacker(attacked)
-    attacker.terms = sum_terms(weaker, attacked.identities.roster)
+    attacker.terms = sum_terms(weaker, attacked.keys.roster)
     attacker.machine = Coordinator(attacker.terms, "r", attacker.signer, spool=MemoryStore())
     for name, request in attacker.machine.requests().items():
         assert refused(attacker.ask(name, request)) == {"HANSA-718"}
     # nor does saying so openly help
-    openly = sum_request(weaker, "r", 1, bundle([]))
+    openly = sum_request(weaker, "r", 1, Asked(bundle([])))
     assert attacked.nodes["a"].handle(openly).text("code") == PolicyCode.AGREEMENT
-    assert not any(store._data for store in attacked.stores.values())
+    assert not any(store._data for store in attacked.states.values())
 
 
 def test_a_coordinator_without_the_pinned_key_is_refused() -> None:
@@ -233,7 +255,7 @@ def test_differencing_by_retries_is_capped_by_the_agreement_and_by_the_member() 
             attacker.exchange(lambda name, request: None if name == "e" else request)
             attacker.machine.abandon()
             assert attacked.trainings["a"].calls == attempt + 1  # a fresh batch and fresh noise each time
-        book = budget_book(agreement.terms.privacy, attacked.nodes["a"].state())
+        book = attacked.book("a")
         assert book.released("r") == (1 + allowed) * agreement.terms.local_steps
         attacker.prepared().begin()
         with pytest.raises(QuorumError):
@@ -247,7 +269,7 @@ def test_restart_under_the_same_keys_a_crash_while_masking_forfeits_the_round() 
     attacked = league()
     attacker = Attacker(attacked).prepared()
     attacker.begin()
-    store, put = attacked.stores["a"], attacked.stores["a"].put
+    store, put = attacked.states["a"], attacked.states["a"].put
 
     def dies(name: str, data: bytes | memoryview) -> None:
         if name.endswith(".y"):
@@ -328,16 +350,16 @@ def test_a_false_aggregate_told_to_all_members_alike_is_followed_by_none(
         else array_sha256(total.astype("<i4"))
     )
     context = m.Context(attacker.terms, "r")
-    statement = context.state(
-        attacked.identities.signer(signer), m.Verified, first.round, aggregate_sha256=digest
-    )[1]
+    statement = context.state(attacked.keys.signer(signer), m.Verified, first.round, aggregate_sha256=digest)[
+        1
+    ]
     lie, model = crafted(attacked, total, "" if said_by == "nobody" else statement.line)
     number, manifest, _ = attacker.machine._previous
     attacker.machine._previous = number, manifest, lie.sha256
-    attacker.machine.begin("update", 1, model)
+    assert attacker.history is not None
+    attacker.machine.begin("update", 1, model, attacker.history.cosigned)
     for name, request in attacker.machine.requests().items():
-        message = sum_request(attacked.agreement, "r", 500, request, [lie])
-        reply = attacked.nodes[name].handle(over_the_wire(message))
+        reply = attacker.ask(name, request, lie)
         assert "HANSA-505" in refused(reply)
         assert "secagg.masked" not in kinds(reply)
     assert all(training.calls == 1 for training in attacked.trainings.values())
@@ -346,22 +368,18 @@ def test_a_false_aggregate_told_to_all_members_alike_is_followed_by_none(
 
 def test_a_false_aggregate_is_found_by_whoever_recomputes_the_rounds() -> None:
     """Where no auditor is asked before use, the lie is signed in the next manifest, and the next record shows it."""
-    attacked = league()
-    attacked.identities = replace(
-        attacked.identities, roster=replace(attacked.identities.roster, auditors={})
-    )
-    for name in "abcde":
-        attacked.restart(name)
+    keys = Identities.ephemeral("abcde")
+    attacked = league(identities=replace(keys, roster=replace(keys.roster, auditors={})))
     attacker = Attacker(attacked).prepared()
     attacker.begin()
     first = settled(attacker)
     lie, model = crafted(attacked, np.full(D, 1000))
     number, manifest, _ = attacker.machine._previous
     attacker.machine._previous = number, manifest, lie.sha256
-    attacker.machine.begin("update", 1, model)
+    assert attacker.history is not None
+    attacker.machine.begin("update", 1, model, attacker.history.cosigned)
     for name, request in attacker.machine.requests().items():
-        message = sum_request(attacked.agreement, "r", 500, request, [lie])
-        reply = over_the_wire(attacked.nodes[name].handle(over_the_wire(message)))
+        reply = attacker.ask(name, request, lie)
         attacker.machine.receive(name, bundle(parts(reply)))
     attacker.machine.close()
     second = settled(attacker)
@@ -387,6 +405,7 @@ def test_two_requests_at_once_are_worked_on_one_after_the_other(monkeypatch: pyt
     attacker = Attacker(attacked).prepared()
     attacker.begin()
     request = attacker.machine.requests()["a"]
+    attacked.nodes["a"]._parties.clear()  # as in a process that has just started over the same stores
     attacked.trainings["a"]._update = lambda w: (time.sleep(0.05), noise.normal(0, 0.05, w.shape))[1]
 
     built: list[SumParty] = []
@@ -398,8 +417,7 @@ def test_two_requests_at_once_are_worked_on_one_after_the_other(monkeypatch: pyt
         return party
 
     monkeypatch.setattr("hansa_client.node.SumParty", slowly)
-    attacked.restart("a")
-    asked = [over_the_wire(sum_request(attacked.agreement, "r", 500 + i, request)) for i in range(4)]
+    asked = [attacker.message("a", request) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         replies = list(pool.map(attacked.nodes["a"].handle, asked))
     vectors = {
@@ -453,15 +471,15 @@ def test_a_lost_store_gets_no_second_training_of_a_round_that_is_on_record() -> 
     attacker.begin()
     attacker.ask("a", attacker.machine.requests()["a"])
     assert attacked.trainings["a"].calls == 1
-    attacked.stores["a"]._data.clear()
+    attacked.states["a"]._data.clear()
     attacked.restart("a")
     again = Attacker(attacked)  # new keys, shares and manifest for round 1 of the same run
     for name in "bcde":
-        attacked.stores[name]._data.clear()
+        attacked.states[name]._data.clear()
         attacked.restart(name)
     again.prepared().begin()
     reply = again.ask("a", again.machine.requests()["a"])
-    assert "HANSA-717" in refused(reply)
+    assert "HANSA-401" in refused(reply)
     assert attacked.trainings["a"].calls == 1
     assert spent(attacked, "a") == AGREEMENT.terms.local_steps
 
@@ -482,7 +500,7 @@ def test_key_substitution_a_useless_key_costs_nobody_a_round() -> None:
     said = m.Keys.model_validate_json(offers["e"].data)
     number = said.round
     useless = said.model_dump(exclude={"terms", "run", "round"}) | {"mask_key": "00" * 32}
-    offers["e"] = context.state(attacked.identities.signer("e"), m.Keys, number, **useless)[1]
+    offers["e"] = context.state(attacked.keys.signer("e"), m.Keys, number, **useless)[1]
     asked = context.write(
         attacker.signer, m.SharesRequest, number, {"keys": pack(offers[name] for name in "abcde")}
     )
@@ -530,11 +548,10 @@ def test_invented_runs_leave_nothing_behind() -> None:
         stranger = Coordinator(
             Attacker(attacked).terms, f"run-{i}", Signer.generate(COORDINATOR), spool=MemoryStore()
         )
-        request = sum_request(attacked.agreement, f"run-{i}", 1, stranger.requests()["a"])
-        assert refused(node.handle(over_the_wire(request))) == {"HANSA-701"}
+        assert refused(Attacker(attacked, f"run-{i}").ask("a", stranger.requests()["a"])) == {"HANSA-701"}
         assert node.handle(close_request(attacked.agreement, f"closed-{i}")).kind == "closed"
     assert len(node._parties) <= MAX_RUNS
-    assert not attacked.stores["a"]._data
+    assert not attacked.states["a"]._data
 
 
 def test_survivors_who_are_no_contributors_do_not_fill_up_a_sum() -> None:

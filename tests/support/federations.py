@@ -88,7 +88,11 @@ class Federation:
         self.federation_log = NoteSigner.generate(f"hansa.test/federation/{secrets.token_hex(4)}")
         self.trainings = {name: DoesNothing(update) for name, update in self.updates.items()}
         self.states = {name: MemoryStore() for name in self.updates}
-        self.stores = {name: self.stores.get(name, MemberStores()) for name in self.updates}
+        # a member keeps its own log over federations, and mirrors each federation's log anew
+        logs = {name: held.log for name, held in self.stores.items()}
+        self.stores = {
+            name: MemberStores(logs[name]) if name in logs else MemberStores() for name in self.updates
+        }
         self.log = Log(MemoryLogStore(), self.federation_log)
         self.nodes = {name: self.node(name) for name in self.updates}
 

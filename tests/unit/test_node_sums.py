@@ -150,7 +150,10 @@ class TestSilence:
             assert b"patient" not in reply.header
             # neither a masked vector nor a refusal that would tell one failure from another
             assert not {"secagg.masked", "secagg.refusal"} & kinds(reply)
-        assert released(league, "b") == STEPS
+        # nothing left, and all that was reserved stays spent: nobody counts what the absence told
+        (spent,) = league.book("b").spent()
+        assert spent.count == 4 * STEPS
+        assert "release" not in league.entries("b")
         assert caplog.records
 
     def test_training_that_is_not_what_is_accounted_ends_the_run_at_this_member(self) -> None:

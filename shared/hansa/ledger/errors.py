@@ -163,3 +163,10 @@ class RecoveryError(HansaError):
 
     code = "HANSA-757"
     exit_status = ExitStatus.REFUSED
+
+
+class TrustedKeysError(ProblemsError):
+    """A file of trusted keys cannot be read, or holds keys by which no log could be checked."""
+
+    code = "HANSA-759"
+    remedy = "Get the file again from its maker, and compare the keys with their owners over another channel."

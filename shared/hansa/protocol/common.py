@@ -20,7 +20,6 @@ class PolicyCode(StrEnum):
     MODEL = "model-mismatch"
     BUDGET = "budget-spent"
     MESSAGE = "message-malformed"
-    UNMASKED = "sum-unmasked"
 
 
 def reference(request: Message) -> dict[str, str | int]:
