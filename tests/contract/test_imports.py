@@ -15,6 +15,7 @@ import pytest
 
 import hansa.agreement
 from hansa.agreement.writing import agreement_toml
+from support.audits import story
 from support.identities import pinned
 
 TEMPLATE = Path(hansa.agreement.__file__).parent / "templates" / "table.toml"
@@ -106,6 +107,24 @@ def test_identities_are_managed_without_torch_and_flwr(arguments, tmp_path, monk
     assert not {"torch", "flwr", "transformers", "opacus", "pandas", "scipy"} & set(loaded["third"])
 
 
+def test_help_of_an_audit_brings_no_room_of_it():
+    loaded = loaded_by("audit", "verify", "--help")
+    assert loaded["status"] == 0
+    assert not {"cryptography", "dp_accounting", "numpy", "pydantic", "scipy"} & set(loaded["third"])
+    assert not {name for name in loaded["all"] if name.startswith(("hansa.audit", "hansa.ledger"))}
+
+
+def test_an_audit_without_claims_of_epsilon_needs_no_accountant(tmp_path):
+    ledgers = story().write(tmp_path)
+    loaded = loaded_by("audit", "verify", str(ledgers / "federation"), "--keys", str(ledgers / "keys.json"))
+    assert loaded["status"] == 0
+    assert "cryptography" in loaded["third"]
+    assert not {"dp_accounting", "scipy", "torch", "flwr", "matplotlib", "jinja2"} & set(loaded["third"])
+    whole = loaded_by("audit", "verify", str(ledgers))
+    assert "dp_accounting" in whole["third"]
+    assert not {"torch", "flwr", "transformers", "opacus", "matplotlib"} & set(whole["third"])
+
+
 def test_help_imports_no_command():
     from_hansa = {name for name in loaded_by("--help")["all"] if name.partition(".")[0] == "hansa"}
     assert from_hansa == {
@@ -142,6 +161,7 @@ def test_an_agreement_is_read_without_the_secure_sum(package):
         "hansa",
         "hansa.cli",
         "hansa.agreement",
+        "hansa.audit",
         "hansa.privacy",
         "hansa.report",
         "hansa.identity",

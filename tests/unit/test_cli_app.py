@@ -56,6 +56,7 @@ def test_the_table_holds_what_the_house_promises():
     assert {" ".join(path) for path in ROWS} >= {
         "simulate",
         "agreement new",
+        "audit verify",
         "agreement check",
         "agreement show",
         "agreement freeze",
