@@ -19,6 +19,7 @@ from hansa.identity import Amendment, Signer
 from hansa.ledger import (
     AmendmentMade,
     Charging,
+    Evaluation,
     InMemoryWitness,
     Log,
     MemoryLogStore,
@@ -154,6 +155,21 @@ class TestNothingIsWrong:
         remarks = audited(TRUTH.write(tmp_path)).data["remarks"]
         aggregate = TRUTH.find("federation", "aggregate", round=3)
         assert any(one["entry"] == aggregate and LATE in one["what"] for one in remarks)
+
+    def test_entries_whose_content_this_release_does_not_judge_are_told(self, tmp_path: Path) -> None:
+        evaluation = Evaluation(
+            at=at(99),
+            agreement_id=AGREEMENT,
+            run=RUN,
+            number=1,
+            artifact_sha256="e5" * 32,
+            round=4,
+            aggregate_sha256="e5" * 32,
+            report_sha256="e5" * 32,
+        )
+        called = audited(TRUTH.with_federation([*TRUTH.federation, signed(evaluation)]).write(tmp_path))
+        assert called.status == 0
+        assert any("of type evaluation name" in one["what"] for one in called.data["not_checked"])
 
     def test_several_processes_find_the_same(self, tmp_path: Path) -> None:
         ledgers = TRUTH.write(tmp_path)
@@ -405,6 +421,18 @@ class TestACoordinatorThatSignsAnything:
         )
         failure = failure_of(audited(told.write(tmp_path)), "federation")
         assert (failure["entry"], failure["type"]) == (index, "aggregate")
+
+    def test_two_sums_name_one_record(self, tmp_path: Path) -> None:
+        """The record of round 4 would vouch for a round 3 that nobody signed."""
+        third, fourth = (TRUTH.find("federation", "aggregate", round=number) for number in (3, 4))
+        same = entry_of(TRUTH.federation[fourth]).record_sha256
+        forged = changed(TRUTH.federation[third], record_sha256=same, excluded=())
+        told = replace(
+            TRUTH.with_federation(with_one(TRUTH.federation, third, forged)),
+            records=(*TRUTH.records[:2], TRUTH.records[3]),
+        )
+        failure = failure_of(audited(told.write(tmp_path)), "federation")
+        assert (failure["entry"], failure["type"]) == (third, "aggregate")
 
     def test_too_few_members_saw_its_log(self, tmp_path: Path) -> None:
         called = audited(TRUTH.write(tmp_path, witnesses=MEMBERS[:3]))

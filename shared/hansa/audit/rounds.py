@@ -60,7 +60,13 @@ def check_records(
             f"no {RECORDS} was given",
         )
         return
-    wanted = {entry.record_sha256: (index, entry) for index, entry in federation.facts.aggregates}
+    wanted: dict[str, tuple[int, Aggregate]] = {}
+    for index, entry in federation.facts.aggregates:
+        first, _ = wanted.setdefault(entry.record_sha256, (index, entry))
+        if first != index:  # one record is of one round: the other sum has none
+            what = f"it names the record that entry {first} names"
+            notebook.failed(Failure(FEDERATION, index, entry.type, what, federation.place))
+            break
     known: dict[int, _Known] = {}
     try:
         for number, line in enumerate(records.lines()):
