@@ -393,7 +393,7 @@ class TestACoordinatorThatSignsAnything:
         )
         failure = failure_of(audited(told.write(tmp_path)), "federation")
         assert failure["entry"] == TRUTH.find("federation", "aggregate", round=3) - 1
-        assert "does not follow" in failure["what"] or "that the log does not hold" in failure["what"]
+        assert "neither its sum nor its end" in failure["what"] or "does not follow" in failure["what"]
 
     def test_it_keeps_quiet_about_a_receipt(self, tmp_path: Path) -> None:
         index = TRUTH.find("federation", "aggregate", round=3)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from hansa.canonical import sha256_hex
 from hansa.identity import COORDINATOR, Roster, Signer, Statement
@@ -55,6 +56,7 @@ from hansa.report.schema import (
 )
 from hansa.secagg import RoundRecord
 from hansa.secagg import messages as m
+from hansa.secagg.errors import QuorumError
 from hansa.secagg.record import SumOutcome
 from hansa_simulations.bench.secure_league import PURPOSE, SumLeague, make_league
 
@@ -200,7 +202,7 @@ def write_store(
 
 
 @dataclass
-class _Run:
+class Running:
     """A run while it goes on."""
 
     league: SumLeague
@@ -221,14 +223,20 @@ class _Run:
         self.own[name].append(data)
         self.add(data)
 
-    def sum(self, number: int) -> None:
-        """A round; member 5 vanishes in the second and is late in the third."""
+    def sum(self, number: int, after: int | None = None) -> None:
+        """A round; member 5 vanishes in the second and is late in the third.
+
+        Args:
+            number: from 1, of the step.
+            after: the step whose model it trains on, by default the one before.
+        """
         league = self.league
         while not league.coordinator.ready:
             league.exchange()
         note = cosigned(self.log)
         self.sizes.append(self.log.size)
-        league.coordinator.begin(PURPOSE, number - 1, model(number - 1), checkpoint=note.encoded)
+        start = model(number - 1 if after is None else after)
+        league.coordinator.begin(PURPOSE, number - 1, start, checkpoint=note.encoded)
         late = league.members[LATE].handle(league.pending(LATE, m.Manifest)) if number == 3 else None
         league.away = {LATE} if number in {2, 3} else set()
         outcome = league.exchange()
@@ -246,23 +254,37 @@ class _Run:
             league.away = set()
         self.log_round(number, outcome, vectors)
 
-    def log_round(self, number: int, outcome: SumOutcome, vectors: dict[str, m.Masked]) -> None:
-        record = outcome.record
-        for line in record.masked:
-            statement = Statement.parse(line)
-            vectors[statement.signer] = m.Masked.model_validate_json(statement.data)
-        manifest = Statement.parse(record.manifest).sha256
-        base: dict[str, Any] = {"at": at(10 * number), "agreement_id": AGREEMENT, "run": RUN}
-        released = {
-            "purpose": "training",
-            "round": outcome.round,
-            "step": number - 1,
-            "manifest_sha256": manifest,
-        }
+    def fail(self, step: int) -> int:
+        """A round that ends when its survivors are fixed: two members are gone before they confirm. Its number."""
+        league = self.league
+        while not league.coordinator.ready:
+            league.exchange()
+        note = cosigned(self.log)
+        number = league.coordinator.begin(PURPOSE, step, model(step), checkpoint=note.encoded)
+        league.exchange()
+        current = league.coordinator._current
+        assert current is not None
+        vectors = {name: said for name, (said, _) in current.answers[m.Masked].items()}
+        manifest = current.manifest.sha256
+        league.away = set(MEMBERS[:2])
+        with pytest.raises(QuorumError):
+            league.exchange()
+        league.coordinator.abandon()
+        league.away = set()
+        self.log_releases(number, step, vectors, manifest)
+        return number
+
+    def log_releases(self, number: int, step: int, vectors: Mapping[str, m.Masked], manifest: str) -> None:
+        """What each member writes before its vector leaves."""
         for name in sorted(vectors):
             release = Release(
-                **base,
-                **released,
+                at=at(10 * step + 10),
+                agreement_id=AGREEMENT,
+                run=RUN,
+                purpose="training",
+                round=number,
+                step=step,
+                manifest_sha256=manifest,
                 member=name,
                 dataset_id=DATASETS[name],
                 unit="patient",
@@ -274,11 +296,25 @@ class _Run:
                 rng="AES-CTR keyed by the operating system",
             )
             self.both(name, release)
+
+    def log_round(self, number: int, outcome: SumOutcome, vectors: dict[str, m.Masked]) -> None:
+        """The releases of a round, its record and its sum."""
+        record = outcome.record
+        for text in record.masked:
+            statement = Statement.parse(text)
+            vectors[statement.signer] = m.Masked.model_validate_json(statement.data)
+        manifest = Statement.parse(record.manifest).sha256
+        self.log_releases(outcome.round, number - 1, vectors, manifest)
         line = record.model_dump_json().encode()
         self.records.append(line)
         aggregate = Aggregate(
-            **base,
-            **released,
+            at=at(10 * number),
+            agreement_id=AGREEMENT,
+            run=RUN,
+            purpose="training",
+            round=outcome.round,
+            step=number - 1,
+            manifest_sha256=manifest,
             record_sha256=sha256_hex(line),
             aggregate_sha256=record.aggregate_sha256,
             released={name: vectors[name].y_sha256 for name in outcome.survivors},
@@ -286,6 +322,15 @@ class _Run:
             model_sha256=model(number),
         )
         self.add(signed(aggregate))
+
+    def told(self) -> Story:
+        """What there is so far."""
+        return Story(
+            tuple(self.federation),
+            {name: tuple(entries) for name, entries in self.own.items()},
+            tuple(self.records),
+            tuple(self.sizes),
+        )
 
 
 def model(number: int) -> str:
@@ -326,27 +371,28 @@ def opening(name: str) -> tuple[Kind, Kind, Kind]:
     return granted, agreed, reserved
 
 
-@cache
-def story(rounds: int = ROUNDS, *, close: bool = True) -> Story:
-    """A run that went well."""
-    run = _Run(make_league(5, 8, signers=SIGNERS))
+def begun() -> Running:
+    """A run whose members have signed and reserved."""
+    run = Running(make_league(5, 8, signers=SIGNERS))
     for name in MEMBERS:
         granted, agreed, reserved = opening(name)
         run.own[name].append(signed(granted))
         run.both(name, agreed)
         run.both(name, reserved)
+    return run
+
+
+@cache
+def story(rounds: int = ROUNDS, *, close: bool = True) -> Story:
+    """A run that went well."""
+    run = begun()
     for number in range(1, rounds + 1):
         run.sum(number)
     for name in MEMBERS if close else ():
         said = {"at": at(10 * rounds + 10), "agreement_id": AGREEMENT, "run": RUN, "member": name}
         count = STEPS * sum(entry_of(data).type == "release" for data in run.own[name])
         run.both(name, RunClosed(**said, dataset_id=DATASETS[name], released={"training": count}))
-    return Story(
-        tuple(run.federation),
-        {name: tuple(entries) for name, entries in run.own.items()},
-        tuple(run.records),
-        tuple(run.sizes),
-    )
+    return run.told()
 
 
 def record_of(line: bytes) -> RoundRecord:
