@@ -6,7 +6,6 @@ simulation leaves, signed by whoever signs logs; a tampering changes the story b
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from hansa.canonical import sha256_hex
 from hansa.identity import COORDINATOR, Roster, Signer, Statement
@@ -39,22 +39,11 @@ from hansa.ledger import (
     real,
 )
 from hansa.ledger.kinds import Kind
-from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.charges import Charge
 from hansa.privacy.events import Spend, poisson_gaussian
-from hansa.report.schema import (
-    Counts,
-    EventCount,
-    HistoryPoint,
-    Intervals,
-    MemberReport,
-    Quality,
-    Report,
-    RoundReport,
-    SumReport,
-)
 from hansa.secagg import RoundRecord
 from hansa.secagg import messages as m
+from hansa.secagg.errors import QuorumError
 from hansa.secagg.record import SumOutcome
 from hansa_simulations.bench.secure_league import PURPOSE, SumLeague, make_league
 
@@ -200,7 +189,7 @@ def write_store(
 
 
 @dataclass
-class _Run:
+class Running:
     """A run while it goes on."""
 
     league: SumLeague
@@ -221,14 +210,20 @@ class _Run:
         self.own[name].append(data)
         self.add(data)
 
-    def sum(self, number: int) -> None:
-        """A round; member 5 vanishes in the second and is late in the third."""
+    def sum(self, number: int, after: int | None = None) -> None:
+        """A round; member 5 vanishes in the second and is late in the third.
+
+        Args:
+            number: from 1, of the step.
+            after: the step whose model it trains on, by default the one before.
+        """
         league = self.league
         while not league.coordinator.ready:
             league.exchange()
         note = cosigned(self.log)
         self.sizes.append(self.log.size)
-        league.coordinator.begin(PURPOSE, number - 1, model(number - 1), checkpoint=note.encoded)
+        start = model(number - 1 if after is None else after)
+        league.coordinator.begin(PURPOSE, number - 1, start, checkpoint=note.encoded)
         late = league.members[LATE].handle(league.pending(LATE, m.Manifest)) if number == 3 else None
         league.away = {LATE} if number in {2, 3} else set()
         outcome = league.exchange()
@@ -246,23 +241,37 @@ class _Run:
             league.away = set()
         self.log_round(number, outcome, vectors)
 
-    def log_round(self, number: int, outcome: SumOutcome, vectors: dict[str, m.Masked]) -> None:
-        record = outcome.record
-        for line in record.masked:
-            statement = Statement.parse(line)
-            vectors[statement.signer] = m.Masked.model_validate_json(statement.data)
-        manifest = Statement.parse(record.manifest).sha256
-        base: dict[str, Any] = {"at": at(10 * number), "agreement_id": AGREEMENT, "run": RUN}
-        released = {
-            "purpose": "training",
-            "round": outcome.round,
-            "step": number - 1,
-            "manifest_sha256": manifest,
-        }
+    def fail(self, step: int) -> int:
+        """A round that ends when its survivors are fixed: two members are gone before they confirm. Its number."""
+        league = self.league
+        while not league.coordinator.ready:
+            league.exchange()
+        note = cosigned(self.log)
+        number = league.coordinator.begin(PURPOSE, step, model(step), checkpoint=note.encoded)
+        league.exchange()
+        current = league.coordinator._current
+        assert current is not None
+        vectors = {name: said for name, (said, _) in current.answers[m.Masked].items()}
+        manifest = current.manifest.sha256
+        league.away = set(MEMBERS[:2])
+        with pytest.raises(QuorumError):
+            league.exchange()
+        league.coordinator.abandon()
+        league.away = set()
+        self.log_releases(number, step, vectors, manifest)
+        return number
+
+    def log_releases(self, number: int, step: int, vectors: Mapping[str, m.Masked], manifest: str) -> None:
+        """What each member writes before its vector leaves."""
         for name in sorted(vectors):
             release = Release(
-                **base,
-                **released,
+                at=at(10 * step + 10),
+                agreement_id=AGREEMENT,
+                run=RUN,
+                purpose="training",
+                round=number,
+                step=step,
+                manifest_sha256=manifest,
                 member=name,
                 dataset_id=DATASETS[name],
                 unit="patient",
@@ -274,11 +283,25 @@ class _Run:
                 rng="AES-CTR keyed by the operating system",
             )
             self.both(name, release)
+
+    def log_round(self, number: int, outcome: SumOutcome, vectors: dict[str, m.Masked]) -> None:
+        """The releases of a round, its record and its sum."""
+        record = outcome.record
+        for text in record.masked:
+            statement = Statement.parse(text)
+            vectors[statement.signer] = m.Masked.model_validate_json(statement.data)
+        manifest = Statement.parse(record.manifest).sha256
+        self.log_releases(outcome.round, number - 1, vectors, manifest)
         line = record.model_dump_json().encode()
         self.records.append(line)
         aggregate = Aggregate(
-            **base,
-            **released,
+            at=at(10 * number),
+            agreement_id=AGREEMENT,
+            run=RUN,
+            purpose="training",
+            round=outcome.round,
+            step=number - 1,
+            manifest_sha256=manifest,
             record_sha256=sha256_hex(line),
             aggregate_sha256=record.aggregate_sha256,
             released={name: vectors[name].y_sha256 for name in outcome.survivors},
@@ -286,6 +309,15 @@ class _Run:
             model_sha256=model(number),
         )
         self.add(signed(aggregate))
+
+    def told(self) -> Story:
+        """What there is so far."""
+        return Story(
+            tuple(self.federation),
+            {name: tuple(entries) for name, entries in self.own.items()},
+            tuple(self.records),
+            tuple(self.sizes),
+        )
 
 
 def model(number: int) -> str:
@@ -326,130 +358,33 @@ def opening(name: str) -> tuple[Kind, Kind, Kind]:
     return granted, agreed, reserved
 
 
-@cache
-def story(rounds: int = ROUNDS, *, close: bool = True) -> Story:
-    """A run that went well."""
-    run = _Run(make_league(5, 8, signers=SIGNERS))
+def begun() -> Running:
+    """A run whose members have signed and reserved."""
+    run = Running(make_league(5, 8, signers=SIGNERS))
     for name in MEMBERS:
         granted, agreed, reserved = opening(name)
         run.own[name].append(signed(granted))
         run.both(name, agreed)
         run.both(name, reserved)
+    return run
+
+
+@cache
+def story(rounds: int = ROUNDS, *, close: bool = True) -> Story:
+    """A run that went well."""
+    run = begun()
     for number in range(1, rounds + 1):
         run.sum(number)
     for name in MEMBERS if close else ():
         said = {"at": at(10 * rounds + 10), "agreement_id": AGREEMENT, "run": RUN, "member": name}
         count = STEPS * sum(entry_of(data).type == "release" for data in run.own[name])
         run.both(name, RunClosed(**said, dataset_id=DATASETS[name], released={"training": count}))
-    return Story(
-        tuple(run.federation),
-        {name: tuple(entries) for name, entries in run.own.items()},
-        tuple(run.records),
-        tuple(run.sizes),
-    )
+    return run.told()
 
 
 def record_of(line: bytes) -> RoundRecord:
     """A record of a round."""
     return RoundRecord.model_validate_json(line)
-
-
-# --- reports ---------------------------------------------------------------------------------------------
-
-
-def report_of(told: Story) -> Report:
-    """What an honest simulator publishes about a story."""
-    sums = [entry for data in told.federation if (entry := entry_of(data)).type == "aggregate"]
-    releases = {
-        name: sum(entry_of(data).type == "release" for data in entries) for name, entries in told.own.items()
-    }
-    quality = Quality(
-        metric="accuracy",
-        pooled=0.8,
-        mean_over_members=0.8,
-        by_member={},
-        by_group={},
-        intervals=Intervals(pooled=(0.7, 0.9), mean_over_members=(0.7, 0.9), by_member={}, by_group={}),
-        counts=Counts(pooled=100, by_member={}, by_group={}),
-    )
-    return Report(
-        status="done",
-        title="Readmission",
-        agreement_id=AGREEMENT,
-        terms_id=TERMS,
-        engine="local",
-        seed=1,
-        created="2026-03-01T12:00:00+00:00",
-        mechanism="local",
-        unit="patient",
-        sampling_rate=0.1,
-        noise_multiplier=2.0,
-        clipping_norm=1.0,
-        rounds=len(sums),
-        rounds_planned=ROUNDS,
-        parameters=8,
-        randomness="the operating system's",
-        notes=(),
-        not_in_force=(),
-        members=tuple(
-            MemberReport(
-                name=name,
-                epsilon=epsilon_spent([Spend(EVENT, STEPS * count)], DELTA),
-                delta=DELTA,
-                budget_epsilon=EPSILON,
-                units=100,
-                weight=0.2,
-                rounds_present=sum(name in entry.released for entry in sums),
-                noisy_steps=STEPS * count,
-                upload_bytes=1,
-                download_bytes=1,
-                train_seconds=1,
-            )
-            for name, count in releases.items()
-        ),
-        quality=quality,
-        initial_quality=None,
-        history=tuple(
-            HistoryPoint(
-                round=number,
-                epsilon=epsilon_spent([Spend(EVENT, STEPS * number)], DELTA),
-                pooled=0.8,
-                mean_over_members=0.8,
-                by_member={},
-            )
-            for number in range(len(sums) + 1)
-        ),
-        round_log=tuple(
-            RoundReport(
-                round=number,
-                present=tuple(entry.released),
-                absent={name: "absent" for name in MEMBERS if name not in entry.released},
-                upload_bytes=1,
-                download_bytes=1,
-                seconds=1,
-                secure_sum=SumReport(
-                    rounds=(entry.round,), dropped={}, blamed={}, phases={}, verified_by=MEMBERS[0]
-                ),
-            )
-            for number, entry in enumerate(sums, 1)
-        ),
-        events=tuple(
-            EventCount(member=name, event=dict(EVENT), count=STEPS * count)
-            for name, count in releases.items()
-        ),
-        versions={"hansa": "0.1.0"},
-        seconds=1,
-        seconds_by_part={},
-        peak_rss_bytes=1,
-        model_sha256=sums[-1].model_sha256,
-    )
-
-
-def write_report_json(report: Report, folder: Path, **changes: Any) -> Path:
-    """Write a report.json, with top-level members changed."""
-    path = folder / "report.json"
-    path.write_text(json.dumps({**report.model_dump(mode="json"), **changes}))
-    return path
 
 
 # --- tiles, changed by somebody without any key ----------------------------------------------------------

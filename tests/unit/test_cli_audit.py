@@ -19,12 +19,11 @@ from support.audits import (
     MEMBERS,
     Story,
     edited,
-    report_of,
     story,
     write_log,
-    write_report_json,
 )
 from support.cli import Called, finished, hansa, hansa_process
+from support.published import report_of, write_report_json
 
 TRUTH = story()
 

@@ -168,6 +168,9 @@ def check_sums(entries, leaves, lines, trusted, policy):
         set(),
     )
     least = max(2 * len(trusted["members"]) // 3 + 1, 3)
+    aborted = {
+        (e["run"], e["round"]) for e in entries if e["type"] == "abort" and e["party"] == "coordinator"
+    }
     for place, entry in enumerate(entries):
         if entry["type"] == "release":
             released[entry["run"], entry["round"], entry["member"]] = entry
@@ -185,7 +188,8 @@ def check_sums(entries, leaves, lines, trusted, policy):
             manifest = check_record(records.pop(entry["record_sha256"]), entry, trusted)
             names = ("round", "manifest_sha256", "aggregate_sha256")
             before, named = last.get(run, (0, None, None)), tuple(manifest[f"previous_{n}"] for n in names)
-            require(named == before or (named[0] > before[0] and named[2] is None), "it does not follow")
+            failed = before[0] < named[0] < entry["round"] and (run, named[0]) in aborted and named[2] is None
+            require(named == before or failed, "it does not follow")
             require(before[0] < entry["round"], "rounds go back")
             if entry["purpose"] == "training":
                 require(model.get(run) in {None, manifest["model_sha256"]}, "it is for another model")

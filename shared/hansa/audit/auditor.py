@@ -93,6 +93,12 @@ def _tell_limits(keys: TrustedKeys, federation: Examined | None, notebook: Noteb
         "the agreement's text is not in the logs; compare its noise, rate and steps with the events",
     )
     if federation is not None:
+        later = sorted({"evaluation", "gate", "publication", "override"} & set(federation.facts.types))
+        if later:
+            notebook.not_checked(
+                f"what entries of type {', '.join(later)} name",
+                "this release checks that they are signed and approved, and not the files, tables and conditions",
+            )
         notebook.not_checked(
             "what happened after the newest checkpoint that was given",
             "compare it with one that a member kept, or ask again later",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -60,7 +61,13 @@ def check_records(
             f"no {RECORDS} was given",
         )
         return
-    wanted = {entry.record_sha256: (index, entry) for index, entry in federation.facts.aggregates}
+    wanted: dict[str, tuple[int, Aggregate]] = {}
+    for index, entry in federation.facts.aggregates:
+        first, _ = wanted.setdefault(entry.record_sha256, (index, entry))
+        if first != index:  # one record is of one round: the other sum has none
+            what = f"it names the record that entry {first} names"
+            notebook.failed(Failure(FEDERATION, index, entry.type, what, federation.place))
+            break
     known: dict[int, _Known] = {}
     try:
         for number, line in enumerate(records.lines()):
@@ -168,7 +175,13 @@ def _check_chains(known: dict[int, _Known], federation: Examined, notebook: Note
             skipped.add(entry.run)
             models.pop(entry.run, None)
             continue
-        problem = "" if entry.run in skipped else _chain_problem(last.get(entry.run), one)
+        problem = (
+            ""
+            if entry.run in skipped
+            else _chain_problem(
+                last.get(entry.run), one, federation.facts.aborted.get(entry.run, frozenset())
+            )
+        )
         problem = (
             problem or _model_problem(models.get(entry.run), one) or _checkpoint_problem(one, federation)
         )
@@ -182,22 +195,23 @@ def _check_chains(known: dict[int, _Known], federation: Examined, notebook: Note
         notebook.passed("rounds that follow from the one before, under a cosigned checkpoint")
 
 
-def _chain_problem(before: _Known | None, one: _Known) -> str:
+def _chain_problem(before: _Known | None, one: _Known, aborted: AbstractSet[int]) -> str:
+    """Why a manifest does not follow from the sum before it, or from a later round that ended without one.
+
+    A coordinator that showed members another sum than the one in the log must name that sum here, or none.
+    """
     manifest = one.record.manifest
     named = (manifest.previous_round, manifest.previous_manifest_sha256, manifest.previous_aggregate_sha256)
-    if before is None:
-        # a run may begin with rounds that failed after their survivors were fixed: these have no sum
-        return "" if named[2] is None else "its manifest names a sum before it, and the log has none"
-    entry = before.entry
-    if named[0] < entry.round or (
-        named[0] == entry.round and named[1:] != (entry.manifest_sha256, entry.aggregate_sha256)
-    ):
-        return f"its manifest does not follow from the aggregate of round {entry.round}, entry {before.index}"
-    if named[0] > entry.round and named[2] is not None:
-        return f"its manifest follows from a sum of round {named[0]} that the log does not hold"
-    if named[0] >= one.entry.round:
-        return "its manifest follows from a round that comes after it"
-    if before.terms != one.terms and before.roster == one.roster:
+    entry = None if before is None else before.entry
+    last = 0 if entry is None else entry.round
+    expected = (None, None) if entry is None else (entry.manifest_sha256, entry.aggregate_sha256)
+    if named[0] == last and named[1:] != expected:
+        return "its manifest names another sum before it than the log holds, or none"
+    if named[0] < last or named[0] >= one.entry.round:
+        return f"its manifest does not follow from round {last}, the last that was summed"
+    if named[0] > last and (named[2] is not None or named[0] not in aborted):
+        return f"its manifest follows from round {named[0]}, and the log holds neither its sum nor its end"
+    if before is not None and before.terms != one.terms and before.roster == one.roster:
         return "its record is of other terms than that of the round before, under the same keys"
     return ""
 

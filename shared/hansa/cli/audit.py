@@ -40,6 +40,9 @@ def verify(
 ) -> None:
     """Check a federation: signatures, histories, sums, budgets and every ε, trusting nobody.
 
+    LOGS are copies: folders of tiles, .sqlite files of logs or of witnesses, rounds.jsonl, files with a checkpoint that
+    somebody kept, or one folder `ledgers` as a simulation leaves it.
+
     Status 0 when nothing that could be checked is wrong, 4 with the first broken entry when something is, 2 when
     something cannot be read. What could not be checked is listed, with the reason. docs/for-auditors.md says what
     each check means, and how to do the same without Hansa.

@@ -1,0 +1,111 @@
+"""What is published about a run against what the logs lead to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hansa.privacy.accountant import epsilon_spent
+from hansa.privacy.events import Spend
+from support.auditing import audited, failure_of
+from support.audits import (
+    DELTA,
+    EVENT,
+    LATE,
+    MEMBERS,
+    STEPS,
+    story,
+)
+from support.published import report_of, write_report_json
+
+TRUTH = story()
+VICTIM = MEMBERS[1]
+
+
+class TestClaims:
+    """What was published against what the logs lead to."""
+
+    def claim(self, tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        tree = report_of(TRUTH).model_dump(mode="json")
+        change(tree)
+        path = tmp_path / "claimed.json"
+        path.write_text(json.dumps(tree))
+        return failure_of(audited(TRUTH.write(tmp_path), "--report", path), "report.json")
+
+    def test_a_lower_epsilon(self, tmp_path: Path) -> None:
+        def lower(tree: dict[str, Any]) -> None:
+            tree["members"][1]["epsilon"] *= 0.9
+
+        failure = self.claim(tmp_path, lower)
+        assert failure["what"].startswith(f"members.{VICTIM}.epsilon is ")
+        assert "lower" in failure["what"]
+        assert failure["type"] == "claim"
+
+    def test_a_lower_epsilon_with_fewer_events(self, tmp_path: Path) -> None:
+        def fewer(tree: dict[str, Any]) -> None:
+            tree["members"][1]["epsilon"] = epsilon_spent([Spend(EVENT, STEPS)], DELTA)
+            tree["members"][1]["noisy_steps"] = tree["events"][1]["count"] = STEPS
+
+        assert self.claim(tmp_path, fewer)["what"].startswith(f"events of {VICTIM}")
+
+    def test_a_lower_epsilon_at_another_delta(self, tmp_path: Path) -> None:
+        def other(tree: dict[str, Any]) -> None:
+            for member in tree["members"]:
+                member["delta"] = 1e-9
+
+        assert f"members.{MEMBERS[0]}.epsilon" in self.claim(tmp_path, other)["what"]
+
+    def test_a_lower_epsilon_by_round(self, tmp_path: Path) -> None:
+        def lower(tree: dict[str, Any]) -> None:
+            tree["history"][3]["epsilon"] *= 0.9
+
+        assert "history.3.epsilon" in self.claim(tmp_path, lower)["what"]
+
+    @pytest.mark.parametrize(
+        ("change", "what"),
+        [
+            (lambda t: t.update(model_sha256="e5" * 32), "model_sha256"),
+            (lambda t: t.update(agreement_id="e5" * 32), "agreement_id"),
+            (lambda t: t.update(terms_id="e5" * 32), "terms_id"),
+            (lambda t: t.update(rounds=3), "rounds is 3"),
+            (lambda t: t.update(unit="record"), "unit"),
+            (lambda t: t["members"][0].update(budget_epsilon=1.0), "budget_epsilon"),
+            (lambda t: t["members"][0].update(noisy_steps=1), "noisy_steps"),
+            (lambda t: t["members"][0].update(epsilon=None), "is not claimed"),
+            (lambda t: t["members"][0].update(epsilon=9.0), "higher"),
+            (lambda t: t["members"].reverse(), "members are not those"),
+            (lambda t: t["round_log"][1]["present"].append(LATE), "round_log.2.present"),
+            (lambda t: t["events"][0]["event"].update(sampling_probability=0.01), "events of"),
+            (lambda t: t["events"][0].update(event={"type": "Magic"}), "no event"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    def test_another_claim(self, tmp_path: Path, change: Callable[[dict[str, Any]], Any], what: str) -> None:
+        assert what in self.claim(tmp_path, change)["what"]
+
+    def test_claims_of_who_gave_no_own_log_are_read_in_the_federations(self, tmp_path: Path) -> None:
+        ledgers = TRUTH.write(tmp_path)
+        shutil.rmtree(ledgers / "members")
+        report = write_report_json(report_of(TRUTH), tmp_path)
+        called = audited(ledgers, "--report", report)
+        assert called.status == 0, called.stdout
+        assert called.data["passed"]["claims: ε of members"] == len(MEMBERS)
+        assert called.data["spent"] == []  # what was granted stands in the members' own logs
+        said = [one["what"] for one in called.data["not_checked"]]
+        assert sum("in its own log" in what for what in said) == len(MEMBERS)
+
+    def test_nothing_is_claimed_without_logs(self, tmp_path: Path) -> None:
+        ledgers = TRUTH.write(tmp_path)
+        shutil.rmtree(ledgers / "federation")
+        shutil.rmtree(ledgers / "members" / VICTIM)
+        called = audited(ledgers, "--report", write_report_json(report_of(TRUTH), tmp_path))
+        assert called.status == 0, called.stdout
+        said = [one["what"] for one in called.data["not_checked"]]
+        assert f"what report.json claims about {VICTIM!r}" in said
+        assert any("hash of the model" in what for what in said)
+        assert any("federation's log shows what the members released" in what for what in said)
