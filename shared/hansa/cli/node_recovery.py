@@ -55,14 +55,14 @@ def recover(
             )
             emit({"home": str(home), "line": line}, text=text, output_format=output_format)
             return
-        found = _recovered(node, federation, keys)
+        found, size = _recovered(node, federation, keys)
         data = {
             "home": str(home),
             "put_back": [signed.entry.sha256 for signed in found.entries],
             "ended_in_full": list(found.forfeited),
-            "entries": found.ledger.log.size,
+            "entries": size,
         }
-        emit(data, text=_text(found), output_format=output_format)
+        emit(data, text=_text(found, size), output_format=output_format)
 
 
 def _nonce(node: NodeHome) -> str:
@@ -77,7 +77,8 @@ def _nonce(node: NodeHome) -> str:
     return read_private(path).decode("ascii", "replace")
 
 
-def _recovered(node: NodeHome, folder: Path, keys: Path) -> Recovered:
+def _recovered(node: NodeHome, folder: Path, keys: Path) -> tuple[Recovered, int]:
+    """What was put back, and how many entries the ledger has now."""
     from hansa.ledger import TileSource, TrustedKeys
     from hansa.ledger.errors import RecoveryError
     from hansa_client.node_ledger import opening, store_of
@@ -95,8 +96,9 @@ def _recovered(node: NodeHome, folder: Path, keys: Path) -> Recovered:
     with store_of(node) as store:
         found = rebuild(store, opened, federation, list(source.read(0, source.size())), source.note, nonce)
         found.ledger.checkpoint()
+        size = found.ledger.log.size
     node.recovery_nonce.unlink()  # a nonce is good for one recovery
-    return found
+    return found, size
 
 
 def _believed(node: NodeHome, keys: TrustedKeys) -> FederationLog:
@@ -123,12 +125,12 @@ def _believed(node: NodeHome, keys: TrustedKeys) -> FederationLog:
     return FederationLog(VerifierKey.parse(keys.federation_log), witnesses, keys.quorum, keys.keyring)
 
 
-def _text(found: Recovered) -> str:
+def _text(found: Recovered, size: int) -> str:
     shown = lines(
         {
             "put back": f"{len(found.entries)} of this member's entries",
             "ended in full": [f"run {run}" for run in found.forfeited],
-            "entries now": str(found.ledger.log.size),
+            "entries now": str(size),
         }
     )
     return f"The ledger holds what the federation has seen of it.\n{shown}\nSee: hansa node budget"
