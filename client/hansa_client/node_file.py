@@ -17,14 +17,20 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, StringConstraints, ValidationError
 
 from hansa.agreement.document import told
+from hansa.agreement.keys import PublicKey
 from hansa.agreement.terms import Name, Section
 from hansa.errors import Problem
 from hansa.identity import COORDINATOR, Signer
-from hansa.identity.errors import NodeFileError
+from hansa.identity.cards import Card
+from hansa.identity.errors import KeyFileError, NodeFileError
 from hansa.identity.keys import CREDENTIALS
+from hansa.ledger.note import NoteSigner, SignatureType
+from hansa.ledger.officer import card_name, read_officer
 
 FILE = "node.toml"
 CREDENTIAL = "credential:"  # before the name of a systemd credential
+LEDGER = "ledger.sqlite"  # in the state folder
+_NONCE = "recovery.nonce"
 
 Role: TypeAlias = Literal["member", "coordinator", "auditor"]
 PathText: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
@@ -38,6 +44,10 @@ class NodeFile(Section):
         role: what the node is.
         identity_key: the private key, mode 0600.
         certificate: from the consortium's authority; absent until there is one.
+        log_key: the private key of the member's own log, or of the federation's at the coordinator; mode 0600.
+        witness_key: the private key under which a member cosigns the federation's log, mode 0600.
+        officer: the public card of the member's privacy officer, whose key is elsewhere.
+        former_keys: public keys that amendments have replaced; what the member signed with them stands in its ledger.
         sealing_key: 32 bytes that the state is sealed with, mode 0600 and outside the state folder, or
             ``credential:NAME`` for what systemd hands over. A member's.
         state: the folder of budget and rounds, mode 0700. A member's.
@@ -49,6 +59,10 @@ class NodeFile(Section):
     role: Role = "member"
     identity_key: PathText = "identity.key"
     certificate: PathText | None = None
+    log_key: PathText = "log.key"
+    witness_key: PathText = "witness.key"
+    officer: PathText | None = None
+    former_keys: Annotated[tuple[PublicKey, ...], Field(max_length=100, strict=False)] = ()
     sealing_key: PathText | None = None
     state: PathText | None = None
     data: PathText | None = None
@@ -104,6 +118,62 @@ class NodeHome:
                 remedy="",
             )
         return Path(handed) / text.removeprefix(CREDENTIAL)
+
+    @property
+    def ledger(self) -> Path:
+        """Where the ledger of a member is, or will be.
+
+        Raises:
+            NodeFileError: the node is no member's.
+        """
+        return self.state / LEDGER
+
+    @property
+    def recovery_nonce(self) -> Path:
+        """Where the nonce of a recovery waits for its checkpoint.
+
+        Raises:
+            NodeFileError: the node is no member's.
+        """
+        return self.state / _NONCE
+
+    def log_signer(self) -> NoteSigner:
+        """The key that signs the checkpoints of the node's log.
+
+        Raises:
+            KeyFileError: the file is missing, readable by others, or not of a log's key.
+            NoteFormatError: it holds something else.
+        """
+        return self._note_signer(self.settings.log_key, SignatureType.LOG)
+
+    def witness_signer(self) -> NoteSigner:
+        """The key under which the member cosigns; see `log_signer`."""
+        return self._note_signer(self.settings.witness_key, SignatureType.WITNESS)
+
+    def officer(self) -> Card:
+        """The public card of the member's privacy officer.
+
+        Raises:
+            NodeFileError: the node is no member's, or there is no card yet.
+            RosterError: it is no card, or somebody else's.
+        """
+        self._members("state", self.settings.state)
+        name = self.settings.name
+        path = self.folder / (self.settings.officer or card_name(name))
+        if not path.exists():
+            raise NodeFileError(
+                f"{path} is missing: nobody could grant {name!r} a budget",
+                [Problem("officer", "has no card here", f"`hansa node officer {name} --out DIR` makes it")],
+                remedy="Have the privacy officer make a key on another machine, and put the card here.",
+            )
+        return read_officer(path, name)
+
+    def _note_signer(self, file: str, kind: SignatureType) -> NoteSigner:
+        path = self.folder / file
+        signer = NoteSigner.load(path)
+        if signer.key.kind is not kind:
+            raise KeyFileError(f"{path} is not the key of a {kind.name.lower()}")
+        return signer
 
     def signer(self) -> Signer:
         """The node's name and private key.
@@ -177,11 +247,12 @@ def _rules(settings: NodeFile, folder: Path) -> Iterator[Problem]:
             f"{settings.role!r} does not go with the name {settings.name!r}",
             f"the coordinator, and nobody else, is called {COORDINATOR!r}",
         )
-    members = ("sealing_key", "state", "data", "max_retries")
     if settings.role != "member":
-        for name in members:
+        for name in ("witness_key", "officer", "former_keys", "sealing_key", "state", "data", "max_retries"):
             if name in settings.model_fields_set:
                 yield Problem(name, f"is a member's, and role = {settings.role!r}", "leave it out")
+        if settings.role == "auditor" and "log_key" in settings.model_fields_set:
+            yield Problem("log_key", "is of who writes a log, and role = 'auditor'", "leave it out")
         return
     for name in ("sealing_key", "state"):
         if getattr(settings, name) is None:
@@ -219,9 +290,24 @@ identity_key = "identity.key"
 # From the consortium's authority; `hansa node certificate` checks it and puts it there.
 certificate = "{name}.crt"
 """
-    if role != "member":
+    if role == "auditor":
         return common
+    if role == "coordinator":
+        return f"""{common}
+# Ed25519, mode 0600: signs the checkpoints of the federation's log.
+log_key = "log.key"
+"""
     return f"""{common}
+# Ed25519, mode 0600: the first signs the checkpoints of this member's own log, the second cosigns the federation's.
+log_key = "log.key"
+witness_key = "witness.key"
+
+# The public card of the privacy officer, who alone grants budgets and whose key is on another machine.
+officer = "{card_name(name)}"
+
+# Public keys of this member that amendments have replaced: what was signed with them stands in the ledger.
+# former_keys = ["p256:..."]
+
 # Budget and rounds are kept in `state` (mode 0700). Never put back a copy of it: it would forget what was spent.
 state = "state"
 

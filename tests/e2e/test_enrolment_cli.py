@@ -46,6 +46,9 @@ class Desk:
     def home(self, name: str) -> Path:
         return self.folder / "homes" / name
 
+    def officer(self, name: str) -> Path:
+        return self.folder / "officers" / name
+
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Desk:
@@ -56,7 +59,10 @@ def desk(tmp_path_factory) -> Desk:
     keys.mkdir()
     desk.run("ca", "init", ca, "--name", "North Sea hospitals")
     for name in PARTIES:
-        made = desk.data("node", "init", name, "--home", desk.home(name), *roles.get(name, []))
+        more = roles.get(name)
+        if more is None:
+            more = ["--officer", desk.data("node", "officer", name, "--out", desk.officer(name))["card"]]
+        made = desk.data("node", "init", name, "--home", desk.home(name), *more)
         crt = desk.folder / f"{name}.crt"
         issued = desk.data("ca", "issue", ca, "--request", made["request"], "--member", name, "--out", crt)
         assert issued["fingerprint"] == made["fingerprint"]  # what the two read over the phone

@@ -10,7 +10,6 @@ import pytest
 from hansa.agreement import Frozen, read_agreement
 from hansa.agreement.amendments import roster_in_force
 from hansa.agreement.roster import roster_of
-from hansa.agreement.signatures import sign_agreement
 from hansa.agreement.writing import agreement_toml
 from hansa.errors import ExitStatus
 from hansa.identity import Authority, Signer, Statement, request_certificate
@@ -18,8 +17,18 @@ from hansa.identity.amendment import PURPOSE as AMENDMENT
 from hansa.identity.cards import Card
 from hansa.identity.errors import AmendmentError, BadSignaturesError, SignatureError, UnknownSignerError
 from hansa.identity.pem import pem
+from hansa.ledger.signatures import check_signatures, sign_as_party
 from support.cli import Called, hansa
-from support.identities import MEMBERS, amendment_file, home, pinned, revocation, roster, signer
+from support.identities import (
+    MEMBERS,
+    amendment_file,
+    home,
+    pinned,
+    revocation,
+    roster,
+    signature,
+    signer,
+)
 
 AGREEMENT = pinned()
 
@@ -93,16 +102,16 @@ def test_terms_edited_after_signing_do_not_keep_their_signatures(league):
 
 def test_a_signature_of_an_agreement_is_no_approval_and_the_other_way_round(league):
     amendment = revocation(AGREEMENT, roster())
-    signature = sign_agreement(AGREEMENT, signer("alpha"))
-    renamed = Statement(AMENDMENT, "alpha", amendment.sign(signer("alpha")).data, signature.signature)
+    (signed,) = signature(AGREEMENT, "alpha").statements
+    renamed = Statement(AMENDMENT, "alpha", amendment.sign(signer("alpha")).data, signed.signature)
     approvals = [*(amendment.sign(signer(name)) for name in MEMBERS[1:4]), renamed]
     (league / "a.sig").write_text("".join(one.line + "\n" for one in approvals))
     with pytest.raises(AmendmentError, match="does not count"):
         roster_in_force(AGREEMENT, [league])
     with pytest.raises(SignatureError):
-        Statement(
-            "agreement.signature", "alpha", amendment.sign(signer("alpha")).data, renamed.signature
-        ).verify(roster(), "agreement.signature")
+        Statement("ledger.agreement", "alpha", signed.data, amendment.sign(signer("alpha")).signature).verify(
+            roster(), "ledger.agreement"
+        )
 
 
 def test_one_member_under_several_names_is_one_member(league):
@@ -172,12 +181,10 @@ def test_a_name_chosen_to_leave_the_folder_goes_nowhere(league):
 
 def test_a_strangers_signature_counts_for_nothing(league):
     with pytest.raises(UnknownSignerError):
-        sign_agreement(AGREEMENT, signer("stranger"))
+        sign_as_party(AGREEMENT, signer("stranger"))
     statement = Statement.sign(
         signer("stranger"), "agreement.signature", {"agreement_id": AGREEMENT.agreement_id}
     )
     (league / "x.sig").write_text(statement.line + "\n")
-    from hansa.agreement.signatures import check_signatures
-
     with pytest.raises(BadSignaturesError):
         check_signatures(read_agreement(league / "league.frozen.toml"), league, "league.frozen")

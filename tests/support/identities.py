@@ -13,6 +13,9 @@ from cryptography.hazmat.primitives import serialization
 from hansa.agreement import Agreement, Frozen, FrozenModel, parse_agreement
 from hansa.agreement.roster import pin
 from hansa.identity import COORDINATOR, Amendment, Roster, Signer
+from hansa.ledger import NoteSigner, SignatureType, SignedEntry, officer_of
+from hansa.ledger.membership import AgreementSigned
+from hansa.ledger.officer import card_name, officer_card
 from support.leagues import TERMS
 
 MEMBERS = ("alpha", "beta", "gamma", "delta", "epsilon")
@@ -78,6 +81,29 @@ def amendment_file(path: Path, amendment: Amendment, approvers: Iterable[str]) -
     return path
 
 
+@lru_cache
+def note_signer(name: str, kind: SignatureType = SignatureType.LOG) -> NoteSigner:
+    """The key of a member's log or witness; the same for the same name within one process."""
+    return NoteSigner.generate(f"hansa.example/{kind.name.lower()}/{name}", kind)
+
+
+def signature(agreement: Agreement, name: str, key: Signer | None = None, **changes: Any) -> SignedEntry:
+    """A member's signature of an agreement, as its ledger would hold it."""
+    pins = agreement.require_frozen()
+    members = pins.member_keys
+    said: dict[str, Any] = {
+        "at": "2026-03-01T12:00:00Z",
+        "agreement_id": agreement.agreement_id,
+        "terms_id": agreement.terms_id,
+        "roster_sha256": roster(members, pins.auditor_keys).sha256,
+        "member": name,
+        "log_key": note_signer(name).key.text,
+        "witness_key": note_signer(name, SignatureType.WITNESS).key.text,
+        "officer_key": signer(officer_of(name)).public_key,
+    }
+    return SignedEntry.sign(AgreementSigned(**(said | changes)), key or signer(name))
+
+
 def home(folder: Path, name: str, key: Signer | None = None) -> Path:
     """A node's home that holds a given key, as `hansa node init` would have made it."""
     folder.mkdir(parents=True)
@@ -86,6 +112,10 @@ def home(folder: Path, name: str, key: Signer | None = None) -> Path:
     text = f'name = "{name}"\nrole = "{role}"\n'
     if role == "member":
         text += 'state = "state"\nsealing_key = "sealing.key"\n'
+        (folder / "state").mkdir(mode=0o700)
+        note_signer(name).save(folder / "log.key")
+        note_signer(name, SignatureType.WITNESS).save(folder / "witness.key")
+        (folder / card_name(name)).write_text(officer_card(signer(officer_of(name))).line)
     (folder / "node.toml").write_text(text, encoding="utf-8")
     return folder
 

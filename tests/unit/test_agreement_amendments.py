@@ -13,12 +13,22 @@ from hansa.agreement.amendments import (
     read_proposal,
     roster_in_force,
 )
-from hansa.agreement.signatures import sign_agreement
 from hansa.errors import AgreementError, UsageError, WireError
 from hansa.identity import COORDINATOR, Amendment, Signer, Statement
 from hansa.identity.amendment import MAX_REASON, PURPOSE
 from hansa.identity.errors import AmendmentError, RosterError, SignatureError
-from support.identities import AUDITOR, MEMBERS, amendment_file, frozen, pinned, revocation, roster, signer
+from hansa.ledger.files import entry_lines
+from support.identities import (
+    AUDITOR,
+    MEMBERS,
+    amendment_file,
+    frozen,
+    pinned,
+    revocation,
+    roster,
+    signature,
+    signer,
+)
 
 AGREEMENT = pinned()
 ROSTER = roster()
@@ -117,7 +127,7 @@ class TestRosterInForce:
     def test_amendments_of_other_agreements_in_a_folder_are_passed_over(self, tmp_path):
         other = pinned(privacy={"epsilon": 9.0})
         path = amendment_file(tmp_path / "other.sig", revocation(other, ROSTER), MEMBERS[:4])
-        (tmp_path / "league.alpha.sig").write_text(sign_agreement(AGREEMENT, signer("alpha")).line + "\n")
+        (tmp_path / "league.alpha.sig").write_text(entry_lines(signature(AGREEMENT, "alpha")))
         assert roster_in_force(AGREEMENT, [tmp_path]).amendments == ()
         with pytest.raises(AmendmentError, match="amends another agreement"):
             roster_in_force(AGREEMENT, [path])
@@ -158,11 +168,11 @@ class TestProposals:
         other = revocation(AGREEMENT, ROSTER, "delta")
         with pytest.raises(AmendmentError, match="'beta' approved something else"):
             Proposal.of([REVOKE.sign(signer("alpha")), other.sign(signer("beta"))])
-        signature = sign_agreement(AGREEMENT, signer("beta"))
+        (signed,) = signature(AGREEMENT, "beta").statements
         with pytest.raises(AmendmentError, match="'beta' approved something else"):
-            Proposal.of([REVOKE.sign(signer("alpha")), signature])
+            Proposal.of([REVOKE.sign(signer("alpha")), signed])
         with pytest.raises(AmendmentError, match="no amendment can be read"):
-            Proposal.of([signature])
+            Proposal.of([signed])
 
     @pytest.mark.parametrize(
         "change",

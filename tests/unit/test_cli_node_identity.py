@@ -13,8 +13,9 @@ from hansa.agreement.writing import agreement_toml
 from hansa.cli import node_identity
 from hansa.errors import ExitStatus
 from hansa.identity import COORDINATOR, Authority, Signer, request_certificate
-from hansa.identity.cards import read_card
+from hansa.identity.cards import Card, read_card
 from hansa.identity.certificates import check_request
+from hansa.identity.errors import NodeFileError
 from hansa.identity.pem import pem, read_certificate, read_request
 from hansa.secagg.seal import Seal
 from hansa_client.node_file import read_home
@@ -41,10 +42,11 @@ class TestInit:
         folder = tmp_path / "deep" / "north"
         made = node("init", "north", "--home", folder).data
         assert {path.name for path in folder.iterdir()} == {
-            "identity.key", "north.csr", "north.pub", "sealing.key", "state", "node.toml",
+            "identity.key", "log.key", "witness.key", "north.csr", "north.pub", "sealing.key", "state", "node.toml",
         }  # fmt: skip
-        assert {name: mode(folder / name) for name in ("identity.key", "sealing.key", "state", ".")} == {
-            "identity.key": 0o600, "sealing.key": 0o600, "state": 0o700, ".": 0o700,
+        assert {path.name: mode(path) for path in [*folder.glob("*.key"), folder / "state", folder]} == {
+            "identity.key": 0o600, "log.key": 0o600, "witness.key": 0o600, "sealing.key": 0o600,
+            "state": 0o700, "north": 0o700,
         }  # fmt: skip
         assert list((folder / "state").iterdir()) == []
         card = read_card(folder / "north.pub")
@@ -56,14 +58,53 @@ class TestInit:
         assert written.state == folder / "state"
         Seal.load(written.sealing_key)
         assert not written.sealing_key.is_relative_to(written.state)
+        log, witness = written.log_signer().key, written.witness_signer().key
+        assert (made["log_key"], made["witness_key"]) == (log.text, witness.text)
+        assert (log.name, witness.name) == ("hansa.member/north", "hansa.member/witness/north")
+        assert made["officer"] is None
+        with pytest.raises(NodeFileError, match="nobody could grant"):
+            written.officer()
+
+    def test_the_card_of_the_officer_is_copied_and_its_key_is_not(self, tmp_path: Path) -> None:
+        made = node("officer", "north", "--out", tmp_path / "officer").data
+        assert mode(tmp_path / "officer") == 0o700
+        assert mode(tmp_path / "officer" / "north.officer.key") == 0o600
+        there = node("init", "north", "--home", tmp_path / "north", "--officer", made["card"]).data
+        assert there["officer"] == made["fingerprint"]
+        assert read_home(tmp_path / "north").officer().fingerprint == made["fingerprint"]
+        assert not list((tmp_path / "north").rglob("*officer.key"))
+        refused(node("officer", "north", "--out", tmp_path / "officer"), "HANSA-102", "north.officer.key")
+        refused(node("officer", "../north", "--out", tmp_path / "officer"), "HANSA-104")
+
+    def test_an_officer_of_somebody_else_is_refused_and_nothing_is_made(self, tmp_path: Path) -> None:
+        made = node("officer", "south", "--out", tmp_path / "officer").data
+        home = tmp_path / "north"
+        refused(
+            node("init", "north", "--home", home, "--officer", made["card"]),
+            "HANSA-706",
+            "'south#privacy-officer'",
+        )
+        (tmp_path / "card.pub").write_text(Card("north", signer("north").public_key).line)
+        refused(node("init", "north", "--home", home, "--officer", tmp_path / "card.pub"), "HANSA-706")
+        refused(node("init", "north", "--home", home, "--officer", tmp_path / "absent"), "HANSA-104")
+        refused(
+            node("init", "eye", "--role", "auditor", "--home", home, "--officer", made["card"]),
+            "HANSA-104",
+            "a member's",
+        )
+        assert not home.exists()
 
     @pytest.mark.parametrize(("name", "role"), [(COORDINATOR, COORDINATOR), ("inspector", "auditor")])
     def test_coordinator_and_auditors_get_keys_and_no_state(self, tmp_path: Path, name, role) -> None:
         folder = tmp_path / name
-        assert node("init", name, "--role", role, "--home", folder).data["role"] == role
+        made = node("init", name, "--role", role, "--home", folder).data
+        assert made["role"] == role
+        logs = {"log.key"} if role == COORDINATOR else set()
         assert {path.name for path in folder.iterdir()} == {
-            "identity.key", f"{name}.csr", f"{name}.pub", "node.toml",
+            "identity.key", f"{name}.csr", f"{name}.pub", "node.toml", *logs,
         }  # fmt: skip
+        if logs:
+            assert read_home(folder).log_signer().key.text == made["log_key"]
         assert mode(folder / "identity.key") == 0o600
         assert read_home(folder).settings.role == role
 

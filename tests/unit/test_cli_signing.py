@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,11 +14,13 @@ import pytest
 
 from hansa.agreement import read_agreement
 from hansa.agreement.roster import roster_of
-from hansa.agreement.signatures import sign_agreement
 from hansa.agreement.writing import agreement_toml
 from hansa.errors import ExitStatus
 from hansa.identity import COORDINATOR, Statement, fingerprint
 from hansa.identity.cards import Card
+from hansa.ledger import LogView, NoteSigner, SqliteLogStore, TrustedKeys, officer_of
+from hansa.ledger.files import entry_of, read_entry
+from hansa.ledger.officer import officer_card
 from support.cli import Called, hansa
 from support.identities import (
     AUDITOR,
@@ -24,9 +28,11 @@ from support.identities import (
     PARTIES,
     frozen,
     home,
+    note_signer,
     pinned,
     roster,
     secrets_of,
+    signature,
     signer,
     terms,
 )
@@ -143,7 +149,45 @@ class TestSign:
         assert (data["signer"], data["agreement_id"]) == ("alpha", pinned().agreement_id)
         text = (league / "league.frozen.alpha.sig").read_text()
         assert text.count("\n") == 1
-        assert Statement.parse(text[:-1]) == sign_agreement(pinned(), signer("alpha"))
+        statement = Statement.parse(text[:-1])
+        statement.verify(roster(), "ledger.agreement")
+        said = signature(pinned(), "alpha").entry
+        assert entry_of([statement]).entry.model_copy(update={"at": said.at}) == said
+
+    def test_a_members_signature_is_an_entry_of_its_ledger(self, league) -> None:
+        sign(league, "alpha")
+        with closing(SqliteLogStore(league / "homes" / "alpha" / "state" / "ledger.sqlite")) as store:
+            (data,) = LogView(store).entries()
+        assert data == read_entry(league / "league.frozen.alpha.sig").encoded
+
+    def test_who_is_no_member_signs_with_a_statement_and_has_no_ledger(self, league) -> None:
+        sign(league, COORDINATOR)
+        statement = Statement.parse((league / f"league.frozen.{COORDINATOR}.sig").read_text()[:-1])
+        statement.verify(roster(), "agreement.signature")
+        assert not (league / "homes" / COORDINATOR / "state").exists()
+
+    def test_without_the_card_of_its_officer_a_member_signs_nothing(self, league) -> None:
+        (league / "homes" / "alpha" / "alpha.officer.pub").unlink()
+        refused(sign(league, "alpha"), "HANSA-708", "alpha.officer.pub", "hansa node officer alpha")
+        card = league / "homes" / "beta" / "beta.officer.pub"
+        shutil.copy(card, league / "homes" / "alpha" / "alpha.officer.pub")
+        refused(sign(league, "alpha"), "HANSA-706", "beta#privacy-officer")
+        assert list(league.glob("*.sig")) == []
+
+    def test_a_member_does_not_change_its_officer_after_it_signed(self, league) -> None:
+        sign(league, "alpha")
+        new = officer_card(signer(officer_of("alpha"), 2))
+        (league / "homes" / "alpha" / "alpha.officer.pub").write_text(new.line)
+        refused(sign(league, "alpha"), "HANSA-745", "other terms or keys")
+
+    def test_a_log_key_that_is_a_witness_key_signs_nothing(self, league) -> None:
+        for name in ("log.key", "witness.key"):
+            other = {"log.key": "witness.key", "witness.key": "log.key"}[name]
+            (league / "homes" / "beta" / "node.toml").write_text(
+                f'name = "beta"\nstate = "state"\nsealing_key = "s"\n{name[:-4]}_key = "{other}"\n'
+            )
+            refused(sign(league, "beta"), "HANSA-705", "is not the key of a")
+        assert list(league.glob("*.sig")) == []
 
     def test_it_shows_what_is_signed(self, league) -> None:
         called = hansa(
@@ -221,6 +265,8 @@ class TestCheck:
         called = check(league)
         assert (called.status, called.data["signed"]) == (ExitStatus.DONE, list(MEMBERS))
         assert called.data["missing_signatures"] == []
+        shown = fingerprint(signer(officer_of("alpha")).public_key)
+        assert f"alpha {shown}" in called.data["officers"]
         assert called.data["agreement_id"] == pinned().agreement_id
 
     def test_one_false_signature_among_all_is_status_4(self, league) -> None:
@@ -246,3 +292,60 @@ class TestCheck:
     def test_a_folder_that_is_not_there_is_told(self, league) -> None:
         called = agreement("check", league / "league.frozen.toml", "--signatures", league / "absent")
         refused(called, "HANSA-104", "no folder")
+
+
+class TestKeys:
+    VKEY = NoteSigner.generate("hansa.example/federation").key.text
+
+    def keys(self, league: Path, *arguments: str | Path, vkey: str = VKEY) -> Called:
+        return agreement(
+            "keys", league / "league.frozen.toml", "--signatures", league, "--federation-log", vkey,
+            "--out", league / "keys.json", *arguments,
+        )  # fmt: skip
+
+    def test_everybody_makes_the_same_file_from_the_same_signatures(self, league) -> None:
+        for name in MEMBERS:
+            sign(league, name)
+        made = self.keys(league).data
+        keys = TrustedKeys.read(league / "keys.json")
+        assert keys.fingerprint == made["fingerprint"]
+        assert (keys.agreement_id, keys.quorum) == (pinned().agreement_id, 4)
+        assert keys.roster == roster()
+        assert set(made["officers"]) == set(MEMBERS)
+        first = (league / "keys.json").read_bytes()
+        assert self.keys(league, "--force").data == made
+        assert (league / "keys.json").read_bytes() == first
+
+    def test_a_person_reads_the_fingerprints(self, league) -> None:
+        for name in MEMBERS:
+            sign(league, name)
+        text = hansa(
+            "agreement", "keys", league / "league.frozen.toml", "--signatures", league,
+            "--federation-log", self.VKEY, "--out", league / "keys.json",
+        ).stdout  # fmt: skip
+        assert TrustedKeys.read(league / "keys.json").fingerprint in text
+        assert fingerprint(signer(officer_of("epsilon")).public_key) in text
+
+    def test_nothing_is_written_while_a_member_is_missing(self, league) -> None:
+        for name in MEMBERS[:-1]:
+            sign(league, name)
+        refused(self.keys(league), "HANSA-758", "epsilon", status=ExitStatus.REFUSED)
+        assert not (league / "keys.json").exists()
+
+    def test_what_is_there_is_kept_and_no_key_is_told(self, league) -> None:
+        for name in MEMBERS:
+            sign(league, name)
+        (league / "keys.json").write_text("mine")
+        refused(self.keys(league), "HANSA-102")
+        assert (league / "keys.json").read_text() == "mine"
+        refused(self.keys(league, "--force", vkey="nonsense"), "HANSA-742")
+        refused(self.keys(league, "--force", vkey=note_signer("alpha").key.text), "HANSA-759", "two parties")
+        assert (league / "keys.json").read_text() == "mine"
+
+    def test_a_false_signature_makes_no_keys(self, league) -> None:
+        for name in MEMBERS:
+            sign(league, name)
+        path = league / "league.frozen.beta.sig"
+        path.write_text(path.read_text().replace(" beta ", " alpha "))
+        refused(self.keys(league), "HANSA-710", status=ExitStatus.VERIFICATION_FAILED)
+        assert not (league / "keys.json").exists()

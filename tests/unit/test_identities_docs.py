@@ -39,7 +39,9 @@ def test_every_command_and_option_exists(line):
 
 def test_the_table_of_files_is_what_a_member_gets(tmp_path):
     rows = re.findall(r"^\| `([^`]+)` \| (private|public)(?:, (0\d{3}))?", TEXT, re.MULTILINE)
-    assert hansa("node", "init", "north", "--home", tmp_path / "north").status == 0
+    assert hansa("node", "officer", "north", "--out", tmp_path / "officer").status == 0
+    card = tmp_path / "officer" / "north.officer.pub"
+    assert hansa("node", "init", "north", "--home", tmp_path / "north", "--officer", card).status == 0
     made = {path.name: mode(path) for path in (tmp_path / "north").iterdir()}
     assert {name.rstrip("/") for name, _, _ in rows} == set(made)
     for name, kind, bits in rows:

@@ -45,6 +45,7 @@ def test_what_is_written_for_a_new_node_is_read_back(tmp_path, name, role):
         assert home.state == tmp_path / "state"
         assert home.sealing_key == tmp_path / "sealing.key"
         assert (home.settings.max_retries, home.settings.data) == (2, None)
+        assert home.ledger == tmp_path / "state" / "ledger.sqlite"
 
 
 def test_every_setting_of_a_member_is_explained_in_the_file(tmp_path):
@@ -84,6 +85,9 @@ def test_everything_that_is_wrong_is_told_together(tmp_path):
         (MEMBER + "max_retries = 101\n", {"max_retries"}),
         (MEMBER + "max_retries = 1.0\n", {"max_retries"}),
         (MEMBER + 'identity_key = ""\n', {"identity_key"}),
+        (MEMBER + 'former_keys = ["p256:00"]\n', {"former_keys.0"}),
+        ('name = "eye"\nrole = "auditor"\nlog_key = "l"\nwitness_key = "w"\n', {"log_key", "witness_key"}),
+        (f'name = "{COORDINATOR}"\nrole = "{COORDINATOR}"\nofficer = "o"\nlog_key = "l"\n', {"officer"}),
         (MEMBER + "[sealing]\nkey = 1\n", {"sealing"}),
         (MEMBER.replace("sealing.key", "state/sealing.key"), {"sealing_key"}),
         (MEMBER.replace("sealing.key", "x/../state/deep/k"), {"sealing_key"}),

@@ -122,6 +122,17 @@ def test_the_rule_for_a_limit_is_known_beforehand():
     assert rule_for(loss, 4) == AnyOf((Adding(4), RenyiFilter(best_order(8.0, DELTA / 2))))
 
 
+def test_a_rule_that_could_never_tell_an_epsilon_is_not_granted():
+    rule_for(PrivacyLoss(8.0, 1e-6), 400)
+    with pytest.raises(PrivacyParameterError, match="among 600 reservations") as caught:
+        rule_for(PrivacyLoss(8.0, 1e-6), 600)
+    assert "fewer reservations" in caught.value.what_to_do
+    with pytest.raises(PrivacyParameterError):
+        rule_for(PrivacyLoss(8.0, 9e-10))
+    with pytest.raises(PrivacyParameterError):
+        rule_for(PrivacyLoss(8.0, 1e-6), 0)
+
+
 @pytest.mark.parametrize(
     "make",
     [

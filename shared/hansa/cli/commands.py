@@ -53,6 +53,7 @@ COMMANDS: Mapping[str, Row | Table] = {
                 "client",
             ),
             "sign": Row("Sign a frozen agreement with this node's key.", "hansa.cli.signing", "sign"),
+            "keys": Row("Write the keys that audits and nodes believe.", "hansa.cli.signing", "keys"),
             "amend": Row("Propose or approve a change of a member's key.", "hansa.cli.amending", "amend"),
         },
     ),
@@ -100,6 +101,18 @@ COMMANDS: Mapping[str, Row | Table] = {
         "What a member runs inside its own walls.",
         {
             "init": Row("Make a node's keys, card and settings.", "hansa.cli.node_identity", "init"),
+            "officer": Row(
+                "Make the key of a member's privacy officer.", "hansa.cli.node_officer", "officer"
+            ),
+            "grant": Row("Grant a budget, or put a grant back.", "hansa.cli.node_officer", "grant"),
+            "budget": Row(
+                "Show what is spent and left, and what an agreement would cost.",
+                "hansa.cli.node_budget",
+                "budget",
+            ),
+            "recover": Row(
+                "Rebuild a ledger from the federation's log.", "hansa.cli.node_recovery", "recover"
+            ),
             "certificate": Row(
                 "Check and install a certificate for this node's key.",
                 "hansa.cli.node_identity",

@@ -33,13 +33,22 @@ def init(
     ],
     home: Annotated[Path, typer.Option("--home", metavar="DIR", help="A new folder, or an empty one.")],
     role: Annotated[RoleName, typer.Option("--role", help="What the node is.")] = RoleName.MEMBER,
+    officer: Annotated[
+        Path | None,
+        typer.Option(
+            "--officer",
+            metavar="FILE.pub",
+            help="A member's: the card of its privacy officer, as `hansa node officer` made it.",
+        ),
+    ] = None,
     output_format: FormatOption = Format.TEXT,
 ) -> None:
     """Make a node's folder: a private key, a request for a certificate, a public card, and node.toml.
 
-    A member also gets a state folder and the key that its state is sealed with. The coordinator and auditors sign
-    with keys of their own: --role coordinator, --role auditor. Nothing is ever overwritten, and no private key is
-    shown.
+    A member also gets a state folder, the key that its state is sealed with, and keys for its log and as a witness of
+    the federation's. The card of its privacy officer, who alone grants budgets, is copied into the folder; without
+    --officer it has to be put there before an agreement is signed. The coordinator and auditors sign with keys of
+    their own: --role coordinator, --role auditor. Nothing is ever overwritten, and no private key is shown.
     """
     with reported(output_format):
         from hansa.identity.cards import Card
@@ -48,6 +57,7 @@ def init(
         from hansa.identity.keys import Signer
         from hansa.identity.pem import pem
         from hansa.identity.roster import COORDINATOR, NAME
+        from hansa.ledger.officer import card_name, read_officer
         from hansa_client.node_file import FILE, node_toml, read_home
 
         if not NAME.fullmatch(name):
@@ -61,17 +71,23 @@ def init(
                 remedy=f"The coordinator, and nobody else, is called {COORDINATOR!r}: "
                 f"hansa node init {COORDINATOR} --role {COORDINATOR} --home DIR",
             )
+        if officer is not None and role is not RoleName.MEMBER:
+            raise UsageError("--officer is a member's", remedy="Leave it out.")
+        granting = None if officer is None else read_officer(officer, name)
         _empty_folder(home)
         signer = Signer.generate(name)
         card = Card(name, signer.public_key)
         signer.save(home / "identity.key")
         write_new(home / f"{name}.csr", pem(request_certificate(signer)))
         write_new(home / f"{name}.pub", card.line.encode())
+        notes = _note_keys(home, name, role)
         if role is RoleName.MEMBER:
             from hansa.secagg.seal import Seal
 
             Seal.create(home / "sealing.key")
             make_folder(home / "state", 0o700)
+        if granting is not None:
+            write_new(home / card_name(name), granting.line.encode())
         write_new(home / FILE, node_toml(name, role.value).encode())
         read_home(home)
         data = {
@@ -82,9 +98,14 @@ def init(
             "request": str(home / f"{name}.csr"),
             "public_key": card.public_key,
             "fingerprint": card.fingerprint,
+            **notes,
+            "officer": None if granting is None else granting.fingerprint,
         }
-        shown = {key: data[key] for key in ("role", "card", "request", "fingerprint")}
-        text = f"Made the node of {name} in {home}.\n{lines(shown)}\n{_next(name, home, role)}"
+        shown = {key: data[key] for key in ("role", "card", "request", "fingerprint", "officer")}
+        missing = role is RoleName.MEMBER and granting is None
+        text = (
+            f"Made the node of {name} in {home}.\n{lines(shown)}\n{_next(name, home, role, missing=missing)}"
+        )
         emit(data, text=text, output_format=output_format)
 
 
@@ -140,6 +161,23 @@ def certificate(
         emit(data, text=text, output_format=output_format)
 
 
+def _note_keys(home: Path, name: str, role: RoleName) -> dict[str, str]:
+    """Make the keys of logs and witnesses; their public sides."""
+    from hansa.ledger.note import NoteSigner, SignatureType
+
+    made: dict[str, str] = {}
+    origins = {
+        RoleName.MEMBER: {"log": f"hansa.member/{name}", "witness": f"hansa.member/witness/{name}"},
+        RoleName.COORDINATOR: {"log": "hansa.federation/log"},
+        RoleName.AUDITOR: {},
+    }
+    for what, origin in origins[role].items():
+        signer = NoteSigner.generate(origin, SignatureType[what.upper()])
+        signer.save(home / f"{what}.key")
+        made[f"{what}_key"] = signer.key.text
+    return made
+
+
 def _empty_folder(home: Path) -> None:
     """Make the folder, open to its owner alone; one that holds anything is left as it is."""
     make_folder(home, 0o700)
@@ -150,11 +188,16 @@ def _empty_folder(home: Path) -> None:
     home.chmod(0o700)
 
 
-def _next(name: str, home: Path, role: RoleName) -> str:
+def _next(name: str, home: Path, role: RoleName, *, missing: bool) -> str:
     lines_ = [
         f"Next: send {name}.pub to whoever freezes the agreement, and {name}.csr to the consortium's authority;",
         "read the fingerprint to both over the phone. identity.key never leaves this machine.",
     ]
+    if missing:
+        lines_.append(
+            f"Have the privacy officer make a key on another machine (hansa node officer {name} --out DIR), and put "
+            f"{name}.officer.pub into {home} before you sign an agreement."
+        )
     if role is RoleName.MEMBER:
         lines_.append(
             f"Read {home / 'node.toml'}: it says what else you may set, and where sealing.key should go."

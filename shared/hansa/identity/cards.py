@@ -6,6 +6,7 @@ is what makes it that party's.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from hansa.identity.keys import fingerprint, load_public
 from hansa.identity.roster import COORDINATOR, NAME, Roster
 
 SUFFIX = ".pub"
-_MAX_BYTES = 512  # a name of 64 characters and a key of 71
+_MAX_BYTES = 512  # a name of 64 characters, the mark of an officer, and a key of 71
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,12 @@ class Card:
         return fingerprint(self.public_key)
 
 
-def read_card(path: Path) -> Card:
+def read_card(path: Path, names: re.Pattern[str] = NAME) -> Card:
     """Read a card.
+
+    Args:
+        path: of the file.
+        names: what may stand as the name; by default those of parties of an agreement.
 
     Raises:
         UsageError: the file cannot be read.
@@ -55,7 +60,7 @@ def read_card(path: Path) -> Card:
         name, public_key = read_small(path, _MAX_BYTES).decode("ascii").split()
     except ValueError:  # not two words, or not ASCII
         raise _no_card(path, "is not one line with a name and a key") from None
-    if not NAME.fullmatch(name):
+    if not names.fullmatch(name):
         raise _no_card(path, "does not begin with a name")
     try:
         load_public(public_key)

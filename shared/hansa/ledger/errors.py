@@ -165,6 +165,22 @@ class RecoveryError(HansaError):
     exit_status = ExitStatus.REFUSED
 
 
+class UnsignedAgreementError(HansaError):
+    """Members have not signed an agreement, so that nobody knows the keys of their logs, witnesses and officers.
+
+    Attributes:
+        missing: which, in the agreement's order.
+    """
+
+    code = "HANSA-758"
+    exit_status = ExitStatus.REFUSED
+    remedy = "Have each of them sign, and put its signature into the folder: hansa agreement sign FROZEN --home DIR"
+
+    def __init__(self, missing: tuple[str, ...]) -> None:
+        super().__init__(f"not signed yet by {', '.join(missing)}")
+        self.missing = missing
+
+
 class TrustedKeysError(ProblemsError):
     """A file of trusted keys cannot be read, or holds keys by which no log could be checked."""
 

@@ -117,13 +117,18 @@ class TrustedKeys(BaseModel):
         """What two people read to each other to know that they have the same keys, members in the same order."""
         return fingerprint(canonical_hash({**self.model_dump(), "order": list(self.members)}))
 
+    @property
+    def text(self) -> str:
+        """The keys as JSON, members in their order."""
+        return json.dumps(self.model_dump(), indent=2, ensure_ascii=False) + "\n"
+
     def write(self, path: Path) -> None:
-        """Write the keys as JSON, members in their order.
+        """Write `text` to a file.
 
         Raises:
             OSError: the file cannot be written.
         """
-        path.write_text(json.dumps(self.model_dump(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(self.text, encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> TrustedKeys:

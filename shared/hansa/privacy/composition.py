@@ -16,7 +16,7 @@ from typing import Protocol
 
 from hansa.canonical import Json
 from hansa.errors import PrivacyParameterError
-from hansa.privacy.accountant import DISCRETIZATION_INTERVAL, epsilon_spent
+from hansa.privacy.accountant import DISCRETIZATION_INTERVAL, SMALLEST_DELTA, epsilon_spent
 from hansa.privacy.crosscheck import checked_epsilon
 from hansa.privacy.events import Spend
 from hansa.privacy.loss import PrivacyLoss
@@ -178,7 +178,17 @@ def rule_for(loss: PrivacyLoss, reservations: int = 1) -> Rule:
     Returns:
         For one run, its exact ε. For more, adding or a Rényi filter, whichever admits; the order is the best one
         for unsampled Gaussian releases that use up the limit.
+
+    Raises:
+        PrivacyParameterError: there would be no run, or so many that PLD cannot tell an ε at each one's part of δ.
     """
+    part = loss.delta if reservations == 1 else loss.delta / 2 / max(reservations, 1)
+    if part < SMALLEST_DELTA:
+        raise PrivacyParameterError(
+            f"δ = {loss.delta:g} among {reservations} reservations is {part:.2g} for each, and no ε can be told "
+            f"below {SMALLEST_DELTA:g}",
+            remedy="Grant for fewer reservations, or at a larger δ.",
+        )
     if reservations == 1:
         return Adding(1)
     return AnyOf((Adding(reservations), RenyiFilter(best_order(loss.epsilon, loss.delta / 2))))
