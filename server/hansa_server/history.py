@@ -73,7 +73,9 @@ class History:
         self._known: set[bytes] = set()
         self._releases: dict[tuple[str, str, int], Release] = {}
         self._ended: set[tuple[str, int]] = set()  # rounds that have an aggregate or an abort
-        self._cosigned = ""
+        self._cosigned, self._covers = "", 0  # a note, and how many entries it covers
+        self._said = 0  # up to where members' own entries reach
+        self._size = 0
         self._note: SignedNote | None = None
         for data in log.entries():
             self._remember(SignedEntry.parse(data))
@@ -87,6 +89,15 @@ class History:
     def cosigned(self) -> str:
         """The newest checkpoint that enough members have cosigned, as a note; empty before there is one."""
         return self._cosigned
+
+    def due(self, member: str) -> bool:
+        """Whether a member must be told now, so that the next manifest can name what members have said.
+
+        What the coordinator alone has added waits for the next news, or for the end of the run.
+        """
+        if member in self._nonces or not self._cosigned:
+            return True
+        return min(self._mirrored[member], self._covers) < self._said
 
     def news(self, member: str) -> News:
         """What a member is told: the entries that it lacks, and the checkpoint over them."""
@@ -117,7 +128,8 @@ class History:
             self._note = note
             cosigners = {s.name for s in note.signatures} & {key.name for key in self._witnesses.values()}
             if len(cosigners) >= self._policy.quorum:
-                self._cosigned = self._policy.verify(note).note.encoded
+                seen = self._policy.verify(note)
+                self._cosigned, self._covers = seen.note.encoded, seen.checkpoint.size
 
     def release(self, member: str, run: str, number: int) -> Release | None:
         """What a member said about its vector of a round, if it has."""
@@ -138,6 +150,8 @@ class History:
             for name in outcome.survivors
             if (said := self.release(name, record.run, record.round)) is not None
         }
+        receipts = (Statement.parse(line).value for line in record.receipts)
+        received = {said["member"] for said in receipts if said["round"] == record.round}
         entry = Aggregate(
             at=self._now(),
             agreement_id=self._agreement_id,
@@ -149,6 +163,7 @@ class History:
             record_sha256=sha256_hex(record.model_dump_json().encode()),
             aggregate_sha256=record.aggregate_sha256,
             released=released,
+            excluded=tuple(sorted(received.difference(outcome.survivors))),
             model_sha256=model_sha256,
         )
         self._append([SignedEntry.sign(entry, self._signer)])
@@ -187,6 +202,9 @@ class History:
     def _remember(self, signed: SignedEntry) -> None:
         entry = signed.entry
         self._known.add(signed.encoded)
+        self._size += 1
+        if entry.writer != COORDINATOR:
+            self._said = self._size
         if isinstance(entry, Release):
             self._releases[entry.member, entry.run, entry.round] = entry
         elif isinstance(entry, Aggregate) or (isinstance(entry, Abort) and entry.party == COORDINATOR):

@@ -260,7 +260,7 @@ class SecureSummation:
         first = self._follows[name]
         steps = (step for step in range(first, first + MAX_AGGREGATES) if step in self._aggregates)
         history = self._house.history
-        news = None if history is None else history.news(name)
+        news = history.news(name) if history is not None and history.due(name) else None
         return Asked(bundle, tuple(self._aggregates[step] for step in steps), news)
 
     def _keep(self, aggregate: Aggregate) -> None:

@@ -35,7 +35,7 @@ def test_a_member_killed_with_signal_9_is_absent_and_the_run_goes_on(tmp_path: P
         "--members-home", home, "--format", "json",
     )  # fmt: skip
     until = time.monotonic() + 200
-    while not (home / "e.json").exists() and time.monotonic() < until and process.poll() is None:
+    while not (home / "e" / "ledger.sqlite").exists() and time.monotonic() < until and process.poll() is None:
         time.sleep(0.05)
     time.sleep(0.5)
     os.kill(workers_of(process.pid)[1], signal.SIGKILL)

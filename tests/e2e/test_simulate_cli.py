@@ -33,6 +33,7 @@ def test_a_run_leaves_report_model_and_agreement(private_run: tuple[Path, Path, 
     _, out, data = private_run
     assert sorted(path.name for path in out.iterdir()) == [
         "agreement.toml",
+        "ledgers",
         "model.safetensors",
         "report.html",
         "report.json",
@@ -258,11 +259,11 @@ def test_an_output_that_is_no_folder_is_told_before_the_run(tmp_path: Path) -> N
 
 def test_an_output_folder_that_holds_a_run_is_kept(private_run: tuple[Path, Path, dict[str, object]]) -> None:
     agreement, out, _ = private_run
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     called = hansa("simulate", agreement, "--data", agreement.parent, "--out", out, "--format", "json")
     assert called.status == 2
     assert called.envelope["error"]["code"] == "HANSA-102"
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize(
@@ -306,7 +307,7 @@ def test_interrupting_a_run_leaves_a_partial_report(tmp_path: Path) -> None:
         "json",
     )
     until = time.monotonic() + 200
-    while not (home / "c.json").exists() and time.monotonic() < until and process.poll() is None:
+    while not (home / "c" / "ledger.sqlite").exists() and time.monotonic() < until and process.poll() is None:
         time.sleep(0.1)
     time.sleep(1)
     process.send_signal(signal.SIGINT)

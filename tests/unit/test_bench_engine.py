@@ -11,7 +11,7 @@ import pytest
 
 from hansa.errors import EngineError, TrainingError, WireError
 from hansa.wire import array_sha256
-from hansa_client.node import Node
+from hansa_simulations.baseline import BaselineNode
 from hansa_simulations.bench import engine, measure_engines
 from hansa_simulations.bench.engine import IdleTraining, NoDraws, idle_agreement
 
@@ -90,13 +90,13 @@ def test_a_run_that_led_elsewhere_gives_no_figure(monkeypatch: pytest.MonkeyPatc
 def test_what_is_measured_are_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The figure is worth something only if every reply comes out of the member's one door."""
     handled: list[str] = []
-    handle = Node.handle
+    handle = BaselineNode.handle
 
-    def counted(self: Node, request: Any) -> Any:
+    def counted(self: BaselineNode, request: Any) -> Any:
         handled.append(request.kind)
         return handle(self, request)
 
-    monkeypatch.setattr(Node, "handle", counted)
+    monkeypatch.setattr(BaselineNode, "handle", counted)
     monkeypatch.setattr(engine, "run_peer", peer_that_measured(start_s=1.0, round_s=[1.0, 1.0, 1.0]))
     measure_engines(clients=4, floats=20, rounds=3)
     assert handled.count("train") == 4 * 4  # one round is not measured
@@ -116,10 +116,11 @@ def test_idle_members_return_a_fresh_update_and_draw_nothing() -> None:
 def test_a_model_of_other_weights_is_not_run() -> None:
     from hansa_server.federation import run_federation
     from hansa_server.journal import InMemoryJournal
+    from hansa_simulations.baseline import PlainSummation
 
     agreement, model = idle_agreement(clients=3, floats=2, rounds=1)
     changed = np.where(np.arange(2) == 1, 1e-9, model)
     with pytest.raises(WireError, match="model 0"):
-        run_federation(
-            agreement, changed, dataclasses.make_dataclass("NoMembers", [])(), InMemoryJournal(), run="x"
-        )
+        members, journal = dataclasses.make_dataclass("NoMembers", [])(), InMemoryJournal()
+        summation = PlainSummation(agreement, members, journal, "x")
+        run_federation(agreement, changed, members, journal, run="x", summation=summation)
