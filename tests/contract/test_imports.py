@@ -94,7 +94,20 @@ def test_checking_an_agreement_with_keys_imports_no_more(tmp_path):
     [
         ["ca", "init", "ca", "--name", "League"],
         ["node", "init", "north", "--home", "north"],
+        ["node", "officer", "north", "--out", "officer"],
+        ["node", "recover", "--home", "north"],
         ["agreement", "sign", "league.toml", "--home", "north"],
+        [
+            "agreement",
+            "keys",
+            "league.toml",
+            "--signatures",
+            ".",
+            "--federation-log",
+            "k",
+            "--out",
+            "keys.json",
+        ],
         ["agreement", "amend", "league.toml", "--home", "north", "--revoke", "beta", "--reason", "x"],
     ],
     ids=lambda arguments: " ".join(arguments[:2]),
@@ -104,6 +117,35 @@ def test_identities_are_managed_without_torch_and_flwr(arguments, tmp_path, monk
     loaded = loaded_by(*arguments)
     assert loaded["status"] in {0, 2}
     assert not {"torch", "flwr", "transformers", "opacus", "pandas", "scipy"} & set(loaded["third"])
+
+
+def test_budgets_are_granted_and_read_without_torch_and_flwr(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    heavy = {"torch", "flwr", "transformers", "opacus", "pandas"}
+    numbers = [
+        "--epsilon",
+        "4",
+        "--delta",
+        "1e-6",
+        "--unit",
+        "record",
+        "--max-records",
+        "1",
+        "--reservations",
+        "3",
+    ]
+    grant = ["node", "grant", "--home", "north", *numbers, "--officer-key", "officer/north.officer.key"]
+    terms = ["--forecast", str(TEMPLATE)]
+    for arguments, status in [
+        (["node", "officer", "north", "--out", "officer"], 0),
+        (["node", "init", "north", "--home", "north", "--officer", "officer/north.officer.pub"], 0),
+        (grant, 0),
+        (["node", "budget", "--home", "north"], 0),
+        (["node", "budget", "--ledger", "north/state/ledger.sqlite", *terms], 3),
+    ]:
+        loaded = loaded_by(*arguments)
+        assert loaded["status"] == status, arguments
+        assert not heavy & set(loaded["third"]), arguments
 
 
 def test_help_imports_no_command():
