@@ -35,4 +35,5 @@ class Protection:
         return cls(privacy.unit, privacy.max_records_per_unit)
 
     def __str__(self) -> str:
-        return f"{self.unit} with at most {self.max_records_per_unit} records, {self.adjacency}"
+        records = "1 record" if self.max_records_per_unit == 1 else f"{self.max_records_per_unit} records"
+        return f"{self.unit} with at most {records}, {self.adjacency}"

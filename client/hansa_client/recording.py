@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable
 
 from hansa.agreement import Agreement
-from hansa.errors import PrivacyParameterError, WireError
+from hansa.errors import PrivacyParameterError
 from hansa.privacy.charges import TRAINING, charges_of
 from hansa.privacy.events import Spend
 from hansa.protocol import News, Word

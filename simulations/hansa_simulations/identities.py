@@ -16,12 +16,13 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from hansa.errors import EngineError
+from hansa.errors import BudgetRefusedError, EngineError, UsageError
 from hansa.identity import COORDINATOR, Authority, Roster, Signer, check_certificate, request_certificate
 from hansa.identity.keys import read_private, write_private
 from hansa.ledger import Agreed, Keyring, NoteSigner, SignatureType, VerifierKey, officer_of
 from hansa.secagg.seal import KEY_BYTES
 from hansa.secagg.terms import threshold
+from hansa_client.node_file import LEDGER
 
 _FILE = "identities.json"
 VERIFIER = "simulation-verifier"  # the auditor of the roster, which recomputes every sum
@@ -90,9 +91,20 @@ class Identities:
         """The identities of members whose state outlives a run: their keys lie beside it, readable by their owner.
 
         Raises:
+            UsageError: there is no such folder, and it cannot be made.
             KeyFileError: the file cannot be read or written, or others can read it.
+            BudgetRefusedError: there are ledgers and not the keys that they were written with.
         """
         path = home / _FILE
+        try:
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot make the folder {home}: {error.strerror}") from None
+        if not path.exists() and (bereft := next(home.glob(f"*/{LEDGER}"), None)) is not None:
+            raise BudgetRefusedError(
+                f"{bereft} was written with keys that are gone: what it spent stays spent, and nothing is added to it",
+                remedy=f"Put {path} back, or choose another folder for members that never trained on these data.",
+            )
         kept: dict[str, str] = json.loads(read_private(path)) if path.exists() else {}
         made = cls.ephemeral(members, kept)
         texts = {name: key.hex() for name, key in made.keys.items()} | dict(made.note_keys)

@@ -38,11 +38,12 @@ from hansa.secagg.terms import threshold
 from hansa_client.federation_log import FederationLog
 from hansa_client.ledger import MemberLedger, Software
 from hansa_client.mirror import Mirror
+from hansa_client.node_file import LEDGER
 from hansa_client.recording import LedgerRecords
 from hansa_simulations.identities import Identities
 
 RNG = "AES-128 in counter mode, a fresh key from the operating system for each step"
-LEDGER_FILE = "ledger.sqlite"
+LEDGER_FILE = LEDGER
 _SOFTWARE = ("hansa", "torch", "opacus", "numpy", "dp-accounting")
 
 

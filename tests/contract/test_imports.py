@@ -95,7 +95,20 @@ def test_checking_an_agreement_with_keys_imports_no_more(tmp_path):
     [
         ["ca", "init", "ca", "--name", "League"],
         ["node", "init", "north", "--home", "north"],
+        ["node", "officer", "north", "--out", "officer"],
+        ["node", "recover", "--home", "north"],
         ["agreement", "sign", "league.toml", "--home", "north"],
+        [
+            "agreement",
+            "keys",
+            "league.toml",
+            "--signatures",
+            ".",
+            "--federation-log",
+            "k",
+            "--out",
+            "keys.json",
+        ],
         ["agreement", "amend", "league.toml", "--home", "north", "--revoke", "beta", "--reason", "x"],
     ],
     ids=lambda arguments: " ".join(arguments[:2]),
@@ -123,6 +136,35 @@ def test_an_audit_without_claims_of_epsilon_needs_no_accountant(tmp_path):
     whole = loaded_by("audit", "verify", str(ledgers))
     assert "dp_accounting" in whole["third"]
     assert not {"torch", "flwr", "transformers", "opacus", "matplotlib"} & set(whole["third"])
+
+
+def test_budgets_are_granted_and_read_without_torch_and_flwr(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    heavy = {"torch", "flwr", "transformers", "opacus", "pandas"}
+    numbers = [
+        "--epsilon",
+        "4",
+        "--delta",
+        "1e-6",
+        "--unit",
+        "record",
+        "--max-records",
+        "1",
+        "--reservations",
+        "3",
+    ]
+    grant = ["node", "grant", "--home", "north", *numbers, "--officer-key", "officer/north.officer.key"]
+    terms = ["--forecast", str(TEMPLATE)]
+    for arguments, status in [
+        (["node", "officer", "north", "--out", "officer"], 0),
+        (["node", "init", "north", "--home", "north", "--officer", "officer/north.officer.pub"], 0),
+        (grant, 0),
+        (["node", "budget", "--home", "north"], 0),
+        (["node", "budget", "--ledger", "north/state/ledger.sqlite", *terms], 3),
+    ]:
+        loaded = loaded_by(*arguments)
+        assert loaded["status"] == status, arguments
+        assert not heavy & set(loaded["third"]), arguments
 
 
 def test_help_imports_no_command():

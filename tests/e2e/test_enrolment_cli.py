@@ -18,6 +18,9 @@ from hansa.agreement.writing import agreement_toml
 from hansa.errors import ExitStatus
 from hansa.identity import COORDINATOR
 from hansa.identity.cards import read_card
+from hansa.ledger import TrustedKeys
+from hansa.ledger.officer import read_officer
+from hansa_client.node_file import read_home
 from support.cli import Called, finished, hansa, hansa_process
 from support.identities import AUDITOR, MEMBERS, PARTIES, mode, secrets_of, terms
 
@@ -117,6 +120,46 @@ def test_members_sign_one_after_the_other_until_nobody_is_missing(desk):
     process = hansa_process("agreement", "check", desk.frozen, "--signatures", folder, "--format", "json")
     called = finished(process)
     assert (called.status, called.data["signed"]) == (ExitStatus.DONE, list(MEMBERS))
+
+
+def test_whoever_has_agreement_and_signatures_makes_the_same_keys(desk):
+    vkey = read_home(desk.home(COORDINATOR)).log_signer().key.text
+    asked = [
+        "agreement",
+        "keys",
+        desk.frozen,
+        "--signatures",
+        desk.folder / "signatures",
+        "--federation-log",
+        vkey,
+    ]
+    made = [desk.data(*asked, "--out", desk.folder / f"keys-{number}.json") for number in range(2)]
+    assert made[0]["fingerprint"] == made[1]["fingerprint"]
+    keys = TrustedKeys.read(desk.folder / "keys-0.json")
+    for name in MEMBERS:
+        home = read_home(desk.home(name))
+        assert keys.logs[name] == home.log_signer().key.text
+        assert keys.witnesses[name] == home.witness_signer().key.text
+        # what the officer reads over the phone is what the member has signed
+        assert (
+            made[0]["officers"][name]
+            == read_officer(desk.officer(name) / f"{name}.officer.pub", name).fingerprint
+        )
+
+
+def test_an_officer_grants_and_the_engineer_looks_before_it_trains(desk):
+    home, key = desk.home("alpha"), desk.officer("alpha") / "alpha.officer.key"
+    look = ["node", "budget", "--home", home, "--forecast", desk.frozen]
+    refused = desk.run(*look, status=ExitStatus.REFUSED)
+    assert "hansa node grant" in refused.stderr or "nothing was granted" in refused.stderr
+    numbers = ["--epsilon", "5", "--delta", "1e-3", "--unit", "record", "--max-records", "1"]
+    grant = desk.folder / "alpha.grant"
+    desk.run("node", "grant", "--member", "alpha", *numbers, "--officer-key", key, "--out", grant)
+    granted = desk.data("node", "grant", "--home", home, "--signed", grant)
+    seen = desk.data(*look)
+    assert seen["chosen"] == granted["dataset"]
+    assert seen["forecast"]["affordable_rounds"] == seen["forecast"]["rounds"] == 4
+    assert seen["signatures_verified"] is True
 
 
 def test_a_lost_key_is_revoked_and_replaced(desk):

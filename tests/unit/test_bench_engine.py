@@ -120,7 +120,7 @@ def test_a_model_of_other_weights_is_not_run() -> None:
 
     agreement, model = idle_agreement(clients=3, floats=2, rounds=1)
     changed = np.where(np.arange(2) == 1, 1e-9, model)
+    members, journal = dataclasses.make_dataclass("NoMembers", [])(), InMemoryJournal()
+    summation = PlainSummation(agreement, members, journal, "x")
     with pytest.raises(WireError, match="model 0"):
-        members, journal = dataclasses.make_dataclass("NoMembers", [])(), InMemoryJournal()
-        summation = PlainSummation(agreement, members, journal, "x")
         run_federation(agreement, changed, members, journal, run="x", summation=summation)

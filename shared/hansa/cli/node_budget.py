@@ -150,12 +150,13 @@ def _text(standing: Standing, *, verified: bool) -> str:
 
 def _dataset(dataset: DatasetStanding) -> Iterator[str]:
     from hansa.privacy.words import rule_words
+    from hansa_client.protection import Protection
 
     granted = dataset.granted
     yield f"Dataset {granted.dataset_id}, granted {granted.at}" + (
         f": {granted.reason}" if granted.reason else ""
     )
-    yield f"  {granted.unit} with at most {granted.max_records_per_unit} records, {granted.adjacency}"
+    yield f"  {Protection.granted(granted)}"
     if granted.disjoint_from:
         yield f"  shares no {granted.unit} with {', '.join(granted.disjoint_from)}"
     rows = [("against", "granted ε", "at δ", "spent", "reserved", "remaining")]

@@ -275,6 +275,7 @@ def _shown(
     from hansa.ledger import BudgetGranted
     from hansa.ledger.budgets import grant_of
     from hansa.privacy.words import loss_words, rule_words
+    from hansa_client.protection import Protection
 
     entry = signed.entry
     if not isinstance(entry, BudgetGranted):
@@ -305,7 +306,7 @@ def _shown(
         lines(
             {
                 **{f"against {against}": words for against, words in limits.items()},
-                "for each": f"{entry.unit} with at most {entry.max_records_per_unit} records, {entry.adjacency}",
+                "for each": str(Protection.granted(entry)),
                 "disjoint from": list(entry.disjoint_from),
                 "reason": entry.reason or None,
             }

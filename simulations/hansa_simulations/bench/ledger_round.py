@@ -109,7 +109,10 @@ def _round_ms(agreement: Agreement, start: npt.NDArray[np.float64], folder: Path
     names = [member.name for member in agreement.terms.members]
     identities = Identities.ephemeral(names)
     house = SumHouse(
-        identities.signer(COORDINATOR), identities.roster, MemoryStore(), Verifier(identities.signer(VERIFIER))
+        identities.signer(COORDINATOR),
+        identities.roster,
+        MemoryStore(),
+        Verifier(identities.signer(VERIFIER)),
     )
     ends: list[float] = []
     outcomes: list[Outcome] = []
