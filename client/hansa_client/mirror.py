@@ -182,8 +182,7 @@ class Mirror:
         known = {key.id for key in (self._federation.key, *self._federation.witnesses.values())}
         ours = [line for line in seen.note.signatures if line.id in known]
         by_log = next(line for line in ours if line.id == self._federation.key.id)
-        self._store.add_checkpoint(seen.note.text, by_log)
-        self._store.add_cosignatures(seen.note.text, [line for line in ours if line is not by_log])
+        self._store.add_checkpoint(seen.note.text, by_log, [line for line in ours if line is not by_log])
         self._accepted = new.size
         return seen
 

@@ -7,7 +7,8 @@ from all that it has cosigned before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 
 from hansa.canonical import sha256_hex
@@ -76,6 +77,7 @@ class History:
         self._cosigned, self._covers = "", 0  # a note, and how many entries it covers
         self._said = 0  # up to where members' own entries reach
         self._size = 0
+        self._waiting: list[SignedEntry] | None = None
         self._note: SignedNote | None = None
         for data in log.entries():
             self._remember(SignedEntry.parse(data))
@@ -130,6 +132,17 @@ class History:
             if len(cosigners) >= self._policy.quorum:
                 seen = self._policy.verify(note)
                 self._cosigned, self._covers = seen.note.encoded, seen.checkpoint.size
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """What members say meanwhile is written at the end, at once: durable before anything is said because of it."""
+        waiting = self._waiting = []
+        try:
+            yield
+        finally:
+            self._waiting = None
+            if waiting:
+                self._log.append(signed.encoded for signed in waiting)
 
     def release(self, member: str, run: str, number: int) -> Release | None:
         """What a member said about its vector of a round, if it has."""
@@ -190,12 +203,15 @@ class History:
             raise WireError(f"{member!r} sends an entry that is not its own to write")
         if not isinstance(entry, OfAgreement) or entry.agreement_id != self._agreement_id:
             raise WireError(f"{member!r} sends an entry of another agreement")
-        self._keyring.verify(signed, self._log.size)
+        self._keyring.verify(signed, self._size)
         if isinstance(entry, Release) and (member, entry.run, entry.round) in self._releases:
             raise WireError(f"{member!r} says two things about its vector of round {entry.round}")
 
     def _append(self, entries: list[SignedEntry]) -> None:
-        self._log.append(signed.encoded for signed in entries)
+        if self._waiting is None:
+            self._log.append(signed.encoded for signed in entries)
+        else:
+            self._waiting += entries
         for signed in entries:
             self._remember(signed)
 

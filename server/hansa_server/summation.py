@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -242,10 +243,11 @@ class SecureSummation:
         started = time.monotonic()
         exchange = partial(self._members.exchange, requests, self._agreement.terms.training.deadline_s)
         replies = self._journal.once(f"{self._run}/exchange/{self._exchanges}", exchange)
-        for name, request in requests.items():
-            reply = replies.get(name)
-            tally.carried(name, request, reply)
-            tally.refused(name, self._take(name, request, reply))
+        with nullcontext() if self._house.history is None else self._house.history.gathering():
+            for name, request in requests.items():
+                reply = replies.get(name)
+                tally.carried(name, request, reply)
+                tally.refused(name, self._take(name, request, reply))
         try:
             return self._machine.close()
         except QuorumError:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from hansa.errors import EngineError
+from hansa_server.history import History
 from hansa_simulations.bench import ledger as bench
+from hansa_simulations.bench import ledger_round
 
 
 @pytest.fixture
@@ -18,6 +22,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "WARM_UP", 2)
     monkeypatch.setattr(bench, "PROOFS", 20)
     monkeypatch.setattr(bench, "BATCH", 300)
+    monkeypatch.setattr(bench, "measure_rounds", partial(ledger_round.measure_rounds, rounds=3))
+
+
+def test_a_run_that_lost_an_entry_gives_no_figure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(History, "aggregate", lambda *_: None)
+    with pytest.raises(EngineError, match="the federation's log has 30 entries, not 33"):
+        ledger_round.measure_rounds(tmp_path, 1, rounds=3)
 
 
 @pytest.mark.usefixtures("small")
@@ -26,17 +37,25 @@ def test_every_figure_is_there_and_above_nothing(tmp_path: Path) -> None:
     measured = bench.measure_ledger(1000, processes=1, repeats=2, folder=tmp_path, progress=told.append)
     figures = {figure.name: figure for figure in measured.figures}
     assert set(figures) == {
-        "raw_fsync_ms", "append_single_ms", "append_batched_per_s", "proof_1k_ms", "proof_1k_hashes_count",
+        "raw_fsync_ms", "append_single_ms", "append_single_over_raw_fsync", "append_batched_per_s", "proof_1k_ms", "proof_1k_hashes_count",
         "verify_10_unsigned_s", "verify_100_unsigned_s", "verify_1k_unsigned_s",
         "verify_10_signed_s", "verify_100_signed_s", "verify_1k_signed_s",
+        "round_without_ledger_ms", "round_with_ledger_ms", "round_overhead_ms",
     }  # fmt: skip
+    added = figures.pop("round_overhead_ms")
     assert all(sample > 0 for figure in figures.values() for sample in figure.samples)
+    sides = zip(
+        figures["round_with_ledger_ms"].samples, figures["round_without_ledger_ms"].samples, strict=True
+    )
+    assert list(added.samples) == [one - other for one, other in sides]
+    share = figures["append_single_over_raw_fsync"]
+    assert (share.unit, share.goal, share.met) == ("times", 0.6, share.value >= 0.6)
     assert figures["proof_1k_hashes_count"].value == 10
     assert len(figures["append_single_ms"].samples) == 2
     (ratio,) = measured.ratios
     assert ratio.name == "append_single_over_raw_fsync"
     assert ratio.value == figures["raw_fsync_ms"].value / figures["append_single_ms"].value
-    assert len(told) == 6
+    assert len(told) == 7
     assert list(tmp_path.iterdir()) == []
     shown = " ".join(measured.table().split())
     assert "Verification of one signed entry" in shown

@@ -7,6 +7,7 @@ it, so that a proof looks up O(log n) rows and nothing is ever rewritten but the
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,8 +81,10 @@ class LogStore(Protocol):
             LogDamagedError: it is missing.
         """
 
-    def add_checkpoint(self, text: str, signature: NoteSignature) -> None:
-        """Keep a checkpoint; nothing happens where it is known. Durable before return."""
+    def add_checkpoint(
+        self, text: str, signature: NoteSignature, cosignatures: Iterable[NoteSignature] = ()
+    ) -> None:
+        """Keep a checkpoint, unless it is known, and cosignatures of it. Durable before return."""
 
     def add_cosignatures(self, text: str, signatures: Iterable[NoteSignature]) -> None:
         """Keep cosignatures of a checkpoint that is known. Durable before return."""
@@ -125,10 +128,13 @@ class MemoryLogStore:
         place = (index + 1 << level) - 1
         return _node(self._rows[place].hashes if place < len(self._rows) else None, level, index)
 
-    def add_checkpoint(self, text: str, signature: NoteSignature) -> None:
+    def add_checkpoint(
+        self, text: str, signature: NoteSignature, cosignatures: Iterable[NoteSignature] = ()
+    ) -> None:
         """See `LogStore.add_checkpoint`."""
         if all(kept.text != text for kept in self._checkpoints):
             self._checkpoints.append(_Kept(text, signature, []))
+        self.add_cosignatures(text, cosignatures)
 
     def add_cosignatures(self, text: str, signatures: Iterable[NoteSignature]) -> None:
         """See `LogStore.add_cosignatures`."""
@@ -197,20 +203,19 @@ class SqliteLogStore:
         row = self._database.one("SELECT hashes FROM entries WHERE idx = ?", (index + 1 << level) - 1)
         return _node(None if row is None else row[0], level, index)
 
-    def add_checkpoint(self, text: str, signature: NoteSignature) -> None:
+    def add_checkpoint(
+        self, text: str, signature: NoteSignature, cosignatures: Iterable[NoteSignature] = ()
+    ) -> None:
         """See `LogStore.add_checkpoint`."""
         insert = "INSERT INTO checkpoints (text, line) VALUES (?, ?) ON CONFLICT DO NOTHING"
         with self._database.writing() as connection:
             connection.execute(insert, (text, signature.line))
+            _cosigned(connection, text, cosignatures)
 
     def add_cosignatures(self, text: str, signatures: Iterable[NoteSignature]) -> None:
         """See `LogStore.add_cosignatures`."""
-        insert = "INSERT INTO cosignatures (checkpoint, line) VALUES (?, ?) ON CONFLICT DO NOTHING"
         with self._database.writing() as connection:
-            row = connection.execute("SELECT id FROM checkpoints WHERE text = ?", (text,)).fetchone()
-            if row is None:
-                raise LogStoreError("a cosignature is of a checkpoint that is not here")
-            connection.executemany(insert, ((row[0], signature.line) for signature in signatures))
+            _cosigned(connection, text, signatures)
 
     def checkpoints(self, text: str | None = None) -> Iterator[SignedNote]:
         """See `LogStore.checkpoints`."""
@@ -225,6 +230,14 @@ class SqliteLogStore:
     def close(self) -> None:
         """Close the file and give the lock back."""
         self._database.close()
+
+
+def _cosigned(connection: sqlite3.Connection, text: str, signatures: Iterable[NoteSignature]) -> None:
+    row = connection.execute("SELECT id FROM checkpoints WHERE text = ?", (text,)).fetchone()
+    if row is None:
+        raise LogStoreError("a cosignature is of a checkpoint that is not here")
+    insert = "INSERT INTO cosignatures (checkpoint, line) VALUES (?, ?) ON CONFLICT DO NOTHING"
+    connection.executemany(insert, ((row[0], signature.line) for signature in signatures))
 
 
 def _contiguous(rows: Iterable[tuple[int, Row]], start: int, end: int) -> Iterator[Row]:

@@ -13,8 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from rich.console import Console
 from rich.table import Table
 
-RATE = "per_s"  # the one unit of which more is better
-UNITS = ("s", "ms", "us", "ns", "bytes", "mib", "epsilon", "accuracy", "count", RATE)
+RATE = "per_s"
+TIMES = "times"  # of a name with ``_over_`` in it: one rate divided by another
+MORE_IS_BETTER = {RATE, TIMES}
+UNITS = ("s", "ms", "us", "ns", "bytes", "mib", "epsilon", "accuracy", "count", RATE, TIMES)
 _TABLE_WIDTH = 110
 _MET = {None: "", True: "yes", False: "no"}
 _PACKAGES = ("hansa", "numpy", "flwr", "ray", "torch", "opacus")
@@ -26,10 +28,10 @@ class Figure:
 
     Attributes:
         name: ends in its unit, or in its unit ``_per_`` something: ``ray_start_s``, ``local_ms_per_client``; a rate
-            ends in ``_per_s``.
+            ends in ``_per_s``, and one rate divided by another has ``_over_`` in its name.
         what: the name in words.
         samples: every value that was measured; `value` is their median.
-        goal: the most that `value` is meant to be, or the least for a rate, if there is such a goal.
+        goal: the most that `value` is meant to be, or the least for a rate or its multiple, if there is such a goal.
 
     Raises:
         ValueError: no samples, or a name that does not say its unit.
@@ -51,6 +53,8 @@ class Figure:
         """The unit that the name says."""
         if self.name.endswith(f"_{RATE}"):
             return RATE
+        if "_over_" in self.name:
+            return TIMES
         return self.name.partition("_per_")[0].rpartition("_")[2]
 
     @property
@@ -63,7 +67,7 @@ class Figure:
         """Whether the goal is met; None without a goal."""
         if self.goal is None:
             return None
-        return self.value >= self.goal if self.unit == RATE else self.value <= self.goal
+        return self.value >= self.goal if self.unit in MORE_IS_BETTER else self.value <= self.goal
 
 
 @dataclass(frozen=True)
@@ -188,7 +192,7 @@ class Bench:
         for heading in ("figure", "median", "lowest", "highest", "samples", "goal", "met"):
             figures.add_column(heading, justify="left" if heading == "figure" else "right")
         for figure in self.figures:
-            bound = "≥" if figure.unit == RATE else "≤"
+            bound = "≥" if figure.unit in MORE_IS_BETTER else "≤"
             goal = "" if figure.goal is None else f"{bound} {_with_unit(figure.goal, figure.unit)}"
             values = (figure.value, min(figure.samples), max(figure.samples))
             shown = [_with_unit(value, figure.unit) for value in values]
