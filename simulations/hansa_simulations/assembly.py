@@ -180,6 +180,7 @@ def assemble(
         seconds_by_part=dict(measured.by_part),
         peak_rss_bytes=_peak_rss_bytes(),
         model_sha256=array_sha256(run.weights),
+        last_model_sha256=None if terms.baseline else array_sha256(run.outcomes[-1].state.weights),
     )
 
 

@@ -59,6 +59,23 @@ def test_a_run_leaves_report_model_and_agreement(private_run: tuple[Path, Path, 
     assert 0.5 < report.quality.mean_over_members <= 1
 
 
+@pytest.mark.parametrize("tail", [0.0, 0.5])
+def test_an_audit_accepts_what_a_run_leaves(tmp_path: Path, tail: float) -> None:
+    terms = TERMS.replace("rounds = 4", f"rounds = 4\naverage_tail = {tail}")
+    agreement, out = league_on_disk(tmp_path, terms=terms), tmp_path / "out"
+    called = hansa("simulate", agreement, "--data", tmp_path, "--out", out, "--format", "json")
+    assert called.status == 0, called.stderr
+    audited = hansa("audit", "verify", out / "ledgers", "--report", out / "report.json", "--format", "json")
+    assert audited.status == 0, audited.stdout
+    passed = audited.data["passed"]
+    assert passed["sums of releases that their members signed"] == 4
+    assert passed["claims: ε of members"] == 3
+    assert passed["claims: the model"] == 1
+    unchecked = [one["what"] for one in audited.data["not_checked"]]
+    assert ("the hash of the published model" in unchecked) == (tail > 0)
+    assert called.data["model_sha256"] == called.data["last_model_sha256"] or tail > 0
+
+
 def recomputed(report: dict[str, Any], member: dict[str, Any]) -> float:
     """ε of a member from the report's events, by `dp_accounting` alone."""
     import dp_accounting

@@ -70,6 +70,7 @@ class TestClaims:
         ("change", "what"),
         [
             (lambda t: t.update(model_sha256="e5" * 32), "model_sha256"),
+            (lambda t: t.update(last_model_sha256="e5" * 32), "last_model_sha256"),
             (lambda t: t.update(agreement_id="e5" * 32), "agreement_id"),
             (lambda t: t.update(terms_id="e5" * 32), "terms_id"),
             (lambda t: t.update(rounds=3), "rounds is 3"),
@@ -87,6 +88,14 @@ class TestClaims:
     )
     def test_another_claim(self, tmp_path: Path, change: Callable[[dict[str, Any]], Any], what: str) -> None:
         assert what in self.claim(tmp_path, change)["what"]
+
+    def test_a_mean_of_models_is_told_to_be_unchecked(self, tmp_path: Path) -> None:
+        ledgers = TRUTH.write(tmp_path)
+        honest = report_of(TRUTH)
+        mean = honest.model_copy(update={"model_sha256": "e5" * 32, "last_model_sha256": honest.model_sha256})
+        called = audited(ledgers, "--report", write_report_json(mean, tmp_path))
+        assert called.status == 0, called.stdout
+        assert "the hash of the published model" in [one["what"] for one in called.data["not_checked"]]
 
     def test_claims_of_who_gave_no_own_log_are_read_in_the_federations(self, tmp_path: Path) -> None:
         ledgers = TRUTH.write(tmp_path)

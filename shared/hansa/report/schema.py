@@ -331,6 +331,8 @@ class Report(Part):
         seconds_by_part: of it, by part.
         peak_rss_bytes: largest resident memory of the main process, and of workers where there are any.
         model_sha256: SHA-256 of the published flat weights as little-endian float64.
+        last_model_sha256: of the model after the last round, which differs where the last models are averaged; absent
+            where no federation trained.
     """
 
     schema_version: Literal[1] = REPORT_SCHEMA_VERSION
@@ -371,6 +373,7 @@ class Report(Part):
     seconds_by_part: Mapping[str, NonNegative]
     peak_rss_bytes: NonNegativeInt
     model_sha256: Sha256
+    last_model_sha256: Sha256 | None = None
 
     @model_validator(mode="after")
     def _coherent(self) -> Report:
