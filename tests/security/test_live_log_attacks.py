@@ -1,0 +1,169 @@
+"""Attacks on the federation's log while a run goes on: what members that train make of a coordinator that lies."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from hansa.identity import COORDINATOR
+from hansa.ledger import Checkpoint, Log, MemoryLogStore, SignedEntry, SignedNote
+from hansa.protocol import News
+from hansa.secagg.terms import threshold
+from hansa.wire import Message
+from hansa_server.federation import Outcome
+from hansa_server.history import History
+from support.federations import Federation, kinds
+from support.leagues import frozen_league
+
+MEMBERS = [{"name": name, "units": 30} for name in "abcde"]
+AGREEMENT, BUILT = frozen_league(members=MEMBERS)
+START = BUILT.initial_vector()
+
+
+def league(**more: object) -> Federation:
+    updates = {name: (lambda w: np.full_like(w, 0.125)) for name in "abcde"}
+    return Federation(AGREEMENT, START, updates, **more)  # type: ignore[arg-type]
+
+
+def run_under(federation: Federation, lying: type[History]) -> tuple[Outcome, History]:
+    """A run whose coordinator keeps the log its own way."""
+    keys = federation.keys
+    history = lying(
+        federation.log,
+        keys.signer(COORDINATOR),
+        AGREEMENT.agreement_id,
+        keys.keyring(AGREEMENT.agreement_id),
+        keys.witness_keys,
+        threshold(len(keys.roster.members)),
+        lambda: datetime.now(UTC),
+    )
+    return federation.run(house=replace(federation.house, history=history)), history
+
+
+def releases(federation: Federation, name: str) -> int:
+    return federation.entries(name).count("release")
+
+
+def test_an_honest_coordinators_log_shows_every_release() -> None:
+    federation = league()
+    outcome, history = run_under(federation, History)
+    assert outcome.stopped_because is None
+    for name in "abcde":
+        assert releases(federation, name) == 4
+        assert all(history.release(name, "r", number) is not None for number in range(1, 5))
+    logged = [SignedEntry.parse(data).entry.type for data in federation.log.entries()]
+    assert (logged.count("release"), logged.count("aggregate"), logged.count("abort")) == (20, 4, 0)
+
+
+class DropsOneRelease(History):
+    """Shows e a log of its own, in which a's releases are missing; the same key signs both."""
+
+    def news(self, member: str) -> News:
+        if member != "e":
+            return super().news(member)
+        told = Checkpoint.parse(SignedNote.parse(super().news(member).checkpoint).text)
+        other = Log(MemoryLogStore(), self.log._signer)
+        kept = [
+            data
+            for data in self.log.entries()
+            if (entry := SignedEntry.parse(data).entry).type != "release" or entry.writer != "a"
+        ]
+        other.append(kept)
+        start = min(self._mirrored[member], other.size)
+        return News(
+            start, tuple(other.entries(start, other.size)), other.checkpoint(*told.extensions).encoded
+        )
+
+
+def test_a_forked_view_shown_to_one_member_gets_nothing_more_from_it() -> None:
+    federation = league()
+    outcome, _ = run_under(federation, DropsOneRelease)
+    # up to the first missing release both are one history; then e has seen another than the manifests rest on
+    assert ["e" in record.present for record in outcome.rounds] == [True, False, False, False]
+    assert releases(federation, "e") == 1
+    assert outcome.state.round == 4
+
+
+class NamesTooFewCosigners(History):
+    """Lets manifests rest on checkpoints with one cosignature."""
+
+    @property
+    def cosigned(self) -> str:
+        note = SignedNote.parse(super().cosigned)
+        by_log = next(line for line in note.signatures if line.name == self.log.key.name)
+        one = next(line for line in note.signatures if line.name != self.log.key.name)
+        return SignedNote(note.text, (by_log, one)).encoded
+
+
+class NamesAnOldCheckpoint(History):
+    """Lets every manifest rest on the first checkpoint that enough had cosigned."""
+
+    first = ""
+
+    @property
+    def cosigned(self) -> str:
+        self.first = self.first or super().cosigned
+        return self.first
+
+
+@pytest.mark.parametrize(("lying", "rounds"), [(NamesTooFewCosigners, 0), (NamesAnOldCheckpoint, 1)])
+def test_a_manifest_on_a_checkpoint_that_is_not_enough_gets_no_vector(
+    lying: type[History], rounds: int
+) -> None:
+    federation = league()
+    outcome, _ = run_under(federation, lying)
+    assert outcome.state.round == rounds
+    assert outcome.stopped_by == "rule"
+    assert {name: releases(federation, name) for name in "abcde"} == dict.fromkeys("abcde", rounds)
+
+
+class HidesARelease(History):
+    """Says nothing of b's releases in the log, though its vectors are summed."""
+
+    def take(self, member: str, word: object) -> None:
+        if member == "b":
+            word = replace(
+                word,  # type: ignore[type-var]
+                entries=tuple(
+                    data
+                    for data in word.entries  # type: ignore[attr-defined]
+                    if SignedEntry.parse(data).entry.type != "release"
+                ),
+            )
+        super().take(member, word)  # type: ignore[arg-type]
+
+
+def test_a_dropped_release_keeps_the_vector_out_and_the_member_out_of_later_rounds() -> None:
+    federation = league()
+    outcome, _ = run_under(federation, HidesARelease)
+    assert all("b" not in record.present for record in outcome.rounds)
+    assert releases(federation, "b") == 1  # it is charged, and waits in vain to see it shown
+    assert outcome.state.round == 4
+
+
+def test_a_member_restored_from_an_old_backup_refuses_to_go_on() -> None:
+    federation = league()
+    backups: list[MemoryLogStore] = []
+
+    def restores(name: str, request: Message, answer: Callable[[Message], Message]) -> Message | None:
+        if name == "c" and "secagg.manifest" in kinds(request):
+            if releases(federation, "c") == 0 and not backups:
+                backups.append(copy.deepcopy(federation.stores["c"].log))  # type: ignore[arg-type]
+            elif releases(federation, "c") == 2:
+                federation.stores["c"].log = backups[0]
+                federation.restart("c")
+                return federation.nodes["c"].handle(request)
+        return answer(request)
+
+    federation.between = restores
+    outcome = federation.run()
+    assert outcome.state.round == 4
+    assert ["c" in record.present for record in outcome.rounds] == [True, True, False, False]
+    assert releases(federation, "c") == 0  # nothing was added to the old copy
+    shown = [SignedEntry.parse(data).entry for data in federation.log.entries()]
+    assert sum(entry.type == "release" and entry.writer == "c" for entry in shown) == 2
