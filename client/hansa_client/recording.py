@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import secrets
 from collections.abc import Callable
+from functools import cache
 
 from hansa.agreement import Agreement
+from hansa.canonical import canonical_json
 from hansa.errors import PrivacyParameterError
 from hansa.privacy.charges import TRAINING, charges_of
+from hansa.privacy.crosscheck import Finding, checked_epsilon
 from hansa.privacy.events import Spend
 from hansa.protocol import News, Word
 from hansa.secagg import Manifest
+from hansa_client.accounting import member_checks
 from hansa_client.ledger import MemberLedger
 from hansa_client.mirror import Mirror
 from hansa_client.protection import Protection
+
+_LOG = logging.getLogger("hansa.node")
 
 
 class LedgerRecords:
@@ -27,7 +35,7 @@ class LedgerRecords:
         nonce: makes fresh random text for this process; a checkpoint that holds it cannot be older than the process.
             `None` where the caller knows that the process goes on from where it was.
 
-    Guarantees: nothing is trained before its whole run is reserved, and nothing leaves before it is on record; a member
+    Guarantees: nothing is reserved at an ε that another accountant contradicts. Nothing is trained before its whole run is reserved, and nothing leaves before it is on record; a member
         whose log is an older copy than what the federation has seen of it takes no part.
     """
 
@@ -40,11 +48,13 @@ class LedgerRecords:
         nonce: Callable[[], str | None] = lambda: secrets.token_hex(16),
     ) -> None:
         terms, noise = agreement.terms, agreement.require_frozen().noise_multiplier
-        if noise is None:
+        delta = terms.privacy.delta
+        if noise is None or delta is None:
             raise PrivacyParameterError("an agreement without noise keeps no record of it")
         self._agreement_id = agreement.agreement_id
         self._ledger, self._mirror, self._rng = ledger, mirror, rng
         self._charges, self._protection = charges_of(terms, noise), Protection.of(terms.privacy)
+        self._delta = delta
         self._spend = Spend(self._charges[0].event, terms.local_steps)  # of one round
         self._nonce = nonce()
         self._failed: set[str] = set()
@@ -62,6 +72,9 @@ class LedgerRecords:
     def admit(self, run: str, manifest: Manifest) -> None:
         self._mirror.verify_manifest_checkpoint(manifest.checkpoint, self._nonce)
         self._nonce = None  # shown once, this process has seen the log as it is
+        spends = [charge.against(None) for charge in self._charges]
+        for finding in _checked(tuple((canonical_json(dict(s.event)), s.count) for s in spends), self._delta):
+            _LOG.warning("the ε of this run is not checked by %s: %s", finding.accountant, finding.reason)
         self._ledger.reserve(self._agreement_id, run, self._charges, self._protection)
         self._ledger.may_release(run, TRAINING, self._spend.count, manifest.round)
 
@@ -85,3 +98,15 @@ class LedgerRecords:
         end = self._ledger.forfeit if run in self._failed else self._ledger.close
         end(self._agreement_id, run)
         self._ledger.checkpoint()
+
+
+@cache
+def _checked(spends: tuple[tuple[bytes, int], ...], delta: float) -> tuple[Finding, ...]:
+    """The checks of a run's ε that could not be made; once in a process for the same events, here as canonical JSON.
+
+    Raises:
+        AccountantsDisagreeError: another accountant contradicts the one of record.
+        AccountantFailedError: the accountant of record failed.
+    """
+    events = [Spend(json.loads(event), count) for event, count in spends]
+    return checked_epsilon(events, delta, member_checks()).not_checked

@@ -177,10 +177,13 @@ class TestDoor:
         assert league.trainings["a"].calls == 0
         assert "reservation" not in league.entries("a")
 
-    def test_a_run_under_a_mechanism_is_not_asked_for_without_a_log(self) -> None:
+    def test_a_run_under_a_mechanism_without_a_log_gets_nothing(self) -> None:
         league = federation()
-        reply = league.nodes["a"].handle(sum_request(AGREEMENT, "r", 1, Asked(bundle([]))))
-        assert (reply.kind, reply.text("code")) == ("refusal", PolicyCode.MESSAGE)
+        outcome = league.run(house=replace(league.house, history=None))
+        assert (outcome.state.round, outcome.stopped_by) == (0, "rule")
+        assert all(training.calls == 0 for training in league.trainings.values())
+        for name in "abc":
+            assert not {"reservation", "release"} & set(league.entries(name))
 
     def test_a_closed_run_is_never_taken_up_again(self) -> None:
         league = federation()
