@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -15,27 +15,31 @@ if TYPE_CHECKING:
     from hansa.ledger.trust import TrustedKeys
 
 
+LogsArgument: TypeAlias = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="LOGS...",
+        help="Copies: folders of tiles, .sqlite files, rounds.jsonl, kept checkpoints; or one `ledgers` folder.",
+    ),
+]
+KeysOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--keys", metavar="FILE", help="The public keys that you have compared with their owners."),
+]
+RunReportOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE", help="The run's report.json, whose claims are checked too."),
+]
+ProcessesOption: TypeAlias = Annotated[
+    int, typer.Option("--processes", min=1, max=256, help="For the signatures of long logs.")
+]
+
+
 def verify(
-    logs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="LOGS...",
-            help="Copies: folders of tiles, .sqlite files, rounds.jsonl, kept checkpoints; or one `ledgers` folder.",
-        ),
-    ],
-    keys: Annotated[
-        Path | None,
-        typer.Option(
-            "--keys", metavar="FILE", help="The public keys that you have compared with their owners."
-        ),
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option("--report", metavar="FILE", help="The run's report.json, whose claims are checked too."),
-    ] = None,
-    processes: Annotated[
-        int, typer.Option("--processes", min=1, max=256, help="For the signatures of long logs.")
-    ] = 1,
+    logs: LogsArgument,
+    keys: KeysOption = None,
+    report: RunReportOption = None,
+    processes: ProcessesOption = 1,
     output_format: FormatOption = Format.TEXT,
 ) -> None:
     """Check a federation: signatures, histories, sums, budgets and every ε, trusting nobody.
@@ -52,7 +56,7 @@ def verify(
         from hansa.audit import audit, read_sources, render_text  # pydantic, cryptography, numpy
 
         sources = read_sources(logs)
-        trusted = _trusted(logs, keys)
+        trusted = trusted_keys(logs, keys)
         claims = None
         if report is not None:
             from hansa.report.files import read_report
@@ -64,7 +68,7 @@ def verify(
     raise typer.Exit(status)
 
 
-def _trusted(logs: list[Path], keys: Path | None) -> TrustedKeys:
+def trusted_keys(logs: list[Path], keys: Path | None) -> TrustedKeys:
     """The keys that were named, or, with a warning, those that lie beside the logs."""
     from hansa.audit import keys_beside
     from hansa.ledger.trust import TrustedKeys

@@ -63,6 +63,11 @@ COMMANDS: Mapping[str, Row | Table] = {
             "verify": Row(
                 "Check signatures, histories, sums, budgets and every ε.", "hansa.cli.audit", "verify"
             ),
+            "report": Row(
+                "Write what logs show about privacy, as a page or as JSON.",
+                "hansa.cli.audit_report",
+                "report",
+            ),
         },
     ),
     "bench": Table(

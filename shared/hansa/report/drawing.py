@@ -165,6 +165,17 @@ def whole_numbers(axes: Axes, label: str) -> None:
     axes.set_xlabel(label)
 
 
+def cells(rounds: Sequence[int], gap: float) -> list[tuple[float, float]]:
+    """Consecutive rounds as (start, width); single cells where a gap between them can be seen."""
+    runs: list[tuple[float, float]] = []
+    for number in rounds:
+        if gap == 0 and runs and abs(sum(runs[-1]) - (number - 0.5)) < 1e-9:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((number - 0.5 + gap, 1 - 2 * gap))
+    return runs
+
+
 def span(estimates: Sequence[Estimate]) -> Interval:
     """Limits that hold all values and intervals, with a margin."""
     edges = [edge for e in estimates for edge in (e.value, *(e.interval or ())) if edge is not None]

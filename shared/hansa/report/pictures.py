@@ -20,6 +20,7 @@ from hansa.report.drawing import (
     VERMILION,
     Picture,
     above,
+    cells,
     dots,
     height,
     names,
@@ -234,8 +235,8 @@ def attendance(report: Report) -> Picture | None:
         width = min(everybody), max(everybody)
         gap = 0.08 if width[1] - width[0] < 60 else 0.0
         for position, name in enumerate(league):
-            axes.broken_barh(_runs(present[name], gap), (position - 0.3, 0.6), color=BLUE, linewidth=0)
-            axes.broken_barh(_runs(missed[name], gap), (position - 0.3, 0.6), facecolor="white", edgecolor=VERMILION,
+            axes.broken_barh(cells(present[name], gap), (position - 0.3, 0.6), color=BLUE, linewidth=0)
+            axes.broken_barh(cells(missed[name], gap), (position - 0.3, 0.6), facecolor="white", edgecolor=VERMILION,
                              hatch="/////", linewidth=0.9)  # fmt: skip
         axes.set_xlim(width[0] - 0.6, width[1] + 0.6)
         whole_numbers(axes, "round")
@@ -266,17 +267,6 @@ def compared(report: Report) -> Picture | None:
     title = f"{metric}, mean over members, beside the references"
     description = f"This run {words.quality(this.value)}; {'; '.join(parts)}."
     return picture("compared", title, description, height([item.name for item in estimates]), draw)
-
-
-def _runs(rounds: Sequence[int], gap: float) -> list[tuple[float, float]]:
-    """Consecutive rounds as (start, width); single cells where a gap between them can be seen."""
-    runs: list[tuple[float, float]] = []
-    for number in rounds:
-        if gap == 0 and runs and abs(sum(runs[-1]) - (number - 0.5)) < 1e-9:
-            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-        else:
-            runs.append((number - 0.5 + gap, 1 - 2 * gap))
-    return runs
 
 
 def _thinned(history: Sequence[HistoryPoint]) -> list[HistoryPoint]:

@@ -58,8 +58,26 @@ def largest_loss(report: Report) -> Loss | None:
     return max(losses, key=lambda loss: loss.epsilon, default=None)
 
 
+def unprotected(unit: str) -> tuple[str, ...]:
+    """What no ε of a run says anything about, whatever the run.
+
+    Args:
+        unit: that is protected, ``record`` or ``patient``.
+    """
+    other = "patient" if unit == "patient" else "person"
+    records = "The unit is a record: a person with k records has up to k times the ε, and a larger δ."
+    return (
+        "That a member took part, in which rounds, and its public weight are visible.",
+        f"A {other} with records at k members has up to k times the ε.",
+        *((records,) if unit == "record" else ()),
+        "What is true of people in general can be learned, also about somebody who is in no data set.",
+        "Another run or agreement on the same records adds its own ε to this one.",
+        "A member that lies or fails can shift the sum by a bounded amount without being detected.",
+    )
+
+
 def _promise(report: Report, largest: Loss) -> Statement:
-    unit, other = report.unit, {"record": "person", "patient": "patient"}[report.unit]
+    unit = report.unit
     headline = (
         f"Every {unit} at every member: ε ≤ {words.epsilon(largest.epsilon)} at δ = {words.plain(largest.delta)}, "
         f"{report.adjacency} adjacency."
@@ -81,19 +99,7 @@ def _promise(report: Report, largest: Loss) -> Statement:
             "It holds against those who see sums of the members' updates and not single ones. The noise is the "
             "members' together, so it also rests on the others adding their shares."
         )
-    unprotected = [
-        "That a member took part, in which rounds, and its public weight are visible.",
-        f"A {other} with records at k members has up to k times the ε.",
-        "What is true of people in general can be learned, also about somebody who is in no data set.",
-        "Another run or agreement on the same records adds its own ε to this one.",
-        "A member that lies or fails can shift the sum by a bounded amount without being detected.",
-        _QUALITY_IS_NOT_PRIVATE,
-    ]
-    if unit == "record":
-        unprotected.insert(
-            2, "The unit is a record: a person with k records has up to k times the ε, and a larger δ."
-        )
-    return Statement(headline, (definition, against), tuple(unprotected))
+    return Statement(headline, (definition, against), (*unprotected(unit), _QUALITY_IS_NOT_PRIVATE))
 
 
 def _no_promise() -> Statement:

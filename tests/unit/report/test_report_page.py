@@ -5,51 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from importlib import resources
 from itertools import pairwise
 
 import pytest
 
 from hansa.report import Reference, render_html, words
-
-VOID = {"meta", "br", "link", "img", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """A strict reader: every element must be closed by its own end tag."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[tuple[str, str]] = []
-        self.wrong: list[str] = []
-        self.feed(text)
-        self.close()
-        self.wrong += [f"<{tag}> is not closed" for tag in self.open]
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(f"</{tag}> at {self.getpos()}")
-
-    def handle_data(self, data):
-        if data.strip():
-            self.texts.append((self.open[-1] if self.open else "", data.strip()))
-
-    def all(self, tag):
-        return [attrs for name, attrs in self.tags if name == tag]
-
-    def text(self, *inside):
-        return " ".join(text for tag, text in self.texts if not inside or tag in inside)
+from support.pages import Page
 
 
 @pytest.fixture(scope="module")

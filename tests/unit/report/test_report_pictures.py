@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from hansa.report import pictures, rows
-from hansa.report.drawing import MAX_TALL_ROWS, Picture, height, wrapped
+from hansa.report.drawing import MAX_TALL_ROWS, Picture, cells, height, wrapped
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -106,9 +106,9 @@ def test_attendance_shows_each_member_s_rounds(cases):
 
 
 def test_runs_of_rounds_are_joined_only_where_cells_would_be_too_small():
-    assert pictures._runs([1, 2, 3, 7], 0.0) == [(0.5, 3), (6.5, 1)]
-    assert pictures._runs([1, 2], 0.1) == [pytest.approx((0.6, 0.8)), pytest.approx((1.6, 0.8))]
-    assert pictures._runs([], 0.0) == []
+    assert cells([1, 2, 3, 7], 0.0) == [(0.5, 3), (6.5, 1)]
+    assert cells([1, 2], 0.1) == [pytest.approx((0.6, 0.8)), pytest.approx((1.6, 0.8))]
+    assert cells([], 0.0) == []
 
 
 def test_long_runs_are_thinned_to_what_can_be_seen(make_report, cases):

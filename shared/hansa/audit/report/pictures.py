@@ -1,0 +1,207 @@
+"""The pictures of an audit report: budget over time, cumulative ε by round, who took part.
+
+A picture that would show nothing is not drawn: no grant, no release, no round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from itertools import accumulate
+from typing import TYPE_CHECKING, NamedTuple
+
+from hansa.audit.report.evidence import Curve, History
+from hansa.audit.report.promises import RoundTold
+from hansa.audit.report.schema import AuditReport
+from hansa.report import words
+from hansa.report.drawing import (
+    BLUE,
+    INK,
+    ORANGE,
+    SKY,
+    SMALL_PT,
+    THREAD,
+    TRACK,
+    VERMILION,
+    Picture,
+    cells,
+    height,
+    names,
+    picture,
+    whole_numbers,
+    wrapped,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAX_PANELS = 12  # budgets drawn one by one
+MAX_RUNS = 3  # the newest ones
+_HATCH = "/////"
+
+
+def budgets_over_time(report: AuditReport) -> Picture | None:
+    """What counts as spent of each budget, over time; `None` without a budget that anything was spent of."""
+    told = [_steps(history, report.composition.histories) for history in report.composition.histories]
+    spent = sorted((one for one in told if len(one.points) > 1), key=lambda one: -one.share)
+    if not spent:
+        return None
+    shown = sorted(spent[:MAX_PANELS], key=lambda one: one.name)
+    most = spent[0]
+    description = f"{most.name} has spent most of its budget: {words.percent(most.share)} of ε = {words.plain(most.limit)}."
+    if len(spent) > len(shown):
+        description += f" Of {len(spent)} budgets the {len(shown)} of which most is spent are drawn."
+    times = [at for one in shown for at, _ in one.points]
+
+    def draw(figure: Figure) -> None:
+        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+
+        panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)
+        begin, end = float(date2num(min(times))), float(date2num(max(times)))
+        margin = 0.03 * (end - begin) or 1 / 1440
+        for (axes,), one in zip(panels, shown, strict=True):
+            _panel(axes, one, date2num, end + margin)
+        bottom = panels[-1][0]
+        bottom.set_xlim(begin - margin, end + margin)
+        locator = AutoDateLocator(minticks=2, maxticks=5)
+        bottom.xaxis.set_major_locator(locator)
+        bottom.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+    title = "ε that counts as spent (filled) and what a run has released (line), over time"
+    return picture("budgets", title, description, 0.55 + 0.62 * len(shown), draw)
+
+
+class _Steps(NamedTuple):
+    name: str
+    limit: float
+    points: tuple[tuple[datetime, float], ...]
+    released: tuple[tuple[tuple[datetime, float], ...], ...]
+
+    @property
+    def share(self) -> float:
+        return self.points[-1][1] / self.limit
+
+
+def _steps(history: History, every: Sequence[History]) -> _Steps:
+    """When ε changed and to what; a clock that went back stands still here, since order is that of the log."""
+    times = accumulate((datetime.fromisoformat(line.at) for line in history.lines), max)
+    timed = list(zip(times, history.lines, strict=True))
+    points = tuple((at, line.spent) for at, line in timed if line.spent is not None)
+    released: dict[str | None, list[tuple[datetime, float]]] = {}
+    for at, line in timed:
+        if line.released is not None:
+            released.setdefault(line.run, []).append((at, line.released))
+    several = sum(one.member == history.member for one in every) > 1
+    name = f"{history.member} {history.dataset[:8]}" if several else history.member
+    return _Steps(name, history.limit, points, tuple(map(tuple, released.values())))
+
+
+def _panel(axes: Axes, one: _Steps, number: Callable[[datetime], float], end: float) -> None:
+    x, y = [number(at) for at, _ in one.points], [value for _, value in one.points]
+    axes.fill_between([*x, end], [*y, y[-1]], step="post", color=SKY, alpha=0.45, linewidth=0)
+    axes.plot([*x, end], [*y, y[-1]], drawstyle="steps-post", color=SKY, linewidth=1.4)
+    for run in one.released:
+        axes.plot([number(at) for at, _ in run], [value for _, value in run], color=BLUE, linewidth=1.8)
+    axes.axhline(one.limit, color=VERMILION, linewidth=1.2, linestyle="--")
+    axes.set_ylim(0, 1.18 * max(one.limit, *y))
+    axes.set_yticks([one.limit / 2], [wrapped(one.name, 2)], color=INK)
+    axes.spines["left"].set_visible(False)
+    axes.annotate(
+        f"{words.epsilon(y[-1])}\nof {words.plain(one.limit)}", (1, 0.5), xycoords="axes fraction", xytext=(6, 0),
+        textcoords="offset points", va="center", fontsize=SMALL_PT,
+    )  # fmt: skip
+
+
+def epsilon_by_round(report: AuditReport) -> tuple[Picture, ...]:
+    """ε of all that was released by then, by round, for each of the newest runs."""
+    runs = list(dict.fromkeys(curve.run for curve in report.composition.curves if curve.points))
+    limits = {(one.member, one.dataset): one.limit for one in report.composition.histories}
+    drawn = []
+    for number, run in enumerate(runs[-MAX_RUNS:]):
+        curves = [one for one in report.composition.curves if one.run == run and one.points]
+        drawn.append(_curves(number, run, curves, min(limits[one.member, one.dataset] for one in curves)))
+    return tuple(drawn)
+
+
+def _curves(number: int, run: str, curves: Sequence[Curve], limit: float) -> Picture:
+    def last(curve: Curve) -> float:
+        return curve.points[-1][1] or 0.0
+
+    most = max(curves, key=last)
+    description = (
+        f"Largest at {most.member}: ε = {words.epsilon(most.points[-1][1])} at δ = {words.plain(most.delta)} after round "
+        f"{most.points[-1][0]}. The smallest limit is {words.plain(limit)}."
+    )
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for place, curve in enumerate([*(one for one in curves if one is not most), most]):
+            known = [(0, 0.0), *((x, y) for x, y in curve.points if y is not None)]
+            top = curve is most
+            axes.plot(
+                *zip(*known, strict=True),
+                color=BLUE if top else THREAD,
+                linewidth=2.2 if top else 0.8,
+                label="largest" if top else ("each member" if place == 0 else "_"),
+            )
+        axes.axhline(limit, color=VERMILION, linewidth=1.2, linestyle="--", label="_")
+        axes.annotate(
+            f"limit {words.plain(limit)}", (0, limit), xycoords=("axes fraction", "data"), xytext=(3, -3),
+            textcoords="offset points", va="top", fontsize=SMALL_PT, color=VERMILION,
+        )  # fmt: skip
+        axes.set_ylim(0, 1.08 * max(limit, last(most)))
+        axes.set_ylabel("ε released")
+        axes.grid(axis="y")
+        whole_numbers(axes, "round")
+        figure.legend(loc="outside upper left", ncols=2, handlelength=1.4, columnspacing=1.0)
+
+    return picture(
+        f"epsilon-{number}", f"Cumulative ε by round, run {words.short_id(run)}", description, 2.6, draw
+    )
+
+
+def participation(report: AuditReport) -> tuple[Picture, ...]:
+    """Who was in which sum, for each of the newest runs."""
+    runs = list(dict.fromkeys(one.run for one in report.coverage.rounds))
+    league = [party.name for party in report.identity.parties if party.role == "member"]
+    return tuple(
+        _attendance(number, run, [one for one in report.coverage.rounds if one.run == run], league)
+        for number, run in enumerate(runs[-MAX_RUNS:])
+    )
+
+
+def _attendance(number: int, run: str, rounds: Sequence[RoundTold], league: Sequence[str]) -> Picture:
+    sums = sum(bool(one.summed) for one in rounds)
+    summed = {name: [one.round for one in rounds if name in one.summed] for name in league}
+    left_out = {name: [one.round for one in rounds if name in one.left_out] for name in league}
+    every = all(len(summed[name]) == len(rounds) for name in league)
+    missed = [f"{name} is in {len(summed[name])} of {sums}" for name in league if len(summed[name]) < sums]
+    description = (
+        f"Every member is in every one of {words.counted(len(rounds), 'round')}."
+        if every
+        else f"{words.counted(sums, 'sum')} in {words.counted(len(rounds), 'round')}; "
+        + ("; ".join(missed) if missed else "every member is in every sum")
+        + "."
+    )
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        numbers = [one.round for one in rounds]
+        low, high = min(numbers), max(numbers)
+        gap = 0.08 if high - low < 60 else 0.0
+        for one in rounds:
+            if one.failed:
+                axes.axvspan(one.round - 0.5, one.round + 0.5, color=TRACK, linewidth=0)
+        for position, name in enumerate(league):
+            axes.broken_barh(cells(summed[name], gap), (position - 0.3, 0.6), color=BLUE, linewidth=0)
+            axes.broken_barh(
+                cells(left_out[name], gap), (position - 0.3, 0.6), facecolor="white", edgecolor=ORANGE,
+                hatch=_HATCH, linewidth=0.9,
+            )  # fmt: skip
+        axes.set_xlim(low - 0.6, high + 0.6)
+        whole_numbers(axes, "round")
+        names(axes, league, [f"{len(summed[name])}/{sums}" for name in league])
+
+    title = f"In the sum (filled), released and in no sum (hatched), run {words.short_id(run)}"
+    return picture(f"participation-{number}", title, description, height(league) + 0.2, draw)

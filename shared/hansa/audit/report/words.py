@@ -1,0 +1,158 @@
+"""What an audit report says in sentences: plain, one place for the page and for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from hansa.audit.report.promises import Budget
+from hansa.privacy.composition import Adding, AnyOf, FixedInAdvance, RenyiFilter, Rule
+from hansa.report import words as plain
+from hansa.report.statement import unprotected
+
+NO_STATEMENT = "No guarantee is stated, because this audit failed. What follows was read from entries before the first broken one."
+UNKNOWN_PURPOSE = "unknown"
+FLAVOUR = (
+    "(ε, δ)-differential privacy, composed as privacy loss distributions within a run and by the rule of the grant "
+    "between runs"
+)
+LEVEL = (
+    "At each member, for each unit of its own data (in the literature: inter-silo record-level differential privacy). "
+    "It holds against everyone outside that member, the coordinator and the other members among them."
+)
+SUMS = (
+    "Vectors of 32-bit integers, summed modulo 2^32 under pairwise and self masks: what a member sends is its noisy "
+    "vector under a mask. The log holds the hash of what was sent, and none of what is under the mask."
+)
+ACROSS_MEMBERS = (
+    "A person with data at k members may lose up to k times the ε of one: budgets of different members are not "
+    "added up here, since nobody knows who is where."
+)
+MODEL = (
+    "The ε of a member rests on that member's own software, noise and clipping, and on nobody else being honest.",
+    "That single vectors stay hidden in sums rests on at least the quorum of members following the protocol.",
+    "That no two histories were shown rests on the members that cosigned the newest checkpoint.",
+    "All of it rests on the public keys having been compared with their owners over another channel.",
+)
+LIMITS = (
+    "A member that lies about its data, noise or clipping is not detected by any log; it can shift a sum by a bounded "
+    "amount.",
+    "Masks rest on X25519 unless the agreement adds ML-KEM: recorded traffic may be opened one day. The noise under "
+    "them stays.",
+    "When and how long a member worked can be seen on the network, beyond what padding hides.",
+)
+SIMULATED = (
+    "These logs come from a simulation: one machine held all keys, so that signatures and cosignatures prove nothing about "
+    "separate parties."
+)
+NOT_ATTACKED = (
+    "Not measured. No attack on a model (membership inference, canaries) is recorded in these logs, so that there is no "
+    "lower bound on ε from experience. The upper bounds above do not need one."
+)
+UNTOLD: Mapping[str, tuple[str, ...]] = {
+    "identity": (
+        "purpose, description of the data and persons to contact: they stand in the agreement with this id, which is "
+        "not in the logs",
+        "the commit that the software was built from: members state versions and the hash of their pinned packages",
+    ),
+    "guarantee": (
+        "how many units each member holds: members publish a weight, never a count",
+        "whether δ is small against the number of units: compare it with the size of the smallest dataset",
+    ),
+    "mechanism": (
+        "the clipping norm and the server's optimiser: the agreement fixes them, and no entry repeats them",
+        "whether noise was added as stated: it happens inside a member's walls",
+    ),
+    "coverage": (
+        "reads of the data that released nothing, such as a check before signing: they leave a member's walls by no "
+        "road",
+        "which public data and which public model training began with: see the agreement",
+    ),
+    "composition": (
+        "releases of the same data outside Hansa: no log of a federation can know of them",
+        "members whose own logs were not given: only what they did in this federation is seen",
+    ),
+    "trust": (
+        "how keys are kept, how machines are protected, and who has tested them",
+        "TLS on the wire, attestation of hardware, side channels",
+    ),
+    "utility": ("the quality of the model on anybody's private data, unless an evaluation is listed here",),
+}
+
+
+def statement(budgets: Sequence[Budget]) -> str:
+    """The promise in one sentence."""
+    if not budgets:
+        return "No grant was given to this audit, so that no limit can be stated."
+    units = plain.joined(sorted({f"{one.unit}" for one in budgets}))
+    epsilons = {one.limits[0].epsilon for one in budgets}
+    deltas = {one.limits[0].delta for one in budgets}
+    return (
+        f"Every {units} at every member whose log was given: ε ≤ {plain.epsilon(max(epsilons))} at "
+        f"δ ≤ {plain.plain(max(deltas))} over the whole life of its dataset, {budgets[0].adjacency} adjacency."
+    )
+
+
+def rule(value: Rule) -> str:
+    """By which runs add up."""
+    match value:
+        case FixedInAdvance():
+            return "all runs were fixed before the first; exact composition"
+        case Adding(reservations=1):
+            return "one run, composed exactly; a second would be refused"
+        case Adding(reservations=most):
+            return f"at most {most} runs, each with an equal part of δ; their ε add up"
+        case RenyiFilter(order=order):
+            return f"a Rényi filter of order {order}: runs may be chosen after seeing the outputs of others"
+        case AnyOf(rules=rules):
+            return "any of these, each with an equal part of δ: " + "; or ".join(map(rule, rules))
+        case _:
+            return "a rule that this report has no words for"
+
+
+def noise(coalition: int) -> str:
+    """Where noise is added."""
+    if coalition == 0:
+        return "by each member for itself, before masking"
+    others = plain.counted(coalition, "other member")
+    return f"a share from each member, before masking; the shared number holds while at most {others} collude"
+
+
+def dropout(members: int, quorum: int) -> str:
+    """What happens when members vanish."""
+    return (
+        f"A round goes on while at least {quorum} of {members} members are there, or more where the agreement says so. "
+        "Who vanishes after its release is charged all the same; a round that ends without a sum is never repeated "
+        "under the same masks, and a retry is charged anew."
+    )
+
+
+def not_protected(units: Collection[str]) -> tuple[str, ...]:
+    """What nothing protects."""
+    said = [line for unit in sorted(units) or ["record"] for line in unprotected(unit)]
+    return (
+        *dict.fromkeys(said),
+        "Names, sizes and times in these logs, and the hashes of what was sent, are visible to whoever reads them.",
+        "What a member's own people see inside its walls.",
+    )
+
+
+def several_budgets(member: str, count: int, epsilon: float, delta: float) -> str:
+    """What budgets of one member allow together."""
+    return (
+        f"{member}: {count} budgets together allow ε = {plain.epsilon(epsilon)} at δ = {plain.plain(delta)} to a unit "
+        "that is in all of the datasets that were not declared disjoint."
+    )
+
+
+def amendment(change: str, member: str, reason: str) -> str:
+    """A change of keys."""
+    what = {"revoke": f"the key of {member} was revoked", "replace-key": f"{member} has another key"}[change]
+    return f"{what}: {reason}" if reason else what
+
+
+def membership(change: str, member: str, reason: str) -> str:
+    """A member comes, goes, or is suspended."""
+    verb = {"join": "joins", "leave": "leaves", "suspend": "is suspended", "resume": "takes part again"}[
+        change
+    ]
+    return f"{member} {verb}: {reason}" if reason else f"{member} {verb}"

@@ -1,0 +1,269 @@
+"""The page of an audit report: sound, self-contained, escaped, printable; a failure cannot be overlooked."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from hansa.audit.report import AuditReport, pictures, render_html
+from hansa.audit.report.page import PAGE_RELEASES, _shortened
+from support.audit_reports import published, report_on
+from support.audits import LATE, MEMBERS, RUN, Story, changed, edited, story
+from support.pages import Page
+from support.published import report_of
+
+TRUTH = story()
+
+
+def broken() -> Story:
+    own = list(TRUTH.own[MEMBERS[1]])
+    place = TRUTH.find(MEMBERS[1], "release", round=2)
+    own[place] = edited(own[place], step=7)
+    return TRUTH.with_own(MEMBERS[1], own)
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AuditReport]:
+    def folder(name: str) -> Path:
+        return tmp_path_factory.mktemp(name)
+
+    truth = TRUTH.write(folder("truth"))
+    return {
+        "verified": report_on([truth]),
+        "claimed": report_on([truth], report_of(TRUTH)),
+        "federation alone": report_on([truth / "federation"]),
+        "one member alone": report_on([truth / "members" / MEMBERS[0]]),
+        "published": report_on([published(TRUTH).write(folder("published"))]),
+        "failed": report_on([broken().write(folder("failed"))]),
+    }
+
+
+@pytest.fixture(scope="module")
+def pages(reports: dict[str, AuditReport]) -> dict[str, str]:
+    return {name: render_html(report) for name, report in reports.items()}
+
+
+@pytest.fixture(scope="module")
+def read(pages: dict[str, str]) -> dict[str, Page]:
+    return {name: Page(text) for name, text in pages.items()}
+
+
+def test_every_case_is_sound_html(pages: dict[str, str], read: dict[str, Page]) -> None:
+    assert len(read) == 6
+    for name, page in read.items():
+        assert page.wrong == [], name
+        assert pages[name].startswith("<!doctype html>\n")
+        ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+        assert len(ids) == len(set(ids)), name
+        for _, attrs in page.tags:
+            assert set((attrs.get("aria-labelledby") or "").split()) <= set(ids)
+            if (attrs.get("href") or "").startswith("#"):
+                assert (attrs["href"] or "")[1:] in ids
+        tags = [tag for tag, _ in page.tags]
+        assert tags.count("table") == tags.count("caption")
+        assert all(attrs.get("scope") in {"col", "row"} for attrs in page.all("th"))
+        levels = [int(tag[1]) for tag in tags if re.fullmatch(r"h\d", tag)]
+        assert all(b - a <= 1 for a, b in pairwise(levels)), name
+
+
+def test_the_page_needs_nothing_from_elsewhere(pages: dict[str, str], read: dict[str, Page]) -> None:
+    for name, page in read.items():
+        assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
+        assert all(
+            (attrs.get(key) or "#").startswith("#")
+            for _, attrs in page.tags
+            for key in ("href", "xlink:href")
+        )
+        outside = re.sub(r'xmlns(:xlink)?="[^"]*"', "", pages[name])
+        assert not re.search(r"https?://|@import|@font-face|url\((?!#)", outside), name
+        (policy,) = [attrs["content"] for attrs in page.all("meta") if "http-equiv" in attrs]
+        assert "default-src 'none'" in policy
+
+
+def test_nine_groups_in_their_order(pages: dict[str, str], read: dict[str, Page]) -> None:
+    wanted = ["Identity", "Guarantee", "Mechanism", "Coverage, and what is not protected", "Composition and history",
+              "Trust", "Attacks: the empirical lower bound", "Utility and fairness", "Integrity"]  # fmt: skip
+    for name, page in read.items():
+        headings = [text for tag, text in page.texts if tag == "h2"]
+        assert headings[1:] == wanted, name
+        assert re.findall(r'<span class="number">(\d)</span>', pages[name]) == list("123456789")
+        assert page.text("h3").count("What the logs cannot tell") == 7
+
+
+def test_the_main_numbers_are_on_the_page(reports: dict[str, AuditReport], read: dict[str, Page]) -> None:
+    report, text = reports["verified"], read["verified"].text()
+    for said in (
+        "Verified: nothing that was checked is wrong",
+        report.integrity.keys,
+        report.identity.agreement_id,
+        report.guarantee.statement,
+        "board of 1 March",
+        "all runs were fixed before the first",
+        "Not measured.",
+        "1 release in no sum",
+        "hansa audit verify LOGS",
+        *(log.root for log in report.integrity.logs),
+        *(party.fingerprint for party in report.identity.parties),
+    ):
+        assert said in text, said
+
+
+def test_what_is_not_known_is_not_made_up(read: dict[str, Page]) -> None:
+    text = read["federation alone"].text()
+    assert "No grant was given of" in text
+    assert "no ε could be recomputed" in text
+    assert "nobody has signed how good or how fair the model is" in text
+    assert "Budgets" not in text.split()
+    alone = read["one member alone"].text()
+    assert "nobody, or no copy of the federation's log was given" in alone
+
+
+def test_quality_of_a_run_s_report_is_its_claim_alone(read: dict[str, Page]) -> None:
+    text = read["claimed"].text()
+    assert "The run's report claims accuracy 0.800" in text
+    assert "No log says so" in text
+    assert "claims" not in read["verified"].text("p")
+
+
+def test_a_gate_says_who_let_what_through(read: dict[str, Page]) -> None:
+    text = read["published"].text()
+    for said in ("1 private evaluation, 1 gate, 1 override and 1 publication", "Gate: open", "exempted by the agreement",
+                 "a named person took the responsibility", "Dr. Ada Example", "model.onnx",
+                 f"the key of {LATE} was revoked"):  # fmt: skip
+        assert said in text, said
+
+
+def test_a_failure_cannot_be_overlooked(pages: dict[str, str], read: dict[str, Page]) -> None:
+    page, text = read["failed"], read["failed"].text()
+    assert page.text("title").startswith("FAILED")
+    headings = [said for tag, said in page.texts if tag == "h2"]
+    assert re.match(r"FAILED: \d+ things? (is|are) wrong", headings[0])
+    assert f"members/{MEMBERS[1]}, entry 4 (release)" in text
+    assert "No guarantee is stated, because this audit failed." in text
+    assert "Every patient" not in text
+    assert "Verified" not in text
+    assert pages["failed"].index("FAILED: ") < pages["failed"].index('id="identity"')
+    for name in set(read) - {"failed"}:
+        assert "FAILED" not in read[name].text(), name
+
+
+def test_words_of_others_are_escaped(tmp_path: Path) -> None:
+    evil = '<script>alert("x")</script>'
+    own = list(TRUTH.own[MEMBERS[0]])
+    own[0] = changed(own[0], reason=evil)
+    page = render_html(report_on([TRUTH.with_own(MEMBERS[0], own).write(tmp_path)]))
+    assert evil not in page
+    assert "&lt;script&gt;" in page
+    assert "script" not in {tag for tag, _ in Page(page).tags}
+
+
+def test_the_same_report_gives_the_same_bytes(reports: dict[str, AuditReport], pages: dict[str, str]) -> None:
+    assert render_html(reports["published"]) == pages["published"]
+
+
+def test_it_is_made_for_paper(pages: dict[str, str]) -> None:
+    style = pages["verified"].partition("<style>")[2].partition("</style>")[0]
+    paper = style[style.index("@page { size: A4") :]
+    assert "counter(page)" in paper
+    assert "thead { display: table-header-group; }" in paper
+    assert re.search(r"@media print \{.*\.table \{ overflow: visible", style, flags=re.DOTALL)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser to print with")
+def test_a_browser_prints_it_with_no_line_cut_off(pages: dict[str, str], tmp_path: Path) -> None:
+    """Everything on the page is as wide as the paper at most."""
+    page = tmp_path / "page.html"
+    page.write_text(pages["published"])
+    pdf = tmp_path / "page.pdf"
+    subprocess.run(
+        [
+            "chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+            "--no-pdf-header-footer", f"--print-to-pdf={pdf}", page.as_uri(),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )  # fmt: skip
+    data = pdf.read_bytes()
+    assert data.startswith(b"%PDF-")
+    assert len(re.findall(rb"/Type\s*/Page\b", data)) >= 4
+
+
+class TestHistories:
+    def test_a_page_shows_a_few_releases_and_says_how_many_it_leaves_out(self, tmp_path: Path) -> None:
+        report = report_on([TRUTH.write(tmp_path)])
+        history = report.composition.histories[0]
+        release = history.lines[2]
+        many = [
+            release.model_copy(update={"round": n, "spot": release.spot.model_copy(update={"entry": 2 + n})})
+            for n in range(40)
+        ]
+        long = history.model_copy(update={"lines": (*history.lines[:2], *many, history.lines[-1])})
+        short = _shortened(long)
+        assert len(short.lines) == 3 + PAGE_RELEASES
+        assert short.left_out == 40 - PAGE_RELEASES
+        assert short.lines[2].round == 0
+        assert short.lines[-2].round == 39
+        assert _shortened(history) == history
+
+
+class TestPictures:
+    def test_budgets_over_time(self, reports: dict[str, AuditReport]) -> None:
+        drawn = pictures.budgets_over_time(reports["verified"])
+        assert drawn is not None
+        assert "has spent most of its budget" in drawn.description
+        assert all(f">{name}<" in drawn.svg for name in MEMBERS)
+        assert pictures.budgets_over_time(reports["federation alone"]) is None
+
+    def test_a_clock_that_went_back_does_not_draw_backwards(self, reports: dict[str, AuditReport]) -> None:
+        history = reports["verified"].composition.histories[0]
+        lines = list(history.lines)
+        lines[-1] = lines[-1].model_copy(update={"at": "2020-01-01T00:00:00Z"})
+        steps = pictures._steps(history.model_copy(update={"lines": tuple(lines)}), [history])
+        times = [at for at, _ in steps.points]
+        assert times == sorted(times)
+        assert times[-1].year == 2026
+
+    def test_datasets_of_one_member_are_told_apart(self, reports: dict[str, AuditReport]) -> None:
+        history = reports["verified"].composition.histories[0]
+        assert pictures._steps(history, [history]).name == MEMBERS[0]
+        assert pictures._steps(history, [history, history]).name == f"{MEMBERS[0]} {history.dataset[:8]}"
+
+    def test_epsilon_by_round(self, reports: dict[str, AuditReport]) -> None:
+        (drawn,) = pictures.epsilon_by_round(reports["verified"])
+        assert "after round 4" in drawn.description
+        assert "limit 3" in drawn.svg
+        assert pictures.epsilon_by_round(reports["federation alone"]) == ()
+
+    def test_who_took_part(self, reports: dict[str, AuditReport]) -> None:
+        (drawn,) = pictures.participation(reports["verified"])
+        assert drawn.description == f"4 sums in 4 rounds; {LATE} is in 2 of 4."
+        assert RUN in drawn.title
+        assert all(share in drawn.svg for share in ("4/4", "2/4"))
+
+    def test_only_the_newest_runs_are_drawn(self, reports: dict[str, AuditReport]) -> None:
+        report = reports["verified"]
+        rounds = tuple(
+            one.model_copy(update={"run": f"run-{n}"}) for n in range(9) for one in report.coverage.rounds
+        )
+        coverage = report.coverage.model_copy(update={"rounds": rounds})
+        drawn = pictures.participation(report.model_copy(update={"coverage": coverage}))
+        assert [one.title.rpartition(" ")[2] for one in drawn] == ["run-6", "run-7", "run-8"]
+        assert len({one.name for one in drawn}) == 3
+
+
+def test_a_page_is_drawn_by_the_one_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    from jinja2 import UndefinedError
+
+    from hansa.report.page import environment
+
+    made: Callable[..., object] = environment("hansa.audit.report").from_string("{{ nobody.gave }}").render
+    with pytest.raises(UndefinedError):
+        made()
+    assert environment().list_templates() == ["macros.html.j2", "report.css", "report.html.j2"]
