@@ -99,7 +99,7 @@ class TestIssue:
             roster(),
             authority=read_certificate(folder / "ca.crt"),
             revocations=read_revocations(folder / "ca.crl"),
-            at=NOW + timedelta(minutes=1),
+            at=datetime.now(UTC) + timedelta(minutes=1),
         )
 
     def test_the_fingerprint_is_shown_to_be_read_over_the_phone(self, folder, request_file, tmp_path) -> None:
