@@ -90,7 +90,9 @@ def _tiles(folder: Path) -> HeldLog:
         raise LogDamagedError(f"the entries in {folder} are not those of its {CHECKPOINT_NAME}")
     if rows:
         store.append(Head(0, EMPTY_ROOT), rows, frontier.root)
-    first = next(one for one in note.signatures if one.name == checkpoint.origin)
+    first = next((one for one in note.signatures if one.name == checkpoint.origin), None)
+    if first is None:
+        raise LogDamagedError(f"the {CHECKPOINT_NAME} in {folder} is not signed by its log")
     store.add_checkpoint(note.text, first)
     store.add_cosignatures(note.text, [one for one in note.signatures if one is not first])
     return HeldLog(LogView(store), checkpoint.origin)

@@ -24,8 +24,8 @@ from hansa.errors import UsageError
 from hansa.following import LedgerServiceError, LogMirror, Patience, follow
 from hansa.following.remote import Credentials, RemoteLog
 from hansa.identity import COORDINATOR, Amendment, Authority, Signer
-from hansa.ledger import AmendmentMade, Log, LogView, MemoryLogStore, NoteSigner, SqliteLogStore
-from hansa.ledger.errors import CosignatureQuorumError, ForkError, LogVerificationError
+from hansa.ledger import AmendmentMade, Log, LogView, MemoryLogStore, NoteSigner, SignedNote, SqliteLogStore
+from hansa.ledger.errors import CosignatureQuorumError, ForkError, LogDamagedError, LogVerificationError
 from hansa.merkle import leaf_hash, tree_root, verify_consistency, verify_inclusion
 from hansa.v1 import ledger_pb2 as v1
 from hansa.v1.ledger_pb2_grpc import LedgerServiceStub
@@ -43,6 +43,7 @@ from support.audits import (
     at,
     changed,
     cosigned,
+    rewrite_bundle,
     signed,
     story,
     write_log,
@@ -613,6 +614,27 @@ class TestServersThatLie:
         path = write_store(ENTRIES, FEDERATION_SIGNER, tmp_path / "lie.sqlite", [END], MEMBERS[:3])
         with consortium.serving_paths(path) as address, pytest.raises(CosignatureQuorumError):
             once(address, credentials, tmp_path / "fresh")
+
+
+class TestFoldersOfTiles:
+    def test_one_whose_entries_are_not_its_checkpoint_s(self, tmp_path: Path) -> None:
+        write_log(ENTRIES, FEDERATION_SIGNER, tmp_path / "tiles")
+        rewrite_bundle(tmp_path / "tiles", [*ENTRIES[:-1], ENTRIES[0]])
+        with pytest.raises(LogDamagedError, match="are not those of its checkpoint"):
+            served_logs([tmp_path / "tiles"])
+
+    def test_one_whose_checkpoint_another_has_signed(self, tmp_path: Path) -> None:
+        note = write_log(ENTRIES, FEDERATION_SIGNER, tmp_path / "tiles")
+        stranger = NoteSigner.generate("hansa.example/stranger")
+        signed_by_another = SignedNote(note.text, (stranger.sign(note.text),))
+        (tmp_path / "tiles" / "checkpoint").write_text(signed_by_another.encoded)
+        with pytest.raises(LogDamagedError, match="is not signed by its log"):
+            served_logs([tmp_path / "tiles"])
+
+    def test_a_log_that_has_no_name_yet(self, tmp_path: Path) -> None:
+        SqliteLogStore.create(tmp_path / "log.sqlite").close()
+        with pytest.raises(UsageError, match="has signed no checkpoint yet"):
+            served_logs([tmp_path / "log.sqlite"])
 
 
 def test_keys_are_in_no_text(consortium: Consortium, credentials: Credentials) -> None:

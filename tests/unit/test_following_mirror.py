@@ -380,6 +380,32 @@ class TestFollowing:
             )  # fmt: skip
         assert clock.now > 500.0
 
+    def test_cosignatures_that_came_behind_a_newer_checkpoint_are_asked_for(self, mirror: LogMirror) -> None:
+        clock, told = Clock(), []
+
+        class Hurried(Honest):
+            """Signs the next checkpoint before anybody who follows has seen the last one cosigned."""
+
+            def follow(self, start: int, *, once: bool) -> Generator[News, None, None]:
+                clock.now += 20.0
+                if self.log.size < END:
+                    self.log.append([ENTRIES[self.log.size]])
+                note = self.log.checkpoint()
+                yield piece(self.log, start, self.log.size, note)
+                if self.log.size < END:
+                    cosigned(self.log)
+                else:
+                    raise LedgerServiceError("it is gone")
+
+        with pytest.raises(LedgerServiceError, match="it is gone"):
+            follow(
+                Hurried(log_of(ENTRIES[:1])), mirror, once=False, tell=told.append, clock=clock, sleep=clock.sleep,
+                patience=Patience(reconnect_s=-1.0, cosigned_s=300.0),
+            )  # fmt: skip
+        assert clock.now > 600.0
+        assert mirror.standing.cosigned > END // 2
+        assert len(told) == END - 1
+
     def test_once_without_a_quorum_is_not_enough(self, mirror: LogMirror) -> None:
         with pytest.raises(CosignatureQuorumError, match="is cosigned by 4 members"):
             once(Honest(log_of(ENTRIES), witnesses=MEMBERS[:3]), mirror)

@@ -14,6 +14,7 @@ from hansa.ledger.errors import CosignatureQuorumError, LogVerificationError
 from hansa.ledger.note import SignedNote
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+_ASK_S = 60.0  # how long entries wait before somebody asks whether an older checkpoint was cosigned
 
 
 class Source(Protocol):
@@ -73,7 +74,7 @@ def follow(
         CosignatureQuorumError: nothing that the log holds was cosigned by a quorum, or the newest of it not in time.
         HansaError: what `LogMirror.take` finds wrong.
     """
-    watch = _Watch(mirror, clock, patience.cosigned_s)
+    watch = _Watch(source, mirror, clock, patience.cosigned_s)
     pause, lost_at, connected = _FIRST_PAUSE_S, 0.0, False
     while True:
         try:
@@ -113,10 +114,7 @@ def _with_quorum(source: Source, mirror: LogMirror) -> Standing:
         raise LogVerificationError(
             f"the source sent {standing.size} of {standing.sealed} entries that the log has signed"
         )
-    if standing.cosigned < standing.size or not standing.by:
-        note = source.cosigned(mirror.quorum)
-        if note is not None and Checkpoint.parse(note.text).size <= standing.size:
-            standing = mirror.cosigned(note)
+    standing = _asked(source, mirror)
     if not standing.by and mirror.quorum:
         raise CosignatureQuorumError(
             f"no checkpoint of {mirror.origin!r} is cosigned by {mirror.quorum} members: others may be shown another log"
@@ -124,13 +122,25 @@ def _with_quorum(source: Source, mirror: LogMirror) -> Standing:
     return standing
 
 
-class _Watch:
-    """For how long a checkpoint has waited for its quorum."""
+def _asked(source: Source, mirror: LogMirror) -> Standing:
+    """The mirror, after asking for cosignatures that came when a newer checkpoint had been signed already."""
+    standing = mirror.standing
+    if standing.cosigned < standing.size or not standing.by:
+        note = source.cosigned(mirror.quorum)
+        if note is not None and Checkpoint.parse(note.text).size <= standing.size:
+            return mirror.cosigned(note)
+    return standing
 
-    def __init__(self, mirror: LogMirror, clock: Callable[[], float], patience_s: float) -> None:
-        self._mirror, self._clock, self._patience_s = mirror, clock, patience_s
-        self._since = clock()
-        self._cosigned = -1
+
+class _Watch:
+    """For how long entries have waited for a quorum."""
+
+    def __init__(
+        self, source: Source, mirror: LogMirror, clock: Callable[[], float], patience_s: float
+    ) -> None:
+        self._source, self._mirror, self._clock, self._patience_s = source, mirror, clock, patience_s
+        self._since = self._asked = clock()
+        self._cosigned = 0
 
     def look(self, standing: Standing) -> None:
         """Look at the clock.
@@ -138,9 +148,12 @@ class _Watch:
         Raises:
             CosignatureQuorumError: it has waited too long.
         """
+        now = self._clock()
+        if standing.cosigned < standing.sealed and now - self._asked > min(_ASK_S, self._patience_s):
+            standing, self._asked = _asked(self._source, self._mirror), now
         if standing.cosigned >= standing.sealed or standing.cosigned > self._cosigned:
-            self._since, self._cosigned = self._clock(), standing.cosigned
-        elif self._clock() - self._since > self._patience_s:
+            self._since, self._cosigned = now, standing.cosigned
+        elif now - self._since > self._patience_s:
             raise CosignatureQuorumError(
                 f"{standing.sealed - standing.cosigned} entries of {self._mirror.origin!r} have waited longer than "
                 f"{self._patience_s:g} s for {self._mirror.quorum} cosignatures"
