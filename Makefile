@@ -18,7 +18,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint bench proto clean
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ lint: $(STAMP)  ## Check style, formatting, types and the rules of import.
 bench: $(STAMP)  ## Measure what the engines and the secure sum cost.
 	$(BIN)/hansa bench engine
 	$(BIN)/hansa bench secagg
+
+proto: $(STAMP)  ## Generate hansa.v1 from ledger.proto; what comes of it is kept.
+	cd shared && ../$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. hansa/v1/ledger.proto
 
 clean:  ## Remove .venv, caches and built files; runs/ stays.
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

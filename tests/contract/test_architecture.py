@@ -26,6 +26,7 @@ DATA = "hansa itself reads no data and trains nothing"
 SECAGG = "Agreements and identities do not know the secure sum"
 LEDGER = "Logs do not know what they log"
 FLWR = "flwr is imported in three places only"
+GRPC = "Whoever serves or follows a log from afar imports grpc, and nobody else"
 
 # Contract that must break: file that gets a line, and the line.
 FORBIDDEN = [
@@ -62,6 +63,11 @@ FORBIDDEN = [
     (FLWR, "hansa_client/node.py", "def later():\n    from flwr.app import Message"),
     (FLWR, "hansa_server/federation.py", "import flwr.serverapp"),
     (FLWR, "hansa_simulations/__init__.py", "import flwr"),
+    (GRPC, "hansa/audit/auditor.py", "def later():\n    import grpc"),
+    (GRPC, "hansa/following/mirror.py", "import grpc"),
+    (GRPC, "hansa/ledger/log.py", "from google.protobuf import message"),
+    (GRPC, "hansa_server/history.py", "import grpc_health"),
+    (GRPC, "hansa_client/node.py", "import grpc"),
 ]
 
 # What the rules must let through.

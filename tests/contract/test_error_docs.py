@@ -10,6 +10,7 @@ import pytest
 from hansa import errors
 from hansa.audit import errors as audit_errors
 from hansa.errors import HansaError
+from hansa.following import errors as following_errors
 from hansa.identity import errors as identity_errors
 from hansa.ledger import errors as ledger_errors
 from hansa.privacy import errors as privacy_errors
@@ -18,7 +19,15 @@ from hansa.secagg import errors as secagg_errors
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
 MODULES = {
     module.__name__
-    for module in (errors, audit_errors, identity_errors, ledger_errors, privacy_errors, secagg_errors)
+    for module in (
+        errors,
+        audit_errors,
+        following_errors,
+        identity_errors,
+        ledger_errors,
+        privacy_errors,
+        secagg_errors,
+    )
 }
 ROW = re.compile(r"^\| (HANSA-\d{3}) \| (\w+) \| (\d) ([a-z ]+) \| (.+) \| (.+) \|$")
 

@@ -34,7 +34,7 @@ def declared(*extras: str) -> set[str]:
 
 
 BASE = declared()
-RUNTIME = BASE | declared("client", "server", "simulation", "predict", "tracking")
+RUNTIME = BASE | declared("client", "server", "simulation", "follow", "predict", "tracking")
 ALL = RUNTIME | declared("dev")
 
 
@@ -94,13 +94,19 @@ def imported(package: str, *, without: tuple[str, ...] = ()) -> set[str]:
 
 
 def test_what_the_base_install_imports_it_brings():
-    assert imported("hansa", without=("models",)) <= BASE
+    # whoever builds a model, or follows a log from afar, installs an extra
+    assert imported("hansa", without=("models", "v1", "following/remote.py")) <= BASE
+
+
+def test_following_a_log_takes_a_small_extra():
+    assert declared("follow") == {"grpcio", "protobuf"}
+    assert imported("hansa", without=("models",)) <= BASE | declared("follow")
 
 
 @pytest.mark.parametrize(
     ("package", "extras"),
     [
-        ("hansa", ("client",)),
+        ("hansa", ("client", "follow")),
         ("hansa", ("server",)),
         ("hansa_client", ("client",)),
         ("hansa_server", ("server",)),
@@ -173,7 +179,11 @@ def test_a_documented_dependency_has_version_licence_and_purpose(name):
     if len(cells) == 5:
         for extra in cells[3].split(", "):
             assert name in declared(extra)
-        spelled = {extra for extra in ("client", "server", "predict", "tracking") if name in declared(extra)}
+        spelled = {
+            extra
+            for extra in ("client", "server", "follow", "predict", "tracking")
+            if name in declared(extra)
+        }
         assert spelled <= set(cells[3].split(", "))
 
 

@@ -108,6 +108,39 @@ class TestIssue:
         assert "over the phone" in called.stdout
         assert "admits nobody" in called.stdout
 
+    def test_addresses_under_which_a_machine_serves_others(self, folder, request_file, tmp_path) -> None:
+        out = tmp_path / "addressed.crt"
+        called = hansa(
+            "ca", "issue", folder, "--request", request_file, "--member", "alpha", "--out", out,
+            "--address", "logs.example.org", "--address", "192.0.2.7", "--format", "json",
+        )  # fmt: skip
+        assert called.data["addresses"] == ["logs.example.org", "192.0.2.7"]
+        names = read_certificate(out).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert [str(name.value) for name in names] == [
+            "urn:hansa:member:alpha",
+            "logs.example.org",
+            "192.0.2.7",
+        ]
+
+    def test_what_is_no_address_gets_no_certificate(self, folder, request_file, tmp_path) -> None:
+        out = tmp_path / "addressed.crt"
+        called = hansa(
+            "ca",
+            "issue",
+            folder,
+            "--request",
+            request_file,
+            "--member",
+            "alpha",
+            "--out",
+            out,
+            "--address",
+            "*.org",
+        )
+        assert called.status == 2
+        assert "'*.org' is no host name and no IP address" in called.stderr
+        assert not out.exists()
+
     def test_another_name_than_the_requests_is_refused(self, folder, request_file, tmp_path) -> None:
         out = tmp_path / "beta.crt"
         refused(

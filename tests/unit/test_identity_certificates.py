@@ -24,6 +24,7 @@ from hansa.identity import (
     request_certificate,
 )
 from hansa.identity.amendment import PURPOSE, approvals_needed
+from hansa.identity.certificates import check_request, member_of, member_uri
 from hansa.identity.errors import AmendmentError, CertificateError, KeyFileError, SignatureError
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)
@@ -140,6 +141,76 @@ class TestCertificates:
         issued = authority.issue(request_certificate(signers["alpha"]), "beta", AT)
         names = issued.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert [name.value for name in names] == ["urn:hansa:member:beta"]
+
+
+class TestAddresses:
+    """Where a machine is reached stands beside who it is, and says nothing about it."""
+
+    def issued(self, authority, signers, *addresses: str) -> x509.Certificate:
+        return authority.issue(request_certificate(signers["beta"]), "beta", AT, addresses)
+
+    def test_names_and_addresses_stand_beside_the_member(self, authority, roster, signers) -> None:
+        shown = self.issued(authority, signers, "logs.example.org", "192.0.2.7", "2001:db8::7")
+        names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert names.get_values_for_type(x509.DNSName) == ["logs.example.org"]
+        assert [str(one) for one in names.get_values_for_type(x509.IPAddress)] == ["192.0.2.7", "2001:db8::7"]
+        check(shown, authority, roster, "beta")
+        assert member_of(shown) == "beta"
+
+    def test_they_make_nobody_another_member(self, authority, roster, signers) -> None:
+        with pytest.raises(CertificateError) as caught:
+            check(self.issued(authority, signers, "alpha"), authority, roster, "alpha")
+        assert "is not for 'alpha'" in told(caught)
+
+    @pytest.mark.parametrize(
+        "address",
+        [
+            "",
+            "*.example.org",
+            "urn:hansa:member:alpha",
+            "a b",
+            "-x.org",
+            "x..org",
+            "a" * 64,
+            "300.1.1.1",
+            "10.0.0.0/8",
+            "host:1",
+            "ä.org",
+        ],
+    )
+    def test_what_is_no_address(self, authority, signers, address: str) -> None:
+        with pytest.raises(CertificateError) as caught:
+            self.issued(authority, signers, address)
+        assert "is no host name and no IP address" in told(caught)
+
+    def test_a_request_may_not_ask_for_one(self, signers) -> None:
+        signer = signers["beta"]
+        asked = (
+            x509.CertificateSigningRequestBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "beta")]))
+            .add_extension(
+                x509.SubjectAlternativeName([member_uri("beta"), x509.DNSName("bank.example.org")]),
+                critical=False,
+            )
+            .sign(signer.private_key, hashes.SHA256())
+        )
+        with pytest.raises(CertificateError):
+            check_request(asked, "beta")
+
+    def test_a_certificate_of_two_members_is_nobody_s(self, authority, signers) -> None:
+        builder = x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(x509.Name([]))
+        shown = (
+            builder.public_key(signers["beta"].private_key.public_key())
+            .serial_number(1)
+            .not_valid_before(AT)
+            .not_valid_after(AT + timedelta(days=1))
+            .add_extension(
+                x509.SubjectAlternativeName([member_uri("alpha"), member_uri("beta")]), critical=False
+            )
+            .sign(authority.private_key, hashes.SHA256())
+        )
+        with pytest.raises(CertificateError, match="names nobody"):
+            member_of(shown)
 
 
 class TestAuthority:

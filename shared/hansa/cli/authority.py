@@ -80,6 +80,14 @@ def issue(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE.crt", help="By default beside the request.")
     ] = None,
+    address: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--address",
+            metavar="HOST",
+            help="A host name or IP address under which the machine serves others, such as logs; repeat it.",
+        ),
+    ] = None,
     output_format: FormatOption = Format.TEXT,
 ) -> None:
     """Issue a certificate for the key of a request, if the request is in the name of the member that you name.
@@ -109,7 +117,7 @@ def issue(
                 for name, one in _issued(folder)
                 if name == member and one.serial_number not in revoked and one.not_valid_after_utc > _now()
             ]
-            certificate = authority.issue(asked, member, _now())
+            certificate = authority.issue(asked, member, _now(), address or ())
             make_folder(folder / _RECORD)
             write_new(folder / _RECORD / f"{member}-{certificate.serial_number:x}.crt", pem(certificate))
         write_new(target, pem(certificate))
@@ -119,6 +127,7 @@ def issue(
             "fingerprint": fingerprint(key),
             "serial": hex(certificate.serial_number),
             "valid_until": f"{certificate.not_valid_after_utc:%Y-%m-%d}",
+            "addresses": address or [],
             "earlier": [hex(one.serial_number) for one in earlier],
         }
         text = (

@@ -68,6 +68,12 @@ COMMANDS: Mapping[str, Row | Table] = {
                 "hansa.cli.audit_report",
                 "report",
             ),
+            "follow": Row(
+                "Mirror a federation's log from afar, and check it as it grows.",
+                "hansa.cli.audit_follow",
+                "follow",
+                "follow",
+            ),
         },
     ),
     "bench": Table(
@@ -100,6 +106,12 @@ COMMANDS: Mapping[str, Row | Table] = {
             "issue": Row("Issue a certificate for a member's key.", "hansa.cli.authority", "issue"),
             "revoke": Row("Revoke a certificate and renew the list.", "hansa.cli.authority", "revoke"),
             "refresh": Row("Sign the list of revoked certificates anew.", "hansa.cli.authority", "refresh"),
+        },
+    ),
+    "ledger": Table(
+        "Show logs to the machines of others.",
+        {
+            "serve": Row("Serve logs to members and auditors.", "hansa.cli.ledger", "serve", "server"),
         },
     ),
     "node": Table(

@@ -36,6 +36,10 @@ needed_extra: ContextVar[str | None] = ContextVar("needed_extra", default=None)
 # Third-party modules that the base install lacks, and the smallest extra that brings each.
 EXTRA_OF_MODULE: Mapping[str, str] = {
     "flwr": "client",
+    "google": "follow",
+    "grpc": "follow",
+    "grpc_health": "server",
+    "grpc_reflection": "server",
     "opacus": "client",
     "pandas": "client",
     "peft": "client",

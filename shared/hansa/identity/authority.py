@@ -6,9 +6,11 @@ a sum: that takes the key that the agreement pins (`hansa.identity.roster`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 from cryptography import x509
@@ -26,6 +28,9 @@ from hansa.identity.keys import CURVE, read_private_key, write_private
 EPHEMERAL_NAME = "ephemeral simulation authority: proves no identity"
 CA_LIFETIME = timedelta(days=3650)
 MEMBER_LIFETIME = timedelta(days=825)  # the longest that browsers ever took; a run ends long before
+_HOST = re.compile(
+    r"(?=.{1,253}$)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*"
+)
 _CLOCK_SKEW = timedelta(minutes=5)
 _KEY_FILE, _CERTIFICATE_FILE, _REVOKED_FILE = "ca.key", "ca.crt", "ca.crl"
 
@@ -78,7 +83,13 @@ class Authority:
         """Whether the certificates come from a simulation."""
         return self.certificate.subject == _subject(EPHEMERAL_NAME)
 
-    def issue(self, request: x509.CertificateSigningRequest, member: str, at: datetime) -> x509.Certificate:
+    def issue(
+        self,
+        request: x509.CertificateSigningRequest,
+        member: str,
+        at: datetime,
+        addresses: Iterable[str] = (),
+    ) -> x509.Certificate:
         """A member's certificate.
 
         Args:
@@ -86,12 +97,19 @@ class Authority:
                 key is taken from it.
             member: the name in the agreement; whoever runs the authority checks who asks.
             at: now, with a time zone.
+            addresses: host names and IP addresses under which the machine is reached, where it serves others.
 
         Raises:
-            CertificateError: the request is not signed by its own key, or the key is not on P-256.
+            CertificateError: the request is not signed by its own key, the key is not on P-256, or an address is none.
         """
         key = request.public_key()
         problems = []
+        names: list[x509.GeneralName] = [member_uri(member)]
+        for text in addresses:
+            try:
+                names.append(_address(text))
+            except ValueError:
+                problems.append(Problem("address", f"{text!r} is no host name and no IP address"))
         if not request.is_signature_valid:
             problems.append(Problem("request", "is not signed by its own key", "make it again"))
         if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
@@ -112,7 +130,7 @@ class Authority:
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]),
                 critical=False,
             )
-            .add_extension(x509.SubjectAlternativeName([member_uri(member)]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self.private_key.public_key()),
@@ -202,6 +220,16 @@ class Authority:
 
 def _subject(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _address(text: str) -> x509.GeneralName:
+    """An IP address, or a host name of letters, digits, hyphens and dots, without wildcards."""
+    try:
+        return x509.IPAddress(ip_address(text))
+    except ValueError:
+        if not _HOST.fullmatch(text) or text.rpartition(".")[2].isdigit():
+            raise
+        return x509.DNSName(text)
 
 
 def _key_usage(*, ca: bool) -> x509.KeyUsage:

@@ -22,6 +22,21 @@ def member_uri(member: str) -> x509.UniformResourceIdentifier:
     return x509.UniformResourceIdentifier(f"urn:hansa:member:{member}")
 
 
+def member_of(certificate: x509.Certificate) -> str:
+    """Whose certificate it says that it is; nothing about it is checked.
+
+    Raises:
+        CertificateError: it names no member, or several.
+    """
+    prefix = member_uri("").value
+    uris = [uri.removeprefix(prefix) for uri in _uris(certificate) if uri.startswith(prefix)]
+    if len(uris) != 1 or not uris[0]:
+        raise CertificateError(
+            "a certificate names nobody", [Problem("certificate", "has no one name of a member")]
+        )
+    return uris[0]
+
+
 def request_certificate(signer: Signer) -> x509.CertificateSigningRequest:
     """A request for a certificate, signed by the key that it is for."""
     return (
@@ -163,12 +178,22 @@ def _names(
     shown: x509.Certificate | x509.CertificateSigningRequest, member: str, place: str
 ) -> Iterator[Problem]:
     try:
-        names = shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        names = list(shown.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except (x509.ExtensionNotFound, ValueError):
         yield Problem(place, "has no readable subject alternative name")
         return
-    if list(names) != [member_uri(member)]:
+    # An authority may add under which addresses the machine is reached; they say nothing about who it is.
+    addresses = (x509.DNSName, x509.IPAddress) if isinstance(shown, x509.Certificate) else ()
+    if [name for name in names if not isinstance(name, addresses)] != [member_uri(member)]:
         yield Problem(place, f"is not for {member!r}")
+
+
+def _uris(certificate: x509.Certificate) -> list[str]:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, ValueError):
+        return []
+    return names.get_values_for_type(x509.UniformResourceIdentifier)
 
 
 def _pin(certificate: x509.Certificate, member: str, roster: Roster) -> Iterator[Problem]:

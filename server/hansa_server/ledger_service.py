@@ -1,0 +1,385 @@
+"""`hansa.v1.LedgerService`: logs for the machines of members and auditors, over mutual TLS. Needs grpcio.
+
+Read-only. Every question, also those to health and reflection, is answered only to whom `Admission` admits, and an answer is
+never larger than it may be. What goes wrong inside is told as a status and three words; the text stays in the
+coordinator's own log.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from hansa.errors import HansaError, ProofError, UsageError
+from hansa.ledger import Checkpoint, LogView, SignedNote
+from hansa.ledger.errors import LogStoreError
+from hansa.v1 import ledger_pb2 as v1
+from hansa.v1.ledger_pb2_grpc import LedgerServiceServicer, add_LedgerServiceServicer_to_server
+from hansa_server.admission import Admission
+from hansa_server.served_logs import ServedLog
+
+SERVICE = "hansa.v1.LedgerService"
+MAX_ENTRIES, MAX_ENTRIES_BYTES = 1024, 1024 * 1024  # of one answer
+MAX_QUESTION_BYTES = 16 * 1024
+MAX_ANSWER_BYTES = 5 * 1024 * 1024
+TILE_WIDTH, TILE_HEIGHT, TILE_LEVELS = 256, 8, 8
+THREADS, FOLLOWERS = 40, 24  # a follower keeps a thread
+POLL_S, LIFE_S = 0.5, 30.0  # how often a log is looked at for a follower, and a sign of life is given
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_QUESTION_BYTES),
+    ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.max_concurrent_streams", 64),
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+    ("grpc.so_reuseport", 0),
+)
+_NON_BLOCKING = "experimental_non_blocking"  # marks the one method of health that keeps no thread
+_log = logging.getLogger(__name__)
+
+
+class Refusal(Exception):  # noqa: N818  # what a client is told, not a failure of the service
+    """What is told to whom asked: a status and words that say nothing about the inside."""
+
+    def __init__(self, status: grpc.StatusCode, words: str) -> None:
+        super().__init__(words)
+        self.status, self.words = status, words
+
+
+class LedgerServicer(LedgerServiceServicer):
+    """Answers about some logs.
+
+    Args:
+        logs: that are served.
+        admitted: asked again while a follower listens; raises `Refusal`.
+        poll_s, life_s: how often a followed log is looked at, and a sign of life given.
+    """
+
+    def __init__(
+        self,
+        logs: Sequence[ServedLog],
+        admitted: Callable[[grpc.ServicerContext], None],
+        *,
+        poll_s: float = POLL_S,
+        life_s: float = LIFE_S,
+    ) -> None:
+        self._logs = {log.origin: log for log in logs}
+        self._admitted, self._poll_s, self._life_s = admitted, poll_s, life_s
+        self._room = threading.BoundedSemaphore(FOLLOWERS)
+
+    def ListLogs(  # noqa: N802  # as in ledger.proto, so below
+        self, request: v1.ListLogsRequest, context: grpc.ServicerContext
+    ) -> v1.ListLogsResponse:
+        """Which logs are served."""
+        del request, context
+        return v1.ListLogsResponse(origins=self._logs)
+
+    def GetCheckpoint(  # noqa: N802
+        self, request: v1.GetCheckpointRequest, context: grpc.ServicerContext
+    ) -> v1.GetCheckpointResponse:
+        """The newest checkpoint with so many cosignatures."""
+        del context
+        with self._reading(request.origin) as view:
+            for note in view.checkpoints():
+                if len(note.signatures) - 1 >= request.cosignatures:
+                    return v1.GetCheckpointResponse(note=note.encoded.encode())
+        raise Refusal(grpc.StatusCode.NOT_FOUND, "no such checkpoint")
+
+    def GetEntries(  # noqa: N802
+        self, request: v1.GetEntriesRequest, context: grpc.ServicerContext
+    ) -> v1.GetEntriesResponse:
+        """Entries."""
+        del context
+        if request.start >= request.end:
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "no entries were asked for")
+        with self._reading(request.origin) as view:
+            _require(view, request.end)
+            entries = _some(view, request.start, request.end)
+        return v1.GetEntriesResponse(start=request.start, entries=entries)
+
+    def GetTile(  # noqa: N802
+        self, request: v1.GetTileRequest, context: grpc.ServicerContext
+    ) -> v1.GetTileResponse:
+        """Hashes of complete subtrees."""
+        del context
+        first = request.index * TILE_WIDTH
+        if request.level >= TILE_LEVELS or not 1 <= request.width <= TILE_WIDTH:
+            raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "no such tile")
+        with self._reading(request.origin) as view:
+            _require(view, (first + request.width) << TILE_HEIGHT * request.level)
+            hashes = (view.node(TILE_HEIGHT * request.level, first + place) for place in range(request.width))
+            return v1.GetTileResponse(hashes=b"".join(hashes))
+
+    def GetInclusionProof(  # noqa: N802
+        self, request: v1.GetInclusionProofRequest, context: grpc.ServicerContext
+    ) -> v1.GetInclusionProofResponse:
+        """That an entry stands at its place."""
+        del context
+        with self._reading(request.origin) as view:
+            _require(view, request.size)
+            return v1.GetInclusionProofResponse(path=view.prove_inclusion(request.index, request.size))
+
+    def GetConsistencyProof(  # noqa: N802
+        self, request: v1.GetConsistencyProofRequest, context: grpc.ServicerContext
+    ) -> v1.GetConsistencyProofResponse:
+        """That a shorter log is the beginning of a longer one."""
+        del context
+        with self._reading(request.origin) as view:
+            _require(view, request.size2)
+            return v1.GetConsistencyProofResponse(proof=view.prove_consistency(request.size1, request.size2))
+
+    def Follow(  # noqa: N802
+        self, request: v1.FollowRequest, context: grpc.ServicerContext
+    ) -> Iterator[v1.FollowResponse]:
+        """What comes after a size, for as long as somebody listens."""
+        if not self._room.acquire(blocking=False):
+            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many follow")
+        try:
+            yield from self._follow(request, context)
+        finally:
+            self._room.release()
+
+    def _follow(
+        self, request: v1.FollowRequest, context: grpc.ServicerContext
+    ) -> Iterator[v1.FollowResponse]:
+        sent, told, at = request.start, "", 0.0
+        while context.is_active():
+            self._admitted(context)
+            with self._reading(request.origin) as view:
+                note = view.last_checkpoint()
+            if note is not None and (note.encoded != told or time.monotonic() - at >= self._life_s):
+                for answer in self._under(request.origin, note, sent):
+                    yield answer
+                    sent = max(sent, answer.start + len(answer.entries))
+                told, at = note.encoded, time.monotonic()
+            if request.once:
+                if note is None:
+                    raise Refusal(grpc.StatusCode.NOT_FOUND, "no such checkpoint")
+                return
+            time.sleep(self._poll_s)
+
+    def _under(self, origin: str, note: SignedNote, sent: int) -> Iterator[v1.FollowResponse]:
+        """The checkpoint with a proof of what was sent before, then what it covers beyond that."""
+        size = Checkpoint.parse(note.text).size
+        encoded = note.encoded.encode()
+        yield self._piece(origin, encoded, size, min(sent, size), ())
+        while sent < size:
+            with self._reading(origin) as view:
+                entries = _some(view, sent, size)
+            yield self._piece(origin, encoded, size, sent, entries)
+            sent += len(entries)
+
+    def _piece(
+        self, origin: str, note: bytes, size: int, start: int, entries: Sequence[bytes]
+    ) -> v1.FollowResponse:
+        end = start + len(entries)
+        proof: Sequence[bytes] = ()
+        if 0 < end < size:
+            with self._reading(origin) as view:
+                proof = view.prove_consistency(end, size)
+        return v1.FollowResponse(start=start, entries=entries, note=note, proof=proof)
+
+    @contextmanager
+    def _reading(self, origin: str) -> Iterator[LogView]:
+        """A view of a log; the only one, where none is named."""
+        log = self._logs.get(origin)
+        if log is None and not origin and len(self._logs) == 1:
+            log = next(iter(self._logs.values()))
+        if log is None:
+            raise Refusal(grpc.StatusCode.NOT_FOUND, "no such log")
+        with log.reading() as view:
+            yield view
+
+
+def _require(view: LogView, size: int) -> None:
+    if size > view.size:
+        raise Refusal(grpc.StatusCode.OUT_OF_RANGE, "the log is shorter")
+
+
+def _some(view: LogView, start: int, end: int) -> list[bytes]:
+    """Entries from `start` on, as many as one answer may hold, at least one."""
+    entries: list[bytes] = []
+    room = MAX_ENTRIES_BYTES
+    for data in view.entries(start, min(end, start + MAX_ENTRIES)):
+        room -= len(data)
+        if entries and room < 0:
+            break
+        entries.append(data)
+    return entries
+
+
+# --- the edge --------------------------------------------------------------------------------------------
+
+
+class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+    """Stands before every method of every service: admits, and turns what goes wrong into a status.
+
+    Args:
+        admission: who may ask.
+    """
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    def admit(self, context: grpc.ServicerContext) -> None:
+        """Check who asks.
+
+        Raises:
+            Refusal: nobody who may.
+        """
+        shown = context.auth_context().get("x509_pem_cert", [])
+        try:
+            if len(shown) != 1:
+                raise UsageError("TLS tells of no certificate")
+            self._admission.admit(shown[0])
+        except HansaError as error:
+            _log.warning("%s was refused: %s: %s", context.peer(), error.code, error.cause)
+            raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "not admitted") from None
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
+        """Wrap a method."""
+        handler = continuation(handler_call_details)
+        if handler is None:
+            return None
+        making = {
+            (False, False): (grpc.unary_unary_rpc_method_handler, handler.unary_unary, self._once),
+            (False, True): (grpc.unary_stream_rpc_method_handler, handler.unary_stream, self._streamed),
+            (True, False): (grpc.stream_unary_rpc_method_handler, handler.stream_unary, self._once),
+            (True, True): (grpc.stream_stream_rpc_method_handler, handler.stream_stream, self._streamed),
+        }
+        make, method, wrap = making[bool(handler.request_streaming), bool(handler.response_streaming)]
+        return make(
+            wrap(method),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _once(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def answer(request: Any, context: grpc.ServicerContext) -> Any:
+            with _told(context):
+                self.admit(context)
+                return method(request, context)
+
+        return answer
+
+    def _streamed(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        if getattr(method, _NON_BLOCKING, False):
+
+            def hand_over(request: Any, context: grpc.ServicerContext, send: Callable[..., None]) -> None:
+                with _told(context):
+                    self.admit(context)
+                    method(request, context, send)
+
+            setattr(hand_over, _NON_BLOCKING, True)
+            return hand_over
+
+        def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            with _told(context):
+                self.admit(context)
+                yield from method(request, context)
+
+        return answer
+
+
+@contextmanager
+def _told(context: grpc.ServicerContext) -> Iterator[None]:
+    """What goes wrong, as a status; gRPC itself would send the text of an exception."""
+    try:
+        yield
+    except Refusal as refusal:
+        status, words = refusal.status, refusal.words
+    except ProofError:
+        status, words = grpc.StatusCode.INVALID_ARGUMENT, "there is no such proof"
+    except LogStoreError as error:
+        _log.error("%s: %s", error.code, error.cause)  # cause and code say all
+        status, words = grpc.StatusCode.UNAVAILABLE, "the log cannot be read now"
+    except HansaError as error:
+        _log.error("%s: %s", error.code, error.cause)
+        status, words = grpc.StatusCode.INTERNAL, "internal error"
+    except Exception:
+        if not context.is_active():  # whoever asked has left, or the service has aborted the call itself
+            raise
+        _log.exception("a question could not be answered")
+        status, words = grpc.StatusCode.INTERNAL, "internal error"
+    else:
+        return
+    context.abort(status, words)
+
+
+@dataclass(frozen=True)
+class ServiceIdentity:
+    """How the service proves who it is.
+
+    Attributes:
+        key, certificate: PEM; the certificate names the address at which it is asked.
+    """
+
+    key: bytes
+    certificate: bytes
+
+    def __repr__(self) -> str:
+        return "ServiceIdentity(…)"  # the key is in no log
+
+
+def ledger_server(
+    logs: Sequence[ServedLog],
+    admission: Admission,
+    identity: ServiceIdentity,
+    listen: str,
+    *,
+    poll_s: float = POLL_S,
+    life_s: float = LIFE_S,
+) -> tuple[grpc.Server, int]:
+    """A service that is not started yet, with health and reflection.
+
+    Args:
+        logs: that it serves.
+        admission: who may ask.
+        identity: of the service.
+        listen: ``HOST:PORT``; port 0 takes a free one.
+        poll_s, life_s: see `LedgerServicer`.
+
+    Returns:
+        The server and its port.
+
+    Raises:
+        UsageError: it cannot listen there.
+    """
+    gate = Gate(admission)
+    pool = ThreadPoolExecutor(THREADS, thread_name_prefix="ledger")
+    server = grpc.server(pool, interceptors=(gate,), options=_OPTIONS, maximum_concurrent_rpcs=THREADS)
+    servicer = LedgerServicer(logs, gate.admit, poll_s=poll_s, life_s=life_s)
+    add_LedgerServiceServicer_to_server(servicer, server)
+    healthy = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+    for name in ("", SERVICE):
+        healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
+    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    credentials = grpc.ssl_server_credentials(
+        [(identity.key, identity.certificate)],
+        root_certificates=admission.authority,
+        require_client_auth=True,
+    )
+    try:
+        port = server.add_secure_port(listen, credentials)
+    except RuntimeError:
+        port = 0
+    if not port:
+        server.stop(None)
+        raise UsageError(f"cannot listen at {listen}", remedy="Name a free port of this machine.")
+    return server, port

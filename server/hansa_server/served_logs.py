@@ -1,0 +1,112 @@
+"""Logs that a ledger service shows: where they lie, and reading them from many threads at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from pathlib import Path
+from typing import Protocol
+
+from hansa.errors import UsageError
+from hansa.ledger import Checkpoint, LogView, MemoryLogStore, SqliteLogStore, TileSource
+from hansa.ledger.errors import LogDamagedError
+from hansa.ledger.store import Head, Row
+from hansa.ledger.tiles import CHECKPOINT_NAME
+from hansa.merkle import EMPTY_ROOT, Frontier, leaf_hash
+
+
+class ServedLog(Protocol):
+    """One log."""
+
+    @property
+    def origin(self) -> str:
+        """Its name."""
+
+    def reading(self) -> AbstractContextManager[LogView]:
+        """A view for one thread."""
+
+
+class StoredLog:
+    """A log in an SQLite file, read beside its writer; each reader has a connection of its own.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        LogStoreError: it is no log.
+        UsageError: it has signed no checkpoint, so that it has no name yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self.reading() as view:
+            self.origin = _origin(view, path)
+
+    @contextmanager
+    def reading(self) -> Iterator[LogView]:
+        """See `ServedLog.reading`."""
+        with closing(SqliteLogStore(self._path, read_only=True)) as store:
+            yield LogView(store)
+
+
+class HeldLog:
+    """A log in memory, or one that is written in this process by a store that many threads may read.
+
+    Args:
+        view: of it.
+        origin: its name.
+    """
+
+    def __init__(self, view: LogView, origin: str) -> None:
+        self._view, self.origin = view, origin
+
+    def reading(self) -> AbstractContextManager[LogView]:
+        """See `ServedLog.reading`."""
+        return nullcontext(self._view)
+
+
+def served_logs(paths: Sequence[Path]) -> tuple[ServedLog, ...]:
+    """The logs at these places: SQLite files, or folders of tiles as they are now.
+
+    Raises:
+        LogStoreError, LogDamagedError, TilesError: something is no log, or a damaged one.
+        UsageError: two are the same log.
+    """
+    logs = tuple(_tiles(path) if path.is_dir() else StoredLog(path) for path in paths)
+    origins = [log.origin for log in logs]
+    for origin in origins:
+        if origins.count(origin) > 1:
+            raise UsageError(f"the log {origin!r} is named twice", remedy="Name each log once.")
+    return logs
+
+
+def _tiles(folder: Path) -> HeldLog:
+    source = TileSource(folder)
+    note = source.note
+    checkpoint = Checkpoint.parse(note.text)
+    store, frontier = MemoryLogStore(), Frontier()
+    rows = list(_rows(source.read(0, checkpoint.size), frontier))
+    if frontier.root != checkpoint.root:
+        raise LogDamagedError(f"the entries in {folder} are not those of its {CHECKPOINT_NAME}")
+    if rows:
+        store.append(Head(0, EMPTY_ROOT), rows, frontier.root)
+    first = next((one for one in note.signatures if one.name == checkpoint.origin), None)
+    if first is None:
+        raise LogDamagedError(f"the {CHECKPOINT_NAME} in {folder} is not signed by its log")
+    store.add_checkpoint(note.text, first)
+    store.add_cosignatures(note.text, [one for one in note.signatures if one is not first])
+    return HeldLog(LogView(store), checkpoint.origin)
+
+
+def _rows(entries: Iterable[bytes], frontier: Frontier) -> Iterator[Row]:
+    for data in entries:
+        yield Row(b"".join(frontier.append(leaf_hash(data))), data)
+
+
+def _origin(view: LogView, path: Path) -> str:
+    note = view.last_checkpoint()
+    if note is None:
+        raise UsageError(
+            f"the log {path} has signed no checkpoint yet", remedy="Serve it once its writer has signed one."
+        )
+    return Checkpoint.parse(note.text).origin

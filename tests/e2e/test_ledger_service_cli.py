@@ -1,0 +1,223 @@
+"""`hansa ledger serve` in a process of its own, and `hansa audit follow` against it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from hansa.following.mirror import REFUSED_NAME
+from hansa.identity import COORDINATOR
+from support.audits import FEDERATION_SIGNER, MEMBERS, SIGNERS, story, write_store
+from support.cli import Called, hansa, hansa_process
+from support.services import HOST, Consortium
+
+ENTRIES = story().federation
+
+
+@pytest.fixture
+def consortium(tmp_path: Path) -> Consortium:
+    return Consortium.make(tmp_path)
+
+
+def log_at(path: Path, size: int = len(ENTRIES), witnesses: tuple[str, ...] = MEMBERS) -> Path:
+    return write_store(ENTRIES[:size], FEDERATION_SIGNER, path, [size], witnesses)
+
+
+@contextmanager
+def served(consortium: Consortium, *logs: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    home = consortium.home(SIGNERS[COORDINATOR], HOST)
+    process = hansa_process(
+        "ledger", "serve", *logs, "--listen", f"{HOST}:0", "--home", home, "--keys", consortium.keys,
+        "--ca", consortium.ca, "--crl", consortium.crl,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        assert first.startswith(f"Serving at {HOST}:"), first + (
+            process.stderr.read() if process.stderr else ""
+        )
+        yield first.split()[2].rstrip(","), process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0, stdout + stderr
+
+
+def followed(consortium: Consortium, address: str, mirror: Path, *more: str | Path) -> Called:
+    home = next(iter(consortium.folder.glob(f"home-*-{MEMBERS[0]}")), None) or consortium.home(
+        SIGNERS[MEMBERS[0]]
+    )
+    return hansa(
+        "audit", "follow", address, "--keys", consortium.keys, "--mirror", mirror, "--home", home,
+        "--ca", consortium.ca, "--once", *more,
+    )  # fmt: skip
+
+
+def test_a_log_is_served_mirrored_and_audited(consortium: Consortium, tmp_path: Path) -> None:
+    mirror = tmp_path / "mirror"
+    with served(consortium, log_at(tmp_path / "log.sqlite")) as (address, _):
+        called = followed(consortium, address, mirror, "--format", "json")
+        assert called.status == 0, called.stderr
+        assert called.data["entries"] == called.data["cosigned"] == len(ENTRIES)
+        assert len(called.data["by"]) == 5
+        again = followed(consortium, address, mirror)
+        assert again.status == 0
+        assert again.stdout.startswith("Verified and mirrored.")
+    verified = hansa("audit", "verify", mirror, "--keys", consortium.keys, "--format", "json")
+    assert verified.status == 0, verified.stdout
+    assert verified.data["logs"][0]["sealed"] == len(ENTRIES)
+
+
+def test_a_log_that_became_shorter_ends_with_status_4(consortium: Consortium, tmp_path: Path) -> None:
+    mirror = tmp_path / "mirror"
+    with served(consortium, log_at(tmp_path / "log.sqlite")) as (address, _):
+        assert followed(consortium, address, mirror).status == 0
+    with served(consortium, log_at(tmp_path / "older.sqlite", 20)) as (address, _):
+        called = followed(consortium, address, mirror, "--format", "json")
+    assert called.status == 4
+    assert called.envelope["error"]["code"] == "HANSA-746"
+    assert "cut off, or restored" in called.envelope["error"]["cause"]
+    assert (mirror / REFUSED_NAME).exists()
+    refused = hansa(
+        "audit", "verify", mirror, mirror / REFUSED_NAME, "--keys", consortium.keys, "--format", "json"
+    )
+    assert refused.status == 0  # an older checkpoint of the same history: no proof of anything by itself
+
+
+def test_a_log_without_a_quorum_ends_with_status_4(consortium: Consortium, tmp_path: Path) -> None:
+    with served(consortium, log_at(tmp_path / "log.sqlite", witnesses=MEMBERS[:2])) as (address, _):
+        called = followed(consortium, address, tmp_path / "mirror")
+    assert called.status == 4
+    assert "HANSA-744" in called.stderr
+
+
+def test_nobody_there_ends_with_status_5(consortium: Consortium, tmp_path: Path) -> None:
+    called = followed(consortium, f"{HOST}:1", tmp_path / "mirror")
+    assert called.status == 5
+    assert "HANSA-771" in called.stderr
+
+
+def test_a_stranger_ends_with_status_5_and_the_server_says_why(
+    consortium: Consortium, tmp_path: Path
+) -> None:
+    home = consortium.home(SIGNERS[MEMBERS[0]], name=MEMBERS[1])
+    with served(consortium, log_at(tmp_path / "log.sqlite")) as (address, process):
+        called = hansa(
+            "audit", "follow", address, "--keys", consortium.keys, "--mirror", tmp_path / "mirror", "--home", home,
+            "--ca", consortium.ca, "--once",
+        )  # fmt: skip
+        assert called.status == 5
+        assert "does not admit this party" in called.stderr
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        told = process.stderr.read()
+    assert "was refused: HANSA-704: the certificate shown for 'member-2' is refused" in told
+
+
+def test_following_goes_on_until_it_is_stopped(consortium: Consortium, tmp_path: Path) -> None:
+    home = consortium.home(SIGNERS[MEMBERS[0]])
+    with served(consortium, log_at(tmp_path / "log.sqlite")) as (address, _):
+        process = hansa_process(
+            "audit", "follow", address, "--keys", consortium.keys, "--mirror", tmp_path / "mirror", "--home", home,
+            "--ca", consortium.ca,
+        )  # fmt: skip
+        assert process.stderr is not None
+        assert (
+            process.stderr.readline()
+            == f"{len(ENTRIES)} entries, {len(ENTRIES)} of them cosigned by 5 members\n"
+        )
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert "HANSA-504" in stderr
+    assert (tmp_path / "mirror" / "federation.sqlite").exists()
+
+
+class TestServing:
+    def serve(self, consortium: Consortium, *logs: Path, home: Path, listen: str = f"{HOST}:0") -> Called:
+        return hansa(
+            "ledger", "serve", *logs, "--listen", listen, "--home", home, "--keys", consortium.keys,
+            "--ca", consortium.ca, "--crl", consortium.crl,
+        )  # fmt: skip
+
+    def test_a_certificate_that_is_revoked_serves_nothing(
+        self, consortium: Consortium, tmp_path: Path
+    ) -> None:
+        home = consortium.home(SIGNERS[COORDINATOR], HOST)
+        consortium.revoke(home)
+        called = self.serve(consortium, log_at(tmp_path / "log.sqlite"), home=home)
+        assert called.status == 2
+        assert "is revoked" in called.stderr
+
+    def test_what_is_no_log(self, consortium: Consortium, tmp_path: Path) -> None:
+        home = consortium.home(SIGNERS[COORDINATOR], HOST)
+        (tmp_path / "not.sqlite").write_text("nothing")
+        assert self.serve(consortium, tmp_path / "not.sqlite", home=home).status == 4
+        assert self.serve(consortium, tmp_path / "none.sqlite", home=home).status == 1
+        log = log_at(tmp_path / "log.sqlite")
+        twice = self.serve(consortium, log, log, home=home)
+        assert twice.status == 2
+        assert "is named twice" in twice.stderr
+
+    def test_where_nobody_can_listen(self, consortium: Consortium, tmp_path: Path) -> None:
+        home = consortium.home(SIGNERS[COORDINATOR], HOST)
+        called = self.serve(consortium, log_at(tmp_path / "log.sqlite"), home=home, listen="nowhere")
+        assert called.status == 2
+        assert "cannot listen at nowhere" in called.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (
+            ["audit", "follow", "localhost:1", "--keys", "k", "--mirror", "m", "--home", "h", "--ca", "c"],
+            "follow",
+        ),
+        (
+            [
+                "ledger",
+                "serve",
+                "l",
+                "--listen",
+                "x",
+                "--home",
+                "h",
+                "--keys",
+                "k",
+                "--ca",
+                "c",
+                "--crl",
+                "r",
+            ],
+            "server",
+        ),
+    ],
+)
+def test_without_grpc_the_extra_is_named(arguments: list[str], extra: str) -> None:
+    program = (
+        f"import sys; sys.modules['grpc'] = None; from hansa.cli.app import run; sys.exit(run({arguments!r}))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert "HANSA-103: this command needs grpc" in ran.stderr
+    assert f"pip install 'hansa[{extra}]'" in ran.stderr
+
+
+@pytest.mark.parametrize("command", [["audit", "follow"], ["ledger", "serve"]])
+def test_help_brings_no_grpc(command: list[str]) -> None:
+    program = (
+        "import json, sys; from hansa.cli.app import run\n"
+        f"try: run([*{command!r}, '--help'])\n"
+        "except SystemExit: pass\n"
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})), file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "--home" in ran.stdout
+    assert not {"grpc", "google", "cryptography", "pydantic", "numpy"} & set(json.loads(ran.stderr))
