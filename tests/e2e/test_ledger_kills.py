@@ -35,14 +35,18 @@ KILLS, BESIDE, TURNS = 200, 4, 13  # new homes after some turns keep the reading
 LONGEST_S = 0.2  # between two kills; a run of four rounds takes 0.3 s
 ENOUGH, SOON_SPENT = 1e4, 60.0  # a run asks for 17
 POOR = "home-0"
-FORK = multiprocessing.get_context("fork")  # the parent has imported all that a child needs
+FORK = multiprocessing.get_context("fork")  # the parent has imported and checked all that a child needs
 
 
 @pytest.fixture(scope="module")
-def league() -> tuple[Agreement, np.ndarray]:
-    """Three members, four rounds of two steps."""
+def league(tmp_path_factory: pytest.TempPathFactory) -> tuple[Agreement, np.ndarray]:
+    """Three members, four rounds of two steps; a whole run has been made, so that children start with all of it."""
     agreement, built = frozen_league()
-    return agreement, built.initial_vector()
+    start, home = built.initial_vector(), tmp_path_factory.mktemp("rehearsal")
+    Identities.at(home, names_of(agreement))
+    with DurableFederation(agreement, start, home, ENOUGH, lambda _: None) as running:
+        assert running.run().stopped_because is None
+    return agreement, start
 
 
 def names_of(agreement: Agreement) -> list[str]:
