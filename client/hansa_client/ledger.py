@@ -320,15 +320,6 @@ class MemberLedger:
         """The budgets of all datasets that were ever granted, for reading."""
         return {dataset: account.book for dataset, account in self._accounts.items()}
 
-    def require_no_budget(self) -> None:
-        """Ask whether the data may take part in a run that claims no privacy.
-
-        Raises:
-            BudgetRefusedError: they have a budget, which such a run would exceed whatever it is.
-        """
-        if self._accounts:
-            raise BudgetRefusedError("data with a budget take part in no run without privacy")
-
     def holds(self, data: bytes) -> bool:
         """Whether the very bytes of an entry stand in this log."""
         return self.place_of(data) is not None

@@ -57,7 +57,7 @@ class LedgerRecords:
         self._delta = delta
         self._spend = Spend(self._charges[0].event, terms.local_steps)  # of one round
         self._nonce = nonce()
-        self._failed: set[str] = set()
+        self._seen: set[str] = set()  # runs that this process has seen from their reservation on, without a failure
 
     def hear(self, news: News | None) -> str | None:
         if news is None:
@@ -75,7 +75,10 @@ class LedgerRecords:
         spends = [charge.against(None) for charge in self._charges]
         for finding in _checked(tuple((canonical_json(dict(s.event)), s.count) for s in spends), self._delta):
             _LOG.warning("the ε of this run is not checked by %s: %s", finding.accountant, finding.reason)
+        begun = self._ledger.own.reserved(run) is None
         self._ledger.reserve(self._agreement_id, run, self._charges, self._protection)
+        if begun:
+            self._seen.add(run)
         self._ledger.may_release(run, TRAINING, self._spend.count, manifest.round)
 
     def released(self, run: str, manifest: Manifest, manifest_sha256: str, y_sha256: str) -> None:
@@ -92,10 +95,10 @@ class LedgerRecords:
         )
 
     def failed(self, run: str) -> None:
-        self._failed.add(run)
+        self._seen.discard(run)
 
     def close(self, run: str) -> None:
-        end = self._ledger.forfeit if run in self._failed else self._ledger.close
+        end = self._ledger.close if run in self._seen else self._ledger.forfeit
         end(self._agreement_id, run)
         self._ledger.checkpoint()
 

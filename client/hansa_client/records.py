@@ -41,7 +41,8 @@ class Records(Protocol):
     def close(self, run: str) -> None:
         """Put on record that a run is over: what was reserved and not released is free again.
 
-        A run in which a contribution failed is closed in full: nobody counts what its absence told.
+        A run in which a contribution failed is closed in full: nobody counts what its absence told. So is one of
+        which this process has not seen the beginning, since it cannot know.
         """
 
 

@@ -25,7 +25,6 @@ from hansa.ledger import (
     SqliteWitness,
     VerifierKey,
     WitnessMemory,
-    new_dataset_id,
     officer_of,
     utc,
 )
@@ -33,7 +32,7 @@ from hansa.ledger.budgets import granted, records_of
 from hansa.privacy.book import BudgetBook
 from hansa.privacy.composition import rule_for
 from hansa.privacy.loss import PrivacyLoss
-from hansa.privacy.records import Grant, Limit
+from hansa.privacy.records import Grant, Limit, new_dataset_id
 from hansa.secagg.terms import threshold
 from hansa_client.federation_log import FederationLog
 from hansa_client.ledger import MemberLedger, Software

@@ -27,6 +27,21 @@ if TYPE_CHECKING:
 Vector: TypeAlias = npt.NDArray[np.float64]
 
 
+def history_of(
+    log: Log, agreement: Agreement, identities: Identities, kind: type[History] = History
+) -> History:
+    """The coordinator's end of a federation's log, with the keys of a simulation; `kind` for one that lies."""
+    return kind(
+        log,
+        identities.signer(COORDINATOR),
+        agreement.agreement_id,
+        identities.keyring(agreement.agreement_id),
+        identities.witness_keys,
+        threshold(len(identities.roster.members)),
+        lambda: datetime.now(UTC),
+    )
+
+
 @dataclass(frozen=True)
 class Seat:
     """See above.
@@ -66,17 +81,8 @@ class Seat:
     def house(self) -> SumHouse:
         """The coordinator's keys, and a verifier that recomputes every sum before its vectors are let go."""
         identities = self.identities
-        history = None
-        if self.agreement.terms.private:
-            history = History(
-                self.log,
-                identities.signer(COORDINATOR),
-                self.agreement.agreement_id,
-                identities.keyring(self.agreement.agreement_id),
-                identities.witness_keys,
-                threshold(len(identities.roster.members)),
-                lambda: datetime.now(UTC),
-            )
+        private = self.agreement.terms.private
+        history = history_of(self.log, self.agreement, identities) if private else None
         return SumHouse(
             identities.signer(COORDINATOR),
             identities.roster,

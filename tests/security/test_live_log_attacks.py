@@ -5,18 +5,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
-from hansa.identity import COORDINATOR
 from hansa.ledger import Checkpoint, Log, MemoryLogStore, SignedEntry, SignedNote
 from hansa.protocol import News
-from hansa.secagg.terms import threshold
 from hansa.wire import Message
 from hansa_server.federation import Outcome
 from hansa_server.history import History
+from hansa_simulations.seat import history_of
 from support.federations import Federation, kinds
 from support.leagues import frozen_league
 
@@ -32,16 +30,7 @@ def league(**more: object) -> Federation:
 
 def run_under(federation: Federation, lying: type[History]) -> tuple[Outcome, History]:
     """A run whose coordinator keeps the log its own way."""
-    keys = federation.keys
-    history = lying(
-        federation.log,
-        keys.signer(COORDINATOR),
-        AGREEMENT.agreement_id,
-        keys.keyring(AGREEMENT.agreement_id),
-        keys.witness_keys,
-        threshold(len(keys.roster.members)),
-        lambda: datetime.now(UTC),
-    )
+    history = history_of(federation.log, AGREEMENT, federation.keys, lying)
     return federation.run(house=replace(federation.house, history=history)), history
 
 

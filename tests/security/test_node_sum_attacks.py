@@ -63,7 +63,7 @@ class Attacker:
         self.signer = league.keys.signer(COORDINATOR)
         self.terms = sum_terms(league.agreement, league.keys.roster)
         self.machine = Coordinator(self.terms, run, self.signer, spool=MemoryStore())
-        self.history = league.history()
+        self.history = league.house.history
         self.number = 0
         self.replies: dict[str, Message] = {}
 

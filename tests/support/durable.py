@@ -18,7 +18,7 @@ import numpy.typing as npt
 from hansa.agreement import Agreement
 from hansa.canonical import canonical_hash, sha256_hex
 from hansa.errors import HansaError
-from hansa.identity import COORDINATOR, Statement
+from hansa.identity import Statement
 from hansa.ledger import (
     Log,
     LogStore,
@@ -27,7 +27,6 @@ from hansa.ledger import (
     NoteSigner,
     SignedEntry,
     SqliteLogStore,
-    new_dataset_id,
     officer_of,
 )
 from hansa.ledger.officer import sign_grant
@@ -35,22 +34,21 @@ from hansa.privacy.book import BudgetBook
 from hansa.privacy.composition import RenyiFilter, Rule
 from hansa.privacy.loss import PrivacyLoss
 from hansa.privacy.randomness import SecretRandomness
-from hansa.privacy.records import Grant, Limit
+from hansa.privacy.records import Grant, Limit, new_dataset_id
 from hansa.protocol import PolicyCode, read_sum_reply, read_word_reply
-from hansa.secagg import FolderStore, MemoryStore, Seal
+from hansa.secagg import FolderStore, Seal
 from hansa.secagg.bundle import unbundle
 from hansa.secagg.messages import SIGNED, Masked
-from hansa.secagg.terms import threshold
 from hansa.wire import Message, array_sha256, parse
 from hansa_client.ledger import MemberLedger, Software
 from hansa_client.node import Node
 from hansa_client.summing import SumIdentity
 from hansa_server.federation import Outcome, run_federation
-from hansa_server.history import History
 from hansa_server.journal import InMemoryJournal
-from hansa_server.summation import SecureSummation, SumHouse, Verifier
-from hansa_simulations.identities import VERIFIER, Identities
+from hansa_server.summation import SecureSummation, SumHouse
+from hansa_simulations.identities import Identities
 from hansa_simulations.ledgers import LEDGER_FILE, book_of, records_in, software, stores_in
+from hansa_simulations.seat import Seat
 from support.leagues import DoesNothing
 
 Vector = npt.NDArray[np.float64]
@@ -221,18 +219,7 @@ class DurableFederation:
         )
 
     def _house(self) -> SumHouse:
-        keys = self.identities
-        history = History(
-            self.log,
-            keys.signer(COORDINATOR),
-            self.agreement.agreement_id,
-            keys.keyring(self.agreement.agreement_id),
-            keys.witness_keys,
-            threshold(len(keys.roster.members)),
-            lambda: datetime.now(UTC),
-        )
-        verifier = Verifier(keys.signer(VERIFIER))
-        return SumHouse(keys.signer(COORDINATOR), keys.roster, MemoryStore(), verifier, history)
+        return Seat(self.agreement, self.run_name, self.identities, self.log).house()
 
 
 def leaving(name: str, request: Message, reply: Message) -> list[Left]:

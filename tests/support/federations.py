@@ -5,30 +5,27 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hansa.agreement import Agreement
-from hansa.identity import COORDINATOR
 from hansa.ledger import Log, LogView, MemoryLogStore, NoteSigner, SignedEntry
 from hansa.privacy.book import BudgetBook
 from hansa.privacy.randomness import PublicSampling, SecretRandomness
 from hansa.secagg import MemoryStore, Seal
 from hansa.secagg.bundle import unbundle
-from hansa.secagg.terms import threshold
 from hansa.wire import Message, parse
 from hansa_client.node import Node
 from hansa_client.records import NoRecords, Records
 from hansa_client.summing import SumIdentity
 from hansa_server.federation import Outcome, run_federation
-from hansa_server.history import History
 from hansa_server.journal import InMemoryJournal, Journal
-from hansa_server.summation import SecureSummation, SumHouse, Verifier
-from hansa_simulations.identities import VERIFIER, Identities
+from hansa_server.summation import SecureSummation, SumHouse
+from hansa_simulations.identities import Identities
 from hansa_simulations.ledgers import MemberStores, book_of, records_in
+from hansa_simulations.seat import Seat
 from support.leagues import DoesNothing
 
 Vector = npt.NDArray[np.float64]
@@ -150,27 +147,10 @@ class Federation:
                 replies[name] = over_the_wire(reply)
         return replies
 
-    def history(self) -> History | None:
-        """The coordinator's end of the federation's log."""
-        if not self.agreement.terms.private:
-            return None
-        keys = self.keys
-        return History(
-            self.log,
-            keys.signer(COORDINATOR),
-            self.agreement.agreement_id,
-            keys.keyring(self.agreement.agreement_id),
-            keys.witness_keys,
-            threshold(len(keys.roster.members)),
-            lambda: datetime.now(UTC),
-        )
-
     @property
     def house(self) -> SumHouse:
         """The coordinator's keys, its verifier and its log."""
-        keys = self.keys
-        verifier = Verifier(keys.signer(VERIFIER))
-        return SumHouse(keys.signer(COORDINATOR), keys.roster, MemoryStore(), verifier, self.history())
+        return Seat(self.agreement, "r", self.keys, self.log).house()
 
     def run(self, journal: Journal | None = None, run: str = "r", **more: Any) -> Outcome:
         """A whole run."""

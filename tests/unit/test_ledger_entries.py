@@ -25,7 +25,6 @@ from hansa.ledger import (
     Release,
     SignedEntry,
     Spending,
-    new_dataset_id,
     officer_of,
     parse_entry,
     real,
@@ -37,6 +36,7 @@ from hansa.ledger.errors import EntryError
 from hansa.ledger.kinds import Kind
 from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.events import EventJson, Spend, poisson_gaussian
+from hansa.privacy.records import new_dataset_id
 from support.ledgers import (
     AGREEMENT,
     AT,

@@ -165,13 +165,6 @@ class TestGrants:
         with pytest.raises(NoBudgetError, match="dataset cccccccccccc"):
             opened(store, dataset_id="c" * 32).book  # noqa: B018
 
-    def test_data_with_a_budget_take_part_in_no_run_without_privacy(self) -> None:
-        ledger = opened()
-        ledger.require_no_budget()
-        ledger.grant(budget())
-        with pytest.raises(BudgetRefusedError, match="without privacy"):
-            ledger.require_no_budget()
-
 
 class TestAgreements:
     def test_a_member_signs_once_with_its_own_keys(self) -> None:

@@ -241,7 +241,7 @@ class TestDoor:
 
     def test_a_reply_to_another_request_is_not_believed(self) -> None:
         league = federation()
-        history = league.history()
+        history = league.house.history
         assert history is not None
         asked = Asked(bundle([]), (), history.news("a"))
         first, second = (sum_request(AGREEMENT, "r", number, asked) for number in (1, 2))

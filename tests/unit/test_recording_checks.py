@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 from hansa.privacy.crosscheck import UpperBound, Within
 from hansa.privacy.errors import AccountantFailedError
+from hansa.wire import Message
 from hansa_client import recording
 from support.federations import Federation
 from support.leagues import frozen_league
@@ -76,3 +77,32 @@ def test_opacus_is_asked_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(recording, "checked_epsilon", counted)
     assert league().run().stopped_because is None
     assert asked == [[("rdp", "agrees"), ("sum-attack", "agrees"), ("prv", "agrees")]]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_run_with_a_failed_contribution_is_closed_in_full_also_after_a_restart(*, restarted: bool) -> None:
+    """That a contribution failed may follow from data, and nobody counts what its absence told."""
+    federation = league()
+
+    def fails(weights: np.ndarray) -> np.ndarray:
+        if releases(federation, "c") == 2:
+            raise RuntimeError("of the data")
+        return np.zeros_like(weights)
+
+    def restarts(name: str, request: Message, answer: Callable[[Message], Message]) -> Message | None:
+        if restarted and name == "c" and request.kind == "close":
+            federation.restart("c")
+            return federation.nodes["c"].handle(request)
+        return answer(request)
+
+    federation.trainings["c"]._update = fails
+    federation.between = restarts
+    assert federation.run().state.round == 2
+    assert federation.entries("c").count("closed") == 1
+    (spent,) = federation.book("c").spent()
+    (others,) = federation.book("b").spent()
+    assert (spent.count, others.count) == (8, 4 + 2)
+
+
+def releases(federation: Federation, name: str) -> int:
+    return federation.entries(name).count("release")

@@ -22,7 +22,6 @@ from hansa.ledger.spends import (
     Release,
     Reservation,
     RunClosed,
-    new_dataset_id,
 )
 from hansa.ledger.store import LogStore, MemoryLogStore, SqliteLogStore
 from hansa.ledger.tiles import TileLog, TileSource, export_tiles
@@ -78,7 +77,6 @@ __all__ = [
     "Witness",
     "WitnessMemory",
     "export_tiles",
-    "new_dataset_id",
     "officer_of",
     "parse_entry",
     "real",

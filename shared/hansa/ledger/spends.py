@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, JsonValue, model_validator
@@ -35,11 +34,6 @@ from hansa.ledger.entry import (
 )
 from hansa.privacy.charges import Charge
 from hansa.privacy.composition import rule_from_json
-
-
-def new_dataset_id() -> str:
-    """A name for a dataset: 128 random bits, never a hash of what is in it."""
-    return secrets.token_hex(16)
 
 
 def _rule(value: dict[str, JsonValue]) -> dict[str, JsonValue]:

@@ -14,11 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from hansa.canonical import Json
 from hansa.errors import PrivacyParameterError
 from hansa.privacy.charges import Charge
-from hansa.privacy.composition import Rule, rule_from_json
-from hansa.privacy.errors import BudgetRecordError
+from hansa.privacy.composition import Rule
 from hansa.privacy.loss import PrivacyLoss
 
 _DATASET = re.compile(r"[0-9a-f]{32}")
@@ -146,133 +144,5 @@ Record: TypeAlias = Grant | Reservation | Confirmation | Abort | Close
 
 
 def new_dataset_id() -> str:
-    """A random id for a dataset."""
+    """A name for a dataset: 128 random bits, never a hash of what is in it."""
     return secrets.token_hex(16)
-
-
-def record_to_json(record: Record) -> Mapping[str, Json]:
-    """A record as plain JSON values, fit for canonical JSON."""
-    match record:
-        case Grant():
-            return {
-                "record": "grant",
-                "dataset": record.dataset,
-                "everyone": _limit_to_json(record.everyone),
-                "colluding": None if record.colluding is None else _limit_to_json(record.colluding),
-                "coalition": record.coalition,
-                "disjoint_from": list(record.disjoint_from),
-            }
-        case Reservation():
-            charges = [_charge_to_json(charge) for charge in record.charges]
-            return {
-                "record": "reservation",
-                "run": record.run,
-                "agreement": record.agreement,
-                "charges": charges,
-            }
-        case Confirmation() | Abort():
-            return {
-                "record": "abort" if isinstance(record, Abort) else "confirmation",
-                "run": record.run,
-                "step": record.step,
-                "kind": record.kind,
-                "count": record.count,
-            }
-        case Close():
-            return {"record": "close", "run": record.run, "released": dict(record.released)}
-
-
-def record_from_json(value: Json) -> Record:
-    """Read a record back.
-
-    Raises:
-        BudgetRecordError: it is not one, or says something without a meaning; nothing is skipped.
-    """
-    try:
-        record = _read(value)
-    except PrivacyParameterError as error:
-        raise BudgetRecordError(f"a record of a budget cannot be read: {error.cause}") from error
-    if record is None:
-        raise BudgetRecordError("a record of a budget cannot be read")
-    return record
-
-
-def _read(value: Json) -> Record | None:
-    match value:
-        case {
-            "record": "grant",
-            "dataset": str() as dataset,
-            "everyone": Mapping() as everyone,
-            "colluding": (Mapping() | None) as colluding,
-            "coalition": int() as coalition,
-            "disjoint_from": [*others],
-            **rest,
-        } if not rest and all(isinstance(other, str) for other in others):
-            return Grant(
-                dataset,
-                _limit_from_json(everyone),
-                None if colluding is None else _limit_from_json(colluding),
-                coalition,
-                tuple(str(other) for other in others),
-            )
-        case {
-            "record": "reservation",
-            "run": str() as run,
-            "agreement": str() as agreement,
-            "charges": [*charges],
-            **rest,
-        } if not rest:
-            return Reservation(run, agreement, tuple(_charge_from_json(charge) for charge in charges))
-        case {
-            "record": ("confirmation" | "abort") as what,
-            "run": str() as run,
-            "step": str() as step,
-            "kind": str() as kind,
-            "count": int() as count,
-            **rest,
-        } if not rest and type(count) is int:
-            return (Abort if what == "abort" else Confirmation)(run, step, kind, count)
-        case {"record": "close", "run": str() as run, "released": Mapping() as released, **rest} if not rest:
-            counts = {str(kind): count for kind, count in released.items() if type(count) is int}
-            return Close(run, counts) if len(counts) == len(released) else None
-    return None
-
-
-def _limit_to_json(limit: Limit) -> Mapping[str, Json]:
-    return {**limit.loss.as_dict(), "rule": dict(limit.rule.as_dict())}
-
-
-def _limit_from_json(value: Json) -> Limit:
-    match value:
-        case {
-            "epsilon": int() | float() as epsilon,
-            "delta": int() | float() as delta,
-            "rule": Mapping() as rule,
-            **rest,
-        } if not rest:
-            return Limit(PrivacyLoss(float(epsilon), float(delta)), rule_from_json(rule))
-    raise PrivacyParameterError("a limit is not one")
-
-
-def _charge_to_json(charge: Charge) -> Mapping[str, Json]:
-    return {
-        "kind": charge.kind,
-        "event": dict(charge.event),
-        "count": charge.count,
-        "shared": None if charge.shared is None else dict(charge.shared),
-        "coalition": charge.coalition,
-    }
-
-
-def _charge_from_json(value: Json) -> Charge:
-    match value:
-        case {
-            "kind": str() as kind,
-            "event": Mapping() as event,
-            "count": int() as count,
-            "shared": (Mapping() | None) as shared,
-            "coalition": int() as coalition,
-            **rest,
-        } if not rest:
-            return Charge(kind, event, count, shared, coalition)
-    raise PrivacyParameterError("a charge is not one")

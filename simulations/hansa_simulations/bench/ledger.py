@@ -27,12 +27,12 @@ from hansa.ledger import (
     Spending,
     SqliteLogStore,
     StoredEntries,
-    new_dataset_id,
     utc,
     verify_log,
 )
 from hansa.merkle import leaf_hash, path_length, verify_inclusion
 from hansa.privacy.events import Spend, poisson_gaussian
+from hansa.privacy.records import new_dataset_id
 from hansa_simulations.bench.figures import Bench, Figure, Ratio, describe_machine
 from hansa_simulations.bench.ledger_round import measure_rounds
 

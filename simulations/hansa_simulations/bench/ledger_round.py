@@ -11,7 +11,6 @@ import secrets
 import time
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
@@ -21,12 +20,10 @@ import numpy.typing as npt
 from hansa.agreement import Agreement, parse_agreement
 from hansa.agreement.freezing import freeze_with
 from hansa.errors import EngineError
-from hansa.identity import COORDINATOR
-from hansa.ledger import Log, NoteSigner, SqliteLogStore
+from hansa.ledger import Log, MemoryLogStore, NoteSigner, SqliteLogStore
 from hansa.models import build_model
 from hansa.privacy.randomness import SecretRandomness
 from hansa.secagg import MemoryStore, Seal
-from hansa.secagg.terms import threshold
 from hansa_client.flower_node import AnswersRequests
 from hansa_client.node import Node
 from hansa_client.records import NoRecords, Records
@@ -35,12 +32,13 @@ from hansa_server.federation import Outcome, run_federation
 from hansa_server.history import History
 from hansa_server.journal import InMemoryJournal
 from hansa_server.members import Members
-from hansa_server.summation import SecureSummation, SumHouse, Verifier
+from hansa_server.summation import SecureSummation
 from hansa_simulations.bench.engine import IdleTraining
 from hansa_simulations.bench.figures import Figure
 from hansa_simulations.engines.local import run_in_process
-from hansa_simulations.identities import VERIFIER, Identities
+from hansa_simulations.identities import Identities
 from hansa_simulations.ledgers import records_in, stores_in
+from hansa_simulations.seat import Seat
 
 GOAL_OVERHEAD_MS = 20.0
 MEMBERS = 5
@@ -108,16 +106,11 @@ def _round_ms(agreement: Agreement, start: npt.NDArray[np.float64], folder: Path
     run = f"bench-{secrets.token_hex(8)}"
     names = [member.name for member in agreement.terms.members]
     identities = Identities.ephemeral(names)
-    house = SumHouse(
-        identities.signer(COORDINATOR),
-        identities.roster,
-        MemoryStore(),
-        Verifier(identities.signer(VERIFIER)),
-    )
     ends: list[float] = []
     outcomes: list[Outcome] = []
     with ExitStack() as stack:
         records: dict[str, Records] = {name: NoRecords() for name in names}
+        log = Log(MemoryLogStore(), NoteSigner.generate("hansa.example/bench"))
         if folder is not None:
             folder.mkdir()
             store = stack.enter_context(closing(SqliteLogStore.create(folder / "federation.sqlite")))
@@ -125,7 +118,9 @@ def _round_ms(agreement: Agreement, start: npt.NDArray[np.float64], folder: Path
             for name in names:
                 stores = stack.enter_context(stores_in(folder / name, run))
                 records[name] = records_in(stores, agreement, name, identities, log.key)
-            house = replace(house, history=_history(log, identities, agreement))
+        house = Seat(agreement, run, identities, log).house()
+        if folder is None:
+            house = replace(house, history=None)
         nodes: list[AnswersRequests] = [
             Node(
                 agreement,
@@ -162,18 +157,6 @@ def _round_ms(agreement: Agreement, start: npt.NDArray[np.float64], folder: Path
         run_in_process(agreement, nodes, run, coordinate)
         _require_whole(agreement, outcomes[0], house.history)
     return 1e3 * median(np.diff(ends).tolist())
-
-
-def _history(log: Log, identities: Identities, agreement: Agreement) -> History:
-    return History(
-        log,
-        identities.signer(COORDINATOR),
-        agreement.agreement_id,
-        identities.keyring(agreement.agreement_id),
-        identities.witness_keys,
-        threshold(len(identities.roster.members)),
-        lambda: datetime.now(UTC),
-    )
 
 
 def _require_whole(agreement: Agreement, outcome: Outcome, history: History | None) -> None:
