@@ -53,11 +53,6 @@ class FederationLog:
         return seen
 
 
-def fresh_line(member: str, nonce: str) -> str:
-    """The line of a checkpoint that shows a member that it is newer than the member's process."""
-    return f"fresh {member} {nonce}"
-
-
 def described(entry: Kind) -> str:
     """An entry in words, for errors."""
     where = f" of run {entry.run}" if isinstance(entry, OfRun) else ""

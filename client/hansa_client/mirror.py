@@ -44,7 +44,8 @@ from hansa.ledger.kinds import Kind
 from hansa.ledger.log import MAX_ENTRY_BYTES
 from hansa.ledger.store import Row
 from hansa.merkle import EMPTY_ROOT, Frontier, leaf_hash
-from hansa_client.federation_log import FederationLog, described, fresh_line
+from hansa.protocol import fresh_line
+from hansa_client.federation_log import FederationLog, described
 from hansa_client.own_log import OwnLog
 
 _AMENDMENT = b'"type":"amendment"'

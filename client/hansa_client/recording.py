@@ -57,7 +57,9 @@ class LedgerRecords:
         self._delta = delta
         self._spend = Spend(self._charges[0].event, terms.local_steps)  # of one round
         self._nonce = nonce()
-        self._seen: set[str] = set()  # runs that this process has seen from their reservation on, without a failure
+        self._seen: set[str] = (
+            set()
+        )  # runs that this process has seen from their reservation on, without a failure
 
     def hear(self, news: News | None) -> str | None:
         if news is None:

@@ -24,7 +24,8 @@ from hansa.ledger import (
 )
 from hansa.ledger.entry import OfRun
 from hansa.ledger.errors import EntryError, RecoveryError
-from hansa_client.federation_log import FederationLog, fresh_line
+from hansa.protocol import fresh_line
+from hansa_client.federation_log import FederationLog
 from hansa_client.ledger import MemberLedger
 
 Opened: TypeAlias = Callable[[LogStore], MemberLedger]

@@ -33,10 +33,9 @@ from hansa.ledger import (
     utc,
 )
 from hansa.ledger.entry import OfAgreement
-from hansa.protocol import News, Word
+from hansa.protocol import News, Word, fresh_line
 from hansa.secagg import SumOutcome
 
-FRESH = "fresh"  # how an extension line of a checkpoint begins that holds the nonce of a member's new process
 _MEMBERS_OWN = (AgreementSigned, Reservation, Release, RunClosed, Abort)
 
 
@@ -227,7 +226,7 @@ class History:
             self._ended.add((entry.run, entry.round))
 
     def _checkpoint(self) -> SignedNote:
-        lines = [f"{FRESH} {name} {self._nonces[name]}" for name in sorted(self._nonces)]
+        lines = [fresh_line(name, self._nonces[name]) for name in sorted(self._nonces)]
         head = Checkpoint(self._log.key.name, self._log.size, self._log.root, tuple(lines))
         if self._note is None or self._note.text != head.text:
             self._note = self._log.checkpoint(*lines)

@@ -26,7 +26,7 @@ from hansa.ledger.errors import (
 )
 from hansa.ledger.store import Head, Row
 from hansa.ledger.verify import GivenEntries
-from hansa_client.federation_log import fresh_line
+from hansa.protocol import fresh_line
 from hansa_client.mirror import Mirror
 from support import members
 from support.ledgers import LOG_SIGNER, MEMBERS, amendment, keyring, signed

@@ -27,7 +27,7 @@ from hansa.ledger.errors import (
     RecoveryError,
 )
 from hansa.privacy import records
-from hansa_client.federation_log import fresh_line
+from hansa.protocol import fresh_line
 from hansa_client.recovery import Recovered, recover
 from support import budgets, ledgers, members
 from support.ledgers import AGREEMENT, LOG_SIGNER, MEMBERS, SIGNERS, amendment, signed

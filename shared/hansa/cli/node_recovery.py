@@ -41,7 +41,7 @@ def recover(
     altogether needs its grant back first: hansa node grant --home DIR --signed FILE.
     """
     with reported(output_format):
-        from hansa_client.federation_log import fresh_line
+        from hansa.protocol import fresh_line
         from hansa_client.node_file import read_home
 
         if (federation is None) != (keys is None):

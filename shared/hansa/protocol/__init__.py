@@ -35,7 +35,7 @@ from hansa.protocol.exchange import (
     witness_request,
     witnessed_reply,
 )
-from hansa.protocol.history import News, Word
+from hansa.protocol.history import News, Word, fresh_line
 
 __all__ = [
     "MAX_AGGREGATES",
@@ -49,6 +49,7 @@ __all__ = [
     "Word",
     "close_request",
     "closed_reply",
+    "fresh_line",
     "hello_reply",
     "hello_request",
     "public_weights",

@@ -50,6 +50,11 @@ class Word:
     nonce: str | None = None
 
 
+def fresh_line(member: str, nonce: str) -> str:
+    """The extension line of a checkpoint that shows a member that it is newer than the member's process."""
+    return f"fresh {member} {nonce}"
+
+
 class _Form(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
