@@ -7,6 +7,7 @@ a time, for witnesses (c2sp.org/tlog-cosignature@v1.1.0). Signatures of unknown 
 from __future__ import annotations
 
 import hashlib
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ MAX_NOTE_BYTES = 1024 * 1024
 MAX_SIGNATURES = 256  # a league has at most 100 members; the specification demands at least 16
 MAX_TIME = 2**63 - 1
 _MAX_NAME = 255
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")  # all below space but the line break
 _KEY_BYTES, _ID_BYTES, _TIME_BYTES, _SIGNATURE_BYTES = 32, 4, 8, 64
 _DASH = "\N{EM DASH} "
 _SECRET = "PRIVATE+KEY+"  # noqa: S105  (the prefix of a private key's text)
@@ -293,7 +295,7 @@ def check_name(name: str) -> None:
     Raises:
         NoteFormatError: empty, too long, or with spaces, plus or control characters.
     """
-    if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or any(c.isspace() or c == "+" for c in name):
+    if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or " " in name or "+" in name:
         raise NoteFormatError(
             "the name of a key is empty, too long, or holds spaces, plus or control characters"
         )
@@ -305,7 +307,7 @@ def check_text(text: str) -> None:
     Raises:
         NoteFormatError: no last line break, control characters, or what UTF-8 cannot express.
     """
-    if not text.endswith("\n") or any(c < " " and c != "\n" for c in text):
+    if not text.endswith("\n") or _CONTROL.search(text):
         raise NoteFormatError("the text of a note ends in a line break and holds no control characters")
     try:
         text.encode()
