@@ -1,0 +1,166 @@
+"""The coordinator's end of the federation's log: whose entries it takes, whom it tells when, and what it writes when."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hansa.errors import HansaError, WireError
+from hansa.identity import Signer
+from hansa.ledger import Aggregate, Log, MemoryLogStore, NoteSigner, Release, SignedEntry
+from hansa.ledger.errors import EntryError
+from hansa.ledger.kinds import Kind
+from hansa.protocol import Word
+from hansa_server.history import History
+from hansa_simulations.seat import history_of
+from support.federations import Federation
+from support.leagues import frozen_league
+
+AGREEMENT, BUILT = frozen_league()
+
+
+@pytest.fixture(scope="module")
+def done() -> Federation:
+    """A league after a run."""
+    updates = {name: (lambda w: np.full_like(w, 0.125)) for name in "abc"}
+    federation = Federation(AGREEMENT, BUILT.initial_vector(), updates)
+    assert federation.run().stopped_because is None
+    return federation
+
+
+@pytest.fixture
+def history(done: Federation) -> History:
+    """A new log, to which nobody has said anything."""
+    return history_of(empty_log(), AGREEMENT, done.keys)
+
+
+def empty_log() -> Log:
+    return Log(MemoryLogStore(), NoteSigner.generate("hansa.test/history"))
+
+
+def said_by(done: Federation, name: str) -> tuple[bytes, ...]:
+    """A member's entries of the run, with the signed agreement."""
+    entries = (data for data in done.log.entries() if SignedEntry.parse(data).entry.writer == name)
+    return tuple(entries)
+
+
+class TestWhoseEntries:
+    def test_a_members_own_are_taken_once_and_byte_for_byte(self, done: Federation, history: History) -> None:
+        mine = said_by(done, "a")
+        for _ in range(2):
+            history.take("a", Word(0, mine))
+        assert tuple(history.log.entries()) == mine
+        assert len(mine) == 1 + 1 + 4 + 1
+
+    def test_another_members_are_refused_even_under_its_true_signature(
+        self, done: Federation, history: History
+    ) -> None:
+        with pytest.raises(WireError, match="not its own"):
+            history.take("a", Word(0, said_by(done, "b")))
+        assert history.log.size == 0
+
+    def test_the_coordinators_are_refused(self, done: Federation, history: History) -> None:
+        with pytest.raises(WireError, match="not its own"):
+            history.take("a", Word(0, said_by(done, "coordinator")[:1]))
+        assert history.log.size == 0
+
+    def test_another_agreements_are_refused(self, done: Federation, history: History) -> None:
+        first = next(
+            s.entry for s in map(SignedEntry.parse, said_by(done, "a")) if s.entry.type == "reservation"
+        )
+        other = changed(first, agreement_id="f" * 64)
+        with pytest.raises(WireError, match="another agreement"):
+            history.take("a", Word(0, (SignedEntry.sign(other, done.keys.signer("a")).encoded,)))
+
+    def test_a_false_signature_is_refused(self, done: Federation, history: History) -> None:
+        entry = SignedEntry.parse(said_by(done, "a")[0]).entry
+        forged = SignedEntry.sign(entry, Signer.generate("a"))
+        with pytest.raises(HansaError):
+            history.take("a", Word(0, (forged.encoded,)))
+        assert history.log.size == 0
+
+    def test_a_second_release_of_a_round_is_refused(self, done: Federation, history: History) -> None:
+        history.take("a", Word(0, said_by(done, "a")))
+        release = history.release("a", "r", 1)
+        assert isinstance(release, Release)
+        second = changed(release, y_sha256="e" * 64)
+        size = history.log.size
+        with pytest.raises(WireError, match="two things"):
+            history.take("a", Word(size, (SignedEntry.sign(second, done.keys.signer("a")).encoded,)))
+        assert history.log.size == size
+        assert history.release("a", "r", 1) == release
+
+    def test_what_is_no_entry_is_refused(self, history: History) -> None:
+        with pytest.raises(EntryError):
+            history.take("a", Word(0, (b"{}\n",)))
+
+
+def changed(entry: Kind, **members: object) -> Kind:
+    """The entry with other members, checked and encoded anew."""
+    return type(entry).model_validate({**entry.model_dump(), **members})
+
+
+class TestWhatIsWrittenWhen:
+    def test_words_of_one_exchange_are_one_write(self, done: Federation, history: History) -> None:
+        with history.gathering():
+            for name in "abc":
+                history.take(name, Word(0, said_by(done, name)))
+                assert history.release(name, "r", 4) is not None  # known at once
+            assert history.log.size == 0
+        assert history.log.size == 3 * 7
+
+    def test_what_was_said_before_something_went_wrong_is_written(
+        self, done: Federation, history: History
+    ) -> None:
+        def one_exchange() -> None:
+            with history.gathering():
+                history.take("a", Word(0, said_by(done, "a")))
+                history.take("b", Word(0, (b"{}",)))
+
+        with pytest.raises(EntryError):
+            one_exchange()
+        assert tuple(history.log.entries()) == said_by(done, "a")
+
+    def test_a_log_that_is_read_again_knows_what_it_knew(self, done: Federation) -> None:
+        again = history_of(done.log, AGREEMENT, done.keys)
+        size = done.log.size
+        for name in "abc":
+            again.take(name, Word(size, said_by(done, name)))
+            assert again.release(name, "r", 4) is not None
+        again.abort("r", 4, "too-few", ())
+        assert done.log.size == size  # the round has its aggregate
+        ended = [
+            s.entry for s in map(SignedEntry.parse, done.log.entries()) if isinstance(s.entry, Aggregate)
+        ]
+        assert [entry.round for entry in ended] == [1, 2, 3, 4]
+        assert all(not entry.excluded for entry in ended)
+
+
+class TestWhomItTells:
+    def test_everybody_until_enough_have_cosigned_and_then_who_lacks_what_members_said(
+        self, done: Federation, history: History
+    ) -> None:
+        history.take("a", Word(0, said_by(done, "a")))
+        assert all(map(history.due, "abc"))
+        note = history.news("b").checkpoint
+        for name in "abc":
+            signer = done.keys.witness_signer(name)
+            line = signer.sign(history.news(name).checkpoint.split("\n\n")[0] + "\n", at=1_800_000_000).line
+            assert history.due(name)
+            history.take(name, Word(history.log.size, (), line))
+        assert history.cosigned.startswith(note.split("\n\n")[0])
+        assert not any(map(history.due, "abc"))
+        history.abort("r", 9, "too-few", ())  # what the coordinator adds by itself can wait
+        assert not any(map(history.due, "abc"))
+        history.take("b", Word(history.log.size, said_by(done, "b")))
+        assert all(map(history.due, "abc"))
+
+    def test_a_nonce_is_repeated_until_its_member_takes_it_back(
+        self, done: Federation, history: History
+    ) -> None:
+        history.take("c", Word(0, said_by(done, "c"), None, "0" * 32))
+        for _ in range(2):
+            assert history.due("c")
+            assert f"fresh c {'0' * 32}" in history.news("a").checkpoint
+        history.take("c", Word(0, (), None, None))
+        assert "fresh" not in history.news("a").checkpoint
