@@ -74,6 +74,14 @@ class TestACoordinatorThatSignsAnything:
         assert failure["entry"] == TRUTH.find("federation", "aggregate", round=2) - 1
         assert (failure["type"], VICTIM in failure["what"]) == ("aggregate", True)
 
+    def test_it_logs_a_release_only_after_the_sum_that_counts_it(self, tmp_path: Path) -> None:
+        index = TRUTH.find("federation", "aggregate", round=2)
+        moved = [*without(TRUTH.federation[: index + 1], RELEASE), TRUTH.federation[RELEASE]]
+        told = TRUTH.with_federation([*moved, *TRUTH.federation[index + 1 :]])
+        failure = failure_of(audited(told.write(tmp_path)), "federation")
+        assert (failure["entry"], failure["type"]) == (index - 1, "aggregate")
+        assert f"a release of {VICTIM!r} that does not stand before it" in failure["what"]
+
     def test_it_drops_a_release_that_is_in_no_sum(self, tmp_path: Path) -> None:
         dropped = TRUTH.find("federation", "release", member=LATE, round=3)
         own = TRUTH.find(LATE, "release", round=3)

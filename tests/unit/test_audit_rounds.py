@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from hansa.audit import GivenCopy, GivenRecords, Sources, audit
 from hansa.audit.findings import Findings
-from hansa.audit.rounds import StatedBy, _chain_problem, _Known
+from hansa.audit.integrity import Examined
+from hansa.audit.rounds import StatedBy, _chain_problem, _checkpoint_problem, _Known
 from hansa.identity import COORDINATOR
 from hansa.ledger import Abort, Log, MemoryLogStore
 from hansa.secagg import verify_record
@@ -51,6 +53,14 @@ def known(number: int) -> _Known:
 def saying(one: _Known, **changes: Any) -> _Known:
     """The same round under another manifest, which members would have had to collude in signing for."""
     return replace(one, record=replace(one.record, manifest=one.record.manifest.model_copy(update=changes)))
+
+
+def test_a_manifest_cannot_rest_on_a_checkpoint_that_is_later_than_its_sum() -> None:
+    log = Log(MemoryLogStore(), FEDERATION_SIGNER)
+    log.append(TRUTH.federation)
+    later = saying(known(2), checkpoint=cosigned(log).encoded)
+    believed = cast("Examined", SimpleNamespace(policy=KEYS.federation))
+    assert "covers the aggregate itself" in _checkpoint_problem(later, believed)
 
 
 class TestTheChain:

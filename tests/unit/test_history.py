@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from hansa.ledger import Aggregate, Log, MemoryLogStore, NoteSigner, Release, Si
 from hansa.ledger.errors import EntryError
 from hansa.ledger.kinds import Kind
 from hansa.protocol import Word
+from hansa.secagg import SumOutcome
 from hansa_server.history import History
 from hansa_simulations.seat import history_of
 from support.federations import Federation
@@ -164,3 +167,19 @@ class TestWhomItTells:
             assert f"fresh c {'0' * 32}" in history.news("a").checkpoint
         history.take("c", Word(0, (), None, None))
         assert "fresh" not in history.news("a").checkpoint
+
+
+def test_a_vector_that_came_and_was_left_out_of_the_sum_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes: list[SumOutcome] = []
+    monkeypatch.setattr(History, "aggregate", lambda _self, outcome, _model: outcomes.append(outcome))
+    updates = {name: (lambda w: np.full_like(w, 0.125)) for name in "abc"}
+    federation = Federation(AGREEMENT, BUILT.initial_vector(), updates)
+    federation.run()
+    monkeypatch.undo()
+    history = history_of(empty_log(), AGREEMENT, federation.keys)
+    for name in "abc":
+        history.take(name, Word(0, said_by(federation, name)))
+    history.aggregate(replace(outcomes[0], survivors=outcomes[0].survivors[:-1]), "e" * 64)
+    history.aggregate(outcomes[1], "e" * 64)
+    logged = [SignedEntry.parse(data).entry for data in history.log.entries()]
+    assert [entry.excluded for entry in logged if isinstance(entry, Aggregate)] == [("c",), ()]
