@@ -126,6 +126,7 @@ class TestAlteredVectorAndFalseAggregate:
         [
             ("masked", lambda v: v[:-1], "confirm|survivors|open"),
             ("masked", lambda v: v[:2], "are needed"),
+            ("confirmations", lambda _: (), "holds no confirmations"),
             ("confirmations", lambda v: v[:3], "confirmed"),
             ("confirmations", lambda v: (*v[:3], v[0]), "confirmed"),
             ("keys", lambda v: v[:-1], "another round"),
