@@ -8,7 +8,7 @@ finds no quorum of cosignatures; an entry that was invented, dropped or moved is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ from hansa.ledger import (
     VerifiedCheckpoint,
     Witness,
     WitnessMemory,
+    read_entry,
 )
 from hansa.ledger.entry import OfRun
 from hansa.ledger.errors import (
@@ -42,7 +43,7 @@ from hansa.ledger.errors import (
 )
 from hansa.ledger.kinds import Kind
 from hansa.ledger.log import MAX_ENTRY_BYTES
-from hansa.ledger.store import Row
+from hansa.ledger.store import Head, Row
 from hansa.merkle import EMPTY_ROOT, Frontier, leaf_hash
 from hansa.protocol import fresh_line
 from hansa_client.federation_log import FederationLog, described
@@ -90,10 +91,15 @@ class Mirror:
         self._witness = Witness(signer, [federation.key], memory)
         self._keys = federation.keys
         self._known: dict[str, int] = {}  # the place of each entry, by the SHA-256 of its bytes
-        self._mine: dict[str, int] = {}  # of those, the member's own
-        self._shown: Counter[str] = Counter()  # how many of those there are of each run
+        self._lacking: dict[
+            str, int
+        ] = {}  # of those, the member's own that its log lacked when it was opened
+        self._shown: Counter[str] = Counter()  # how many entries of the member's own there are of each run
         self._accepted = 0
         self._sound = True
+        self._frontier = Frontier()
+        self._roots: dict[int, bytes] = {}  # of the sizes that were cosigned since it was opened
+        self._checked: SignedNote | None = None  # the last one, signed by the log and here
         self._replay()
 
     # --- what comes --------------------------------------------------------------------------------------------
@@ -133,17 +139,21 @@ class Mirror:
         frontier, rows = self._grown(entries[size - start :], new, note)
         keys, added = self._judged(rows)
         mine = [placed for placed in added if placed.entry.writer == self._own.member]
-        self._require_own({**self._mine, **{placed.digest: placed.place for placed in mine}}, added)
+        self._require_own(added)
         self._require_order(mine)
         self._require_released(added)
         if rows:
             self._sound = False  # until it is known to be on disk
-            self._store.append(self._store.head(), rows, frontier.root)
-            self._sound = True
+            self._store.append(Head(size, self._frontier.root), rows, frontier.root)
+            self._sound, self._frontier = True, frontier
         self._keys = keys
         for placed in added:
             self._note(placed)
-        return self._cosigned(note)
+        signature = self._witness.cosign_copy(note, new, self._root_at, at=int(self._clock().timestamp()))
+        self._roots[new.size] = new.root
+        by_log = (line for line in note.signatures if line.id == self._federation.key.id)
+        self._checked = SignedNote(note.text, (*by_log, signature))
+        return signature
 
     def verify_manifest_checkpoint(
         self, note: SignedNote | str | bytes, nonce: str | None = None
@@ -162,7 +172,7 @@ class Mirror:
             LogStoreError: it cannot be stored.
         """
         self._require_sound()
-        seen = self._federation.verify(note, self._keys)
+        seen = self._federation.verify(note, self._keys, self._checked)
         new = seen.checkpoint
         if new.size > self.size:
             raise CheckpointRefusedError(
@@ -178,12 +188,14 @@ class Mirror:
             )
         if nonce is not None and fresh_line(self._own.member, nonce) not in new.extensions:
             raise CheckpointRefusedError("the checkpoint does not carry this member's fresh nonce")
-        self._require_own(self._mine, ())
+        self._require_own(())
         self._require_shown(new.size)
         known = {key.id for key in (self._federation.key, *self._federation.witnesses.values())}
         ours = [line for line in seen.note.signatures if line.id in known]
         by_log = next(line for line in ours if line.id == self._federation.key.id)
-        self._store.add_checkpoint(seen.note.text, by_log, [line for line in ours if line is not by_log])
+        cosignatures = [line for line in ours if line is not by_log]
+        # evidence, which the next append brings to disk; a new process asks for a fresh checkpoint anyhow
+        self._store.add_checkpoint(seen.note.text, by_log, cosignatures, durable=False)
         self._accepted = new.size
         return seen
 
@@ -216,9 +228,12 @@ class Mirror:
     def outstanding(self) -> tuple[bytes, ...]:
         """The member's own entries under the agreements of this log that it does not show yet, in order."""
         agreements = self._keys.agreements
-        runs = (run for run in self._own.runs() if self._own.agreement_of(run) in agreements)
-        signed = {place for one in agreements if (place := self._own.signed_at(one)) is not None}
-        places = signed.union(*map(self._own.places_of, runs))
+        places = {place for one in agreements if (place := self._own.signed_at(one)) is not None}
+        for run in self._own.runs():
+            if (
+                self._own.agreement_of(run) in agreements
+            ):  # the first entry is the agreement; the rest come in order
+                places.update(self._own.places_of(run, 1 + self._shown[run]))
         missing = (place for place in sorted(places) if self._own.digest_at(place) not in self._known)
         return tuple(self._own.log.entry(place) for place in missing)
 
@@ -229,7 +244,7 @@ class Mirror:
         last = self._witness.seen(new.origin)
         if last is not None and new.size < last.size:
             raise NewsRefusedError(f"a checkpoint of {last.size} entries was cosigned before", self.size)
-        frontier, rows = Frontier.of(self.size, self._store.node), []
+        frontier, rows = self._frontier.copy(), []
         at_last = self._root_at(last.size) if last is not None and last.size <= self.size else None
         for data in added:
             if not 0 < len(data) <= MAX_ENTRY_BYTES:
@@ -250,7 +265,7 @@ class Mirror:
         for index, row in enumerate(rows, self.size):
             digest = sha256_hex(row.data)
             try:
-                signed = SignedEntry.parse(row.data)
+                signed = read_entry(row.data)
                 keys.verify(signed, index)
                 if isinstance(signed.entry, AmendmentMade):
                     keys = keys.amended(signed.entry, index)
@@ -262,8 +277,10 @@ class Mirror:
             added.append(_Placed(index, digest, signed.entry))
         return keys, added
 
-    def _require_own(self, mine: Mapping[str, int], added: Sequence[_Placed]) -> None:
+    def _require_own(self, added: Sequence[_Placed]) -> None:
         """Everything that this member has signed stands in its own log, or that is an old copy."""
+        new = {placed.digest: placed.place for placed in added if placed.entry.writer == self._own.member}
+        mine = {**self._lacking, **new}
         missing = [index for digest, index in mine.items() if self._own.place_of(digest) is None]
         if missing:
             came = {placed.place: placed.entry for placed in added}
@@ -278,7 +295,7 @@ class Mirror:
         for index, digest, entry in mine:
             if isinstance(entry, OfRun):
                 shown[entry.run] += 1
-                due = self._own.places_of(entry.run)[shown[entry.run]]  # the first one is the agreement
+                (due,) = self._own.places_of(entry.run, shown[entry.run], 1)  # the first one is the agreement
                 if due != self._own.place_of(digest):
                     left_out = described(self._own.entry(due).entry)
                     raise NewsRefusedError(
@@ -298,8 +315,11 @@ class Mirror:
                     )
 
     def _require_shown(self, size: int) -> None:
-        """Every release of this member under the agreements of this log stands in its first `size` entries."""
-        for run, number, place in self._own.releases():
+        """Every release of this member under the agreements of this log stands in its first `size` entries.
+
+        The last one of a run does only where those before it do.
+        """
+        for run, number, place in self._own.last_releases():
             index = self._known.get(self._own.digest_at(place), size)
             if index >= size and self._own.agreement_of(run) in self._keys.agreements:
                 raise CheckpointRefusedError(
@@ -316,13 +336,10 @@ class Mirror:
             )
 
     def _root_at(self, size: int) -> bytes:
-        return self._view.root_at(size) if size else EMPTY_ROOT
-
-    def _cosigned(self, note: SignedNote) -> NoteSignature:
-        last = self._witness.seen(self._federation.key.name)
-        old, size = 0 if last is None else last.size, self.size
-        proof = [] if old in {0, size} else self._view.prove_consistency(old, size)
-        return self._witness.cosign(note, proof, old_size=old, at=int(self._clock().timestamp()))
+        if size == self._frontier.size:
+            return self._frontier.root
+        known = self._roots.get(size)
+        return known or (self._view.root_at(size) if size else EMPTY_ROOT)
 
     def _forked(self, new: Checkpoint, note: SignedNote) -> HansaError:
         """What to raise where two signed notes cannot both be true; they are kept."""
@@ -344,13 +361,15 @@ class Mirror:
     def _note(self, placed: _Placed) -> None:
         self._known[placed.digest] = placed.place
         if placed.entry.writer == self._own.member:
-            self._mine[placed.digest] = placed.place
+            if self._own.place_of(placed.digest) is None:
+                self._lacking[placed.digest] = placed.place
             if isinstance(placed.entry, OfRun):
                 self._shown[placed.entry.run] += 1
 
     def _replay(self) -> None:
         """What memory holds of the copy; its signatures were verified when it came."""
-        self._view.check()
+        head = self._view.check()
+        self._frontier = Frontier.of(head.size, self._store.node)
         own = b"\n%s " % self._own.member.encode()  # a line of its signature
         for index, data in enumerate(self._view.entries()):
             digest = sha256_hex(data)

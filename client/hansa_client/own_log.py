@@ -24,6 +24,7 @@ from hansa.ledger import (
     RunClosed,
     SignedEntry,
     VerifierKey,
+    read_entry,
     utc,
 )
 from hansa.ledger.entry import PURPOSE, OfRun
@@ -195,7 +196,7 @@ class OwnLog:
 
     def entry(self, place: int) -> SignedEntry:
         """The entry at a place, read again."""
-        return SignedEntry.parse(self.log.entry(place))
+        return read_entry(self.log.entry(place))
 
     def signed_at(self, agreement_id: str) -> int | None:
         """Where the entry stands in which the member signed an agreement, if it did."""
@@ -219,18 +220,18 @@ class OwnLog:
         entry = None if place is None else self.entry(place).entry
         return entry if isinstance(entry, Release) else None
 
-    def releases(self) -> Iterator[tuple[str, int, int]]:
-        """Run, round and place of every release."""
-        for (run, number), place in self._releases.items():
-            yield run, number, place
+    def last_releases(self) -> Iterator[tuple[str, int, int]]:
+        """Run, round and place of the last release of every run."""
+        for run, number in self._rounds.items():
+            yield run, number, self._releases[run, number]
 
     def agreement_of(self, run: str) -> str | None:
         """The id of the agreement under which a run has entries."""
         return self._agreement_of.get(run)
 
-    def places_of(self, run: str) -> Sequence[int]:
-        """Where the entries of `entries_of` stand."""
-        return tuple(self._runs.get(run, ()))
+    def places_of(self, run: str, start: int = 0, count: int | None = None) -> Sequence[int]:
+        """Where the entries of `entries_of` stand; all, or `count` of them from one on."""
+        return self._runs.get(run, [])[start : None if count is None else start + count]
 
     def place_of(self, digest: str) -> int | None:
         """Where an entry stands in this log, by the SHA-256 of its logged bytes."""

@@ -54,6 +54,8 @@ class LedgerRecords:
         self._agreement_id = agreement.agreement_id
         self._ledger, self._mirror, self._rng = ledger, mirror, rng
         self._charges, self._protection = charges_of(terms, noise), Protection.of(terms.privacy)
+        spends = [charge.against(None) for charge in self._charges]
+        self._events = tuple((canonical_json(dict(spend.event)), spend.count) for spend in spends)
         self._delta = delta
         self._spend = Spend(self._charges[0].event, terms.local_steps)  # of one round
         self._nonce = nonce()
@@ -74,8 +76,7 @@ class LedgerRecords:
     def admit(self, run: str, manifest: Manifest) -> None:
         self._mirror.verify_manifest_checkpoint(manifest.checkpoint, self._nonce)
         self._nonce = None  # shown once, this process has seen the log as it is
-        spends = [charge.against(None) for charge in self._charges]
-        for finding in _checked(tuple((canonical_json(dict(s.event)), s.count) for s in spends), self._delta):
+        for finding in _checked(self._events, self._delta):
             _LOG.warning("the ε of this run is not checked by %s: %s", finding.accountant, finding.reason)
         begun = self._ledger.own.reserved(run) is None
         self._ledger.reserve(self._agreement_id, run, self._charges, self._protection)

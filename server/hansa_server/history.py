@@ -29,6 +29,7 @@ from hansa.ledger import (
     SignedEntry,
     SignedNote,
     VerifierKey,
+    read_entry,
     utc,
 )
 from hansa.ledger.entry import OfAgreement
@@ -117,7 +118,7 @@ class History:
             self._nonces.pop(member, None)
         else:
             self._nonces[member] = word.nonce
-        said = (SignedEntry.parse(data) for data in dict.fromkeys(word.entries))
+        said = (read_entry(data) for data in dict.fromkeys(word.entries))
         new = [signed for signed in said if signed.encoded not in self._known]
         for signed in new:
             self._check(member, signed)
@@ -227,7 +228,7 @@ class History:
         lines = [fresh_line(name, self._nonces[name]) for name in sorted(self._nonces)]
         head = Checkpoint(self._log.key.name, self._log.size, self._log.root, tuple(lines))
         if self._note is None or self._note.text != head.text:
-            self._note = self._log.checkpoint(*lines)
+            self._note = self._log.checkpoint(*lines, durable=False)  # its entries are on disk
         return self._note
 
     def _now(self) -> str:

@@ -216,9 +216,9 @@ class TestDurable:
         order: list[str] = []
 
         class Watched(InMemoryWitness):
-            def advance(self, origin: str, before: str | None, note: str) -> None:
+            def advance(self, origin: str, before: str | None, note: str, *, durable: bool = True) -> None:
                 super().advance(origin, before, note)
-                order.append("durable")
+                order.append("durable" if durable else "kept")
 
         class WatchedSigner(NoteSigner):
             def sign(self, text: str, at: int | None = None):
@@ -231,7 +231,7 @@ class TestDurable:
 
     def test_a_memory_that_cannot_be_written_gives_no_cosignature(self) -> None:
         class Full(InMemoryWitness):
-            def advance(self, origin: str, before: str | None, note: str) -> None:
+            def advance(self, origin: str, before: str | None, note: str, *, durable: bool = True) -> None:
                 raise LogStoreError("database or disk is full")
 
         witness = Witness(SIGNER, [LOG.key], Full())
@@ -279,7 +279,7 @@ class TestDurable:
         class Slow:
             last, keep_fork, forks = memory.last, memory.keep_fork, memory.forks
 
-            def advance(self, origin: str, before: str | None, note: str) -> None:
+            def advance(self, origin: str, before: str | None, note: str, *, durable: bool = True) -> None:
                 Witness(SIGNER, [LOG.key], memory).cosign(longer, old_size=0, at=NOW)
                 memory.advance(origin, before, note)
 

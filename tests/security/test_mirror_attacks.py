@@ -6,6 +6,7 @@ After every attack the member's copy is as it was, and the honest news is still 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -295,6 +296,21 @@ class TestHistories:
         league.news(party)
         assert party.mirror.size == 18
 
+    def test_forked_view_shown_to_a_member_whose_memory_went_with_the_power(self) -> None:
+        """Its copy of the log is on disk before it cosigns; what it remembers of its cosignatures may not be."""
+        league = played(ROUNDS)
+        party = league[0]
+        entries, size = truth(league), party.mirror.size
+        party.memory = InMemoryWitness()
+        party.start()
+        for other in (entries[: size - 1], [*entries[: size - 1], invented(9)], [invented(9), *entries]):
+            with pytest.raises(NewsRefusedError):
+                show(league, other, 0)
+        assert party.mirror.size == size
+        assert party.memory.last(LOG_SIGNER.key.name) is None
+        league.news(party)
+        assert party.memory.last(LOG_SIGNER.key.name) is not None
+
     def test_no_two_histories_get_a_quorum(self) -> None:
         league = played(ROUNDS)
         left = members.release(league.ledger(1), 3).encoded
@@ -363,6 +379,25 @@ class TestHistories:
             CheckpointRefusedError,
             "signed by nobody who is known|of the log",
         )
+
+    def test_cosignatures_that_were_checked_stand_for_no_others(self) -> None:
+        """What a member has verified, or signed itself, is not verified again; anything else is."""
+        league = played(1)
+        party = league[0]
+        cosigned = party.mirror._checked
+        assert cosigned is not None
+        assert {line.name for line in cosigned.signatures} == {
+            LOG_SIGNER.key.name,
+            WITNESSES[party.name].key.name,
+        }
+        for line in cosigned.signatures:
+            flipped = replace(line, data=line.data[:-1] + bytes([line.data[-1] ^ 1]))
+            note = league.log.checkpoint().with_signatures(flipped)
+            with pytest.raises(CheckpointRefusedError, match="not by its key"):
+                party.mirror.verify_manifest_checkpoint(note)
+        moved = SignedNote(league.log.checkpoint("another text").text, cosigned.signatures)
+        with pytest.raises(CheckpointRefusedError, match="not by its key"):
+            party.mirror.verify_manifest_checkpoint(moved)
 
     def test_cosignatures_that_were_forged_do_not_count(self) -> None:
         league = played(ROUNDS)

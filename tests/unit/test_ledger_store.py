@@ -143,8 +143,8 @@ class TestEveryStore:
         log, other = Log(store, SIGNER), NoteSigner.generate("hansa.example/w2", SignatureType.WITNESS)
         log.append(entries(5))
         note = log.checkpoint()
-        log.add_cosignature(note, WITNESS.sign(note.text, 10), WITNESS.key)
-        log.add_cosignature(note, other.sign(note.text, 11), other.key)
+        note = log.add_cosignature(note, WITNESS.sign(note.text, 10), WITNESS.key)
+        note = log.add_cosignature(note, other.sign(note.text, 11), other.key)
         cosigned = log.add_cosignature(note, WITNESS.sign(note.text, 12), WITNESS.key)
         keys = [SIGNER.key, WITNESS.key, other.key]
         assert cosigned.verify(keys) == {SIGNER.key: None, WITNESS.key: 12, other.key: 11}
@@ -197,8 +197,36 @@ class TestFile:
 
     def test_every_commit_waits_for_the_disk(self, path: Path) -> None:
         store = SqliteLogStore.create(path)
-        assert store._database.one("PRAGMA synchronous") == (2,)
+        log, said = Log(store, SIGNER), list[str]()
         assert store._database.one("PRAGMA journal_mode") == ("wal",)
+        note = log.checkpoint(durable=False)
+        log.add_cosignature(note, WITNESS.sign(note.text, 10), WITNESS.key)
+        assert store._database.one("PRAGMA synchronous") == (1,)
+        with store._database.reading() as connection:
+            connection.set_trace_callback(said.append)
+        for write in (lambda: log.append([b"one"]), log.checkpoint):
+            log.checkpoint("in between", durable=False)
+            said.clear()
+            write()
+            modes = [line for line in said if line.startswith("PRAGMA synchronous") or line == "COMMIT"]
+            assert modes == ["PRAGMA synchronous = FULL", "COMMIT"]
+
+    def test_what_does_not_wait_for_the_disk_outlives_its_process(self, path: Path) -> None:
+        code = (
+            "import os, sys; from pathlib import Path\n"
+            "from hansa.ledger import Log, NoteSigner, SqliteLogStore\n"
+            "log = Log(SqliteLogStore.create(Path(sys.argv[1])), NoteSigner.parse(sys.argv[2]))\n"
+            "log.append([b'one']); witness = NoteSigner.parse(sys.argv[3])\n"
+            "note = log.checkpoint(durable=False)\n"
+            "log.add_cosignature(note, witness.sign(note.text, 10), witness.key); os._exit(9)"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", code, str(path), SIGNER.text, WITNESS.text], check=False
+        )
+        assert ended.returncode == 9
+        note = Log(SqliteLogStore(path), SIGNER).last_checkpoint()
+        assert note is not None
+        assert note.verify([SIGNER.key, WITNESS.key]) == {SIGNER.key: None, WITNESS.key: 10}
 
     def test_what_was_appended_survives_the_death_of_its_process(self, path: Path) -> None:
         code = (

@@ -144,7 +144,7 @@ class TestRestart:
             pass
 
         class Dying(InMemoryWitness):
-            def advance(self, origin: str, before: str | None, note: str) -> None:
+            def advance(self, origin: str, before: str | None, note: str, *, durable: bool = True) -> None:
                 raise Died
 
         dying = Dying()

@@ -14,7 +14,7 @@ from hansa.ledger.membership import AgreementSigned, AmendmentMade, Membership
 from hansa.ledger.note import NoteSignature, NoteSigner, SignatureType, SignedNote, VerifierKey
 from hansa.ledger.outcomes import Aggregate, Condition, Evaluation, Gate, Override, Publication
 from hansa.ledger.proof import TlogProof
-from hansa.ledger.signed import Agreed, Keyring, SignedEntry, statement_of
+from hansa.ledger.signed import Agreed, Keyring, SignedEntry, read_entry, statement_of
 from hansa.ledger.spends import (
     Abort,
     BudgetGranted,
@@ -79,6 +79,7 @@ __all__ = [
     "export_tiles",
     "officer_of",
     "parse_entry",
+    "read_entry",
     "real",
     "real_value",
     "records_of",

@@ -1,4 +1,4 @@
-"""One SQLite file that is written by one process and is on disk before a write returns.
+"""One SQLite file that is written by one process and is on disk before a write returns, unless it says otherwise.
 
 Write-ahead log, ``synchronous = FULL``, a lock file beside the database, an application id and a version in its
 header. A file of another program, or of another version, is refused before anything in it changes.
@@ -19,7 +19,7 @@ from urllib.parse import quote
 from hansa.ledger.errors import LogDamagedError, LogStoreError
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-_PRAGMAS = ("synchronous = FULL", "trusted_schema = OFF", "cell_size_check = ON")
+_PRAGMAS = ("trusted_schema = OFF", "cell_size_check = ON")
 _BUSY_TIMEOUT_S = 5.0  # readers of other processes are quick
 
 
@@ -102,14 +102,19 @@ class Database:
             yield self._connection
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
         """A transaction: all of it is on disk when the block ends, or nothing of it happened.
+
+        Args:
+            durable: otherwise what was written outlives the process, and is on disk with the next durable
+                transaction; a loss of power before that may undo it, whole.
 
         Raises:
             LogStoreError, LogDamagedError: what SQLite says; the file is as it was before. After an input or output
                 error nobody can tell what the disk holds, so that the file is closed and has to be opened anew.
         """
         with self.reading() as connection:
+            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection

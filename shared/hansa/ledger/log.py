@@ -158,6 +158,16 @@ class Log(LogView):
         """The key that others pin for this log."""
         return self._signer.key
 
+    @property
+    def size(self) -> int:
+        """How many entries there are."""
+        return self._frontier.size
+
+    @property
+    def root(self) -> bytes:
+        """The root over all of them."""
+        return self._frontier.root
+
     def append(self, entries: Iterable[bytes]) -> range:
         """Add entries, all or none; on disk before return.
 
@@ -182,18 +192,22 @@ class Log(LogView):
             self._frontier = frontier
         return range(before.size, frontier.size)
 
-    def checkpoint(self, *extensions: str) -> SignedNote:
+    def checkpoint(self, *extensions: str, durable: bool = True) -> SignedNote:
         """Sign the log as it is now; kept before it is returned, with the cosignatures that it has already.
 
         Args:
             extensions: more lines that cosignatures cover, for example a nonce.
+            durable: whether it is on disk by then, as the entries are anyhow.
         """
         head = Checkpoint(self.key.name, self._frontier.size, self._frontier.root, extensions)
-        self._store.add_checkpoint(head.text, self._signer.sign(head.text))
+        self._store.add_checkpoint(head.text, self._signer.sign(head.text), durable=durable)
         return next(self._store.checkpoints(head.text))
 
     def add_cosignature(self, note: SignedNote, signature: NoteSignature, witness: VerifierKey) -> SignedNote:
         """Keep a witness' cosignature of one of this log's checkpoints.
+
+        Returns:
+            The note with it.
 
         Raises:
             NoteSignatureError: it is not by that witness over that checkpoint.
@@ -201,7 +215,7 @@ class Log(LogView):
         """
         SignedNote(note.text, (signature,)).verify((witness,))
         self._store.add_cosignatures(note.text, (signature,))
-        return next(self._store.checkpoints(note.text))
+        return note.with_signatures(signature)
 
     def _recovered(self) -> Frontier:
         head = self._store.head()

@@ -82,6 +82,19 @@ class VerifierKey:
         """The vkey."""
         return f"{self.name}+{self.id.hex()}+{b64encode(bytes([self.kind]) + self.public).decode()}"
 
+    def time_of(self, signature: NoteSignature) -> int | None:
+        """What a signature says about its time, where the key is a witness'; it is not verified.
+
+        Raises:
+            NoteSignatureError: it is not of the key's type.
+        """
+        at, data = None, signature.data
+        if self.kind is SignatureType.WITNESS:
+            at, data = int.from_bytes(data[:_TIME_BYTES], "big"), data[_TIME_BYTES:]
+        if len(data) != _SIGNATURE_BYTES or (at is not None and at > MAX_TIME):
+            raise NoteSignatureError(f"a signature under the name {self.name!r} is not of its key's type")
+        return at
+
     def verify(self, text: str, signature: NoteSignature) -> int | None:
         """Check a signature of a note's text.
 
@@ -91,11 +104,8 @@ class VerifierKey:
         Raises:
             NoteSignatureError: it is not by this key over this text.
         """
-        at, data = None, signature.data
-        if self.kind is SignatureType.WITNESS:
-            at, data = int.from_bytes(data[:_TIME_BYTES], "big"), data[_TIME_BYTES:]
-        if len(data) != _SIGNATURE_BYTES or (at is not None and at > MAX_TIME):
-            raise NoteSignatureError(f"a signature under the name {self.name!r} is not of its key's type")
+        at = self.time_of(signature)
+        data = signature.data if at is None else signature.data[_TIME_BYTES:]
         try:
             Ed25519PublicKey.from_public_bytes(self.public).verify(data, _message(text, at))
         except InvalidSignature:
@@ -263,11 +273,15 @@ class SignedNote:
         kept = tuple(one for one in self.signatures if (one.name, one.id) not in new)
         return replace(self, signatures=kept + signatures)
 
-    def verify(self, keys: Iterable[VerifierKey]) -> dict[VerifierKey, int | None]:
+    def verify(
+        self, keys: Iterable[VerifierKey], checked: SignedNote | None = None
+    ) -> dict[VerifierKey, int | None]:
         """Check every signature whose key is known.
 
         Args:
             keys: the known ones.
+            checked: a note whose signatures were verified by these keys before; those that are here again, over the
+                same text, are not verified again.
 
         Returns:
             The keys that signed, with the time where it is a witness' key; never none.
@@ -276,6 +290,7 @@ class SignedNote:
             NoteSignatureError: a known key's signature is false or stands twice, or no known key has signed.
         """
         known = {(key.name, key.id): key for key in keys}
+        done = checked.signatures if checked is not None and checked.text == self.text else ()
         found: dict[VerifierKey, int | None] = {}
         for signature in self.signatures:
             key = known.get((signature.name, signature.id))
@@ -283,7 +298,7 @@ class SignedNote:
                 continue
             if key in found:
                 raise NoteSignatureError(f"{key.name!r} has signed a note twice")
-            found[key] = key.verify(self.text, signature)
+            found[key] = key.time_of(signature) if signature in done else key.verify(self.text, signature)
         if not found:
             raise NoteSignatureError("a note is signed by nobody who is known")
         return found

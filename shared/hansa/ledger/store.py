@@ -82,12 +82,28 @@ class LogStore(Protocol):
         """
 
     def add_checkpoint(
-        self, text: str, signature: NoteSignature, cosignatures: Iterable[NoteSignature] = ()
+        self,
+        text: str,
+        signature: NoteSignature,
+        cosignatures: Iterable[NoteSignature] = (),
+        *,
+        durable: bool = True,
     ) -> None:
-        """Keep a checkpoint, unless it is known, and cosignatures of it. Durable before return."""
+        """Keep a checkpoint, unless it is known, and cosignatures of it.
+
+        Args:
+            text: of the checkpoint's note.
+            signature: the log's.
+            cosignatures: of witnesses.
+            durable: on disk before return. Otherwise it outlives the process, and is on disk with the next append.
+        """
 
     def add_cosignatures(self, text: str, signatures: Iterable[NoteSignature]) -> None:
-        """Keep cosignatures of a checkpoint that is known. Durable before return."""
+        """Keep cosignatures of a checkpoint that is known.
+
+        They outlive the process, and are on disk with the next append: what a loss of power takes can be asked for
+        again.
+        """
 
     def checkpoints(self, text: str | None = None) -> Iterator[SignedNote]:
         """Checkpoints with the newest cosignature of each witness, newest first; or the one with this text."""
@@ -129,7 +145,12 @@ class MemoryLogStore:
         return _node(self._rows[place].hashes if place < len(self._rows) else None, level, index)
 
     def add_checkpoint(
-        self, text: str, signature: NoteSignature, cosignatures: Iterable[NoteSignature] = ()
+        self,
+        text: str,
+        signature: NoteSignature,
+        cosignatures: Iterable[NoteSignature] = (),
+        *,
+        durable: bool = True,  # noqa: ARG002  # this one is as durable as it can be
     ) -> None:
         """See `LogStore.add_checkpoint`."""
         if all(kept.text != text for kept in self._checkpoints):
@@ -204,17 +225,22 @@ class SqliteLogStore:
         return _node(None if row is None else row[0], level, index)
 
     def add_checkpoint(
-        self, text: str, signature: NoteSignature, cosignatures: Iterable[NoteSignature] = ()
+        self,
+        text: str,
+        signature: NoteSignature,
+        cosignatures: Iterable[NoteSignature] = (),
+        *,
+        durable: bool = True,
     ) -> None:
         """See `LogStore.add_checkpoint`."""
         insert = "INSERT INTO checkpoints (text, line) VALUES (?, ?) ON CONFLICT DO NOTHING"
-        with self._database.writing() as connection:
+        with self._database.writing(durable=durable) as connection:
             connection.execute(insert, (text, signature.line))
             _cosigned(connection, text, cosignatures)
 
     def add_cosignatures(self, text: str, signatures: Iterable[NoteSignature]) -> None:
         """See `LogStore.add_cosignatures`."""
-        with self._database.writing() as connection:
+        with self._database.writing(durable=False) as connection:
             _cosigned(connection, text, signatures)
 
     def checkpoints(self, text: str | None = None) -> Iterator[SignedNote]:

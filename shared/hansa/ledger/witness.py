@@ -7,7 +7,7 @@ that a crash in between costs a cosignature and never a promise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -43,11 +43,17 @@ class WitnessMemory(Protocol):
     def last(self, origin: str) -> str | None:
         """The last checkpoint as the log signed it, if there is one."""
 
-    def advance(self, origin: str, before: str | None, note: str) -> None:
-        """Remember a newer one, if `before` is still the last; durable before return.
+    def advance(self, origin: str, before: str | None, note: str, *, durable: bool = True) -> None:
+        """Remember a newer one, if `before` is still the last.
+
+        Args:
+            origin: of the log.
+            before, note: the last one, and the newer one.
+            durable: on disk before return. Otherwise it outlives the process, and may be lost with the power: for who
+                has the log itself on disk by then.
 
         Raises:
-            LogStoreError: it is not, or the memory cannot be written.
+            LogStoreError: it is not the last, or the memory cannot be written.
         """
 
     def keep_fork(self, known: str, shown: str) -> None:
@@ -68,7 +74,7 @@ class InMemoryWitness:
         """See `WitnessMemory.last`."""
         return self._last.get(origin)
 
-    def advance(self, origin: str, before: str | None, note: str) -> None:
+    def advance(self, origin: str, before: str | None, note: str, *, durable: bool = True) -> None:  # noqa: ARG002
         """See `WitnessMemory.advance`."""
         if self._last.get(origin) != before:
             raise LogStoreError("another checkpoint was cosigned in between")
@@ -109,9 +115,9 @@ class SqliteWitness:
         row = self._database.one("SELECT note FROM seen WHERE origin = ? ORDER BY id DESC LIMIT 1", origin)
         return None if row is None else str(row[0])
 
-    def advance(self, origin: str, before: str | None, note: str) -> None:
+    def advance(self, origin: str, before: str | None, note: str, *, durable: bool = True) -> None:
         """See `WitnessMemory.advance`."""
-        with self._database.writing() as connection:
+        with self._database.writing(durable=durable) as connection:
             if self.last(origin) != before:
                 raise LogStoreError("another checkpoint was cosigned in between")
             connection.execute("INSERT INTO seen (origin, note) VALUES (?, ?)", (origin, note))
@@ -188,10 +194,62 @@ class Witness:
         if policy is None:
             raise WitnessRefusedError(f"the log {new.origin!r} is not known here", 0)
         policy.verify(note)
+
+        def follows(last: Checkpoint | None) -> None:
+            size = 0 if last is None else last.size
+            if old_size != size:
+                raise WitnessRefusedError(
+                    f"the last checkpoint here has {size} entries, not {old_size}", size
+                )
+            if last is not None and size:
+                verify_consistency(size, new.size, proof, last.root, new.root)
+            elif proof:
+                raise ProofError("every log begins with the empty one: that takes no proof")
+
+        return self._cosigned(note, new, follows, at, durable=True)
+
+    def cosign_copy(
+        self, note: SignedNote, new: Checkpoint, root_at: Callable[[int], bytes], *, at: int
+    ) -> NoteSignature:
+        """Cosign a checkpoint of a log of which a whole copy is here, and on disk.
+
+        What was cosigned before is looked up in the copy and needs no proof; a loss of power that takes the memory
+        leaves the copy, from which nothing is cosigned but what continues it.
+
+        Args:
+            note: as the log signed it and the caller has verified; other signatures are ignored.
+            new: what it says, which is the root of the copy.
+            root_at: the root of the copy at a size that it has had.
+            at: now, in seconds since the epoch.
+
+        Raises:
+            WitnessRefusedError: it is smaller than what was cosigned.
+            ForkError: the log has signed another history.
+        """
+
+        def follows(last: Checkpoint | None) -> None:
+            if last is not None and root_at(last.size) != last.root:
+                raise ProofError(
+                    f"the copy of {new.origin!r} is not what was cosigned at {last.size} entries"
+                )
+
+        return self._cosigned(note, new, follows, at, durable=False)
+
+    def _cosigned(
+        self,
+        note: SignedNote,
+        new: Checkpoint,
+        follows: Callable[[Checkpoint | None], None],
+        at: int,
+        *,
+        durable: bool,
+    ) -> NoteSignature:
+        key = self._policies[new.origin].log
         shown = SignedNote(
-            note.text, tuple(s for s in note.signatures if s.id == policy.log.id and s.name == new.origin)
+            note.text, tuple(s for s in note.signatures if s.id == key.id and s.name == new.origin)
         )
-        known, last = self._memory.last(new.origin), self.seen(new.origin)
+        known = self._memory.last(new.origin)
+        last = None if known is None else Checkpoint.parse(SignedNote.parse(known).text)
         size = 0 if last is None else last.size
         if new.size < size:
             raise WitnessRefusedError(
@@ -200,12 +258,7 @@ class Witness:
         if known is not None and last is not None and new.size == size and new.root != last.root:
             self._memory.keep_fork(known, shown.encoded)
             raise ForkError(f"{new.origin!r} has signed two logs of {size} entries", (known, shown.encoded))
-        if old_size != size:
-            raise WitnessRefusedError(f"the last checkpoint here has {size} entries, not {old_size}", size)
-        if size:
-            verify_consistency(size, new.size, proof, last.root if last else b"", new.root)
-        elif proof:
-            raise ProofError("every log begins with the empty one: that takes no proof")
+        follows(last)
         if shown.encoded != known:
-            self._memory.advance(new.origin, known, shown.encoded)
+            self._memory.advance(new.origin, known, shown.encoded, durable=durable)
         return self._signer.sign(note.text, at)
