@@ -7,8 +7,9 @@ finds no quorum of cosignatures; an entry that was invented, dropped or moved is
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from hansa.ledger import (
     LogView,
     NoteSignature,
     NoteSigner,
+    Release,
     SignedEntry,
     SignedNote,
     VerifiedCheckpoint,
@@ -40,6 +42,7 @@ from hansa.ledger.errors import (
     LogStoreError,
     NewsRefusedError,
     OldCopyError,
+    UnrecordedVectorError,
 )
 from hansa.ledger.kinds import Kind
 from hansa.ledger.log import MAX_ENTRY_BYTES
@@ -49,7 +52,10 @@ from hansa.protocol import fresh_line
 from hansa_client.federation_log import FederationLog, described
 from hansa_client.own_log import OwnLog
 
-_AMENDMENT = b'"type":"amendment"'
+_AMENDMENT, _RELEASE = b'"type":"amendment"', b'"type":"release"'
+_WHOSE = re.compile(
+    rb'"run":"([^"]*)".*\n([^ \n]*) [^\n]*\n\Z', re.DOTALL
+)  # of a release: its run and its signer
 
 
 class _Placed(NamedTuple):
@@ -98,6 +104,9 @@ class Mirror:
         self._accepted = 0
         self._sound = True
         self._frontier = Frontier()
+        self._latest: dict[
+            tuple[str, str], tuple[int, str]
+        ] = {}  # by run and member: round and H(y) of its last release
         self._roots: dict[int, bytes] = {}  # of the sizes that were cosigned since it was opened
         self._checked: SignedNote | None = None  # the last one, signed by the log and here
         self._replay()
@@ -198,6 +207,24 @@ class Mirror:
         self._store.add_checkpoint(seen.note.text, by_log, cosignatures, durable=False)
         self._accepted = new.size
         return seen
+
+    def require_released(self, run: str, number: int, vectors: Mapping[str, str]) -> None:
+        """Check that the log shows the releases of a round, before anything is done that lets their sum be opened.
+
+        Args:
+            run: its name.
+            number: of the round.
+            vectors: H(y) by member.
+
+        Guarantees: no sum is opened that fewer than t members have seen every release of, in a log of which they
+            cosign nothing but what continues it. Whoever is put back to an older state is told of what it released.
+
+        Raises:
+            UnrecordedVectorError: one is not there.
+        """
+        missing = [name for name, said in vectors.items() if self._latest.get((run, name)) != (number, said)]
+        if missing:
+            raise UnrecordedVectorError(run, number, tuple(missing))
 
     # --- what it says ------------------------------------------------------------------------------------------
 
@@ -360,18 +387,28 @@ class Mirror:
 
     def _note(self, placed: _Placed) -> None:
         self._known[placed.digest] = placed.place
+        self._note_release(placed.entry)
         if placed.entry.writer == self._own.member:
             if self._own.place_of(placed.digest) is None:
                 self._lacking[placed.digest] = placed.place
             if isinstance(placed.entry, OfRun):
                 self._shown[placed.entry.run] += 1
 
+    def _note_release(self, entry: Kind) -> None:
+        if isinstance(entry, Release):
+            self._latest[entry.run, entry.member] = (entry.round, entry.y_sha256)
+
     def _replay(self) -> None:
         """What memory holds of the copy; its signatures were verified when it came."""
         head = self._view.check()
         self._frontier = Frontier.of(head.size, self._store.node)
         own = b"\n%s " % self._own.member.encode()  # a line of its signature
+        releases: dict[
+            tuple[bytes, ...], bytes
+        ] = {}  # the last one of each run and member: only these are read
         for index, data in enumerate(self._view.entries()):
+            if _RELEASE in data and (whose := _WHOSE.search(data)):
+                releases[whose.groups()] = data
             digest = sha256_hex(data)
             self._known[digest] = index
             if _AMENDMENT in data or own in data:
@@ -379,6 +416,8 @@ class Mirror:
                 self._note(_Placed(index, digest, entry))
                 if isinstance(entry, AmendmentMade):
                     self._keys = self._keys.amended(entry, index)
+        for data in releases.values():
+            self._note_release(SignedEntry.parse(data).entry)
         last = self._witness.seen(self._federation.key.name)
         if last is not None and last.size <= self.size and self._root_at(last.size) != last.root:
             raise LogDamagedError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 
 from hansa.agreement import Agreement
@@ -96,6 +96,9 @@ class LedgerRecords:
             manifest_sha256=manifest_sha256,
             rng=self._rng,
         )
+
+    def summed(self, run: str, number: int, vectors: Mapping[str, str]) -> None:
+        self._mirror.require_released(run, number, vectors)
 
     def failed(self, run: str) -> None:
         self._seen.discard(run)

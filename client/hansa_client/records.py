@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from hansa.protocol import News, Word
@@ -35,6 +36,18 @@ class Records(Protocol):
     def released(self, run: str, manifest: Manifest, manifest_sha256: str, y_sha256: str) -> None:
         """Put a masked vector on record; durable before return."""
 
+    def summed(self, run: str, number: int, vectors: Mapping[str, str]) -> None:
+        """Allow that the vectors of a round are added up: each must be on record where everybody can see it.
+
+        Args:
+            run: its name.
+            number: of the round.
+            vectors: H(y) by member.
+
+        Raises:
+            HansaError: one is not. Nothing has changed.
+        """
+
     def failed(self, run: str) -> None:
         """A contribution that was admitted came to nothing, and that it did may follow from data."""
 
@@ -61,6 +74,9 @@ class NoRecords:
 
     def released(self, run: str, manifest: Manifest, manifest_sha256: str, y_sha256: str) -> None:
         """Nowhere."""
+
+    def summed(self, run: str, number: int, vectors: Mapping[str, str]) -> None:
+        """Always."""
 
     def failed(self, run: str) -> None:
         """Nothing was reserved."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -135,6 +135,10 @@ class SumParty:
     def released(self, manifest: Manifest, manifest_sha256: str, y_sha256: str) -> None:
         """See `hansa.secagg.Contributor`."""
         self._records.released(self._run, manifest, manifest_sha256, y_sha256)
+
+    def summed(self, number: int, vectors: Mapping[str, str]) -> None:
+        """See `hansa.secagg.Contributor`."""
+        self._records.summed(self._run, number, vectors)
 
     def end(self) -> None:
         """The run is over: its secrets are forgotten, and no round of it is answered again."""

@@ -9,8 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hansa.ledger import Checkpoint, Log, MemoryLogStore, SignedEntry, SignedNote
-from hansa.protocol import News
+from hansa.ledger import Checkpoint, Log, MemoryLogStore, Release, SignedEntry, SignedNote
+from hansa.protocol import News, Word
 from hansa.wire import Message
 from hansa_server.federation import Outcome
 from hansa_server.history import History
@@ -76,6 +76,71 @@ def test_a_forked_view_shown_to_one_member_gets_nothing_more_from_it() -> None:
     assert ["e" in record.present for record in outcome.rounds] == [True, False, False, False]
     assert releases(federation, "e") == 1
     assert outcome.state.round == 4
+
+
+class HidesOneMember(History):
+    """Takes a's vectors and logs no word of a: who is put back to an old state would find nothing of what it released."""
+
+    def take(self, member: str, word: Word) -> None:
+        if member == "a":
+            self.aside = getattr(self, "aside", {})
+            for entry in (SignedEntry.parse(data).entry for data in word.entries):
+                if isinstance(entry, Release):
+                    self.aside[entry.run, entry.round] = entry
+            word = replace(word, entries=())
+        super().take(member, word)
+
+    def release(self, member: str, run: str, number: int) -> Release | None:
+        return self.aside.get((run, number)) if member == "a" else super().release(member, run, number)
+
+
+def test_no_sum_is_opened_that_holds_a_vector_whose_release_the_log_does_not_show() -> None:
+    federation = league()
+    outcome, history = run_under(federation, HidesOneMember)
+    assert isinstance(history, HidesOneMember)
+    assert history.aside  # the coordinator holds a's vector, and a's own log says so
+    assert releases(federation, "a") >= 1
+    assert outcome.state.round == 0
+    assert outcome.stopped_by == "rule"
+    types = [SignedEntry.parse(data).entry.type for data in federation.log.entries()]
+    assert types.count("aggregate") == 0
+
+
+def test_a_member_put_back_to_before_a_summed_round_is_told_of_it_by_those_who_helped_to_open_it() -> None:
+    federation = league()
+    backup = copy.deepcopy(federation.stores["a"]), copy.deepcopy(federation.states["a"])
+    federation.run()
+    assert releases(federation, "a") == 4
+    federation.stores["a"], federation.states["a"] = backup
+    federation.restart("a")
+    again = federation.run(run="r2", house=federation.house)
+    assert all("a" not in record.present for record in again.rounds)
+    assert releases(federation, "a") == 0
+
+
+def test_a_member_that_starts_again_between_vector_and_opening_still_knows_what_was_released() -> None:
+    """It reads the last releases from its copy of the log, and helps to open the round."""
+    federation = league()
+    restarted: list[str] = []
+
+    def between(name: str, request: Message, answer: Callable[[Message], Message]) -> Message | None:
+        if name == "b" and "secagg.survivors" in kinds(request) and not restarted:
+            answer(request)  # its reply is lost with the process
+            restarted.append(name)
+            federation.restart("b")
+            return federation.nodes["b"].handle(request)
+        return answer(request)
+
+    federation.between = between
+    outcome = federation.run()
+    assert restarted
+    assert outcome.state.round == 4
+    assert all("b" in record.present for record in outcome.rounds[:1])
+    mirror = federation.nodes["b"]._records._mirror  # type: ignore[attr-defined]
+    shown = dict(mirror._latest)
+    federation.restart("b")
+    assert federation.nodes["b"]._records._mirror._latest == shown  # type: ignore[attr-defined]
+    assert {name for _, name in shown} == set("abcde")
 
 
 class NamesTooFewCosigners(History):

@@ -10,10 +10,21 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
 from hansa.errors import HansaError
 from hansa.identity import COORDINATOR, Signer
-from hansa.ledger import Checkpoint, InMemoryWitness, Log, MemoryLogStore, NoteSigner, SignedEntry, SignedNote
+from hansa.identity.keys import ORDER
+from hansa.ledger import (
+    Checkpoint,
+    InMemoryWitness,
+    Log,
+    MemoryLogStore,
+    NoteSigner,
+    Release,
+    SignedEntry,
+    SignedNote,
+)
 from hansa.ledger.errors import CheckpointRefusedError, ForkError, NewsRefusedError, OldCopyError
 from hansa.merkle import Frontier, leaf_hash
 from support import ledgers, members
@@ -46,6 +57,14 @@ def invented(number: int, member: str = MEMBERS[1], signer: str = COORDINATOR) -
     return SignedEntry.sign(ledgers.release(number, member), SIGNERS[signer]).encoded
 
 
+def twin(data: bytes) -> bytes:
+    """The same entry with the other signature that ECDSA accepts, which takes no key to make."""
+    head, line, rest = data.split(b"\n", 2)
+    name, signature = line.split(b" ")
+    r, s = decode_dss_signature(bytes.fromhex(signature.decode()))
+    return b"\n".join((head, name + b" " + encode_dss_signature(r, ORDER - s).hex().encode(), rest))
+
+
 def own_release(league: League, number: int) -> bytes:
     """The next release of member 1."""
     return members.release(league.ledger(0), number).encoded
@@ -74,6 +93,20 @@ LIES: dict[str, tuple[Callable[[League], list[bytes]], str]] = {
             SignedEntry.sign(ledgers.release(9, MEMBERS[1]), Signer.generate(MEMBERS[1])).encoded,
         ],
         "is not by 'hospital-2'",
+    ),
+    "a release once more with the other s of its signature": (
+        lambda league: [
+            *truth(league),
+            twin(
+                next(
+                    data
+                    for data in truth(league)
+                    if isinstance(entry := SignedEntry.parse(data).entry, Release)
+                    and entry.member == MEMBERS[0]
+                )
+            ),
+        ],
+        "is not by 'hospital-1'",
     ),
     "a stranger's entry": (
         lambda league: [

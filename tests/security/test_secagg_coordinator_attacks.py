@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -341,6 +342,29 @@ class TestBothSharesAsked:
         )
         with pytest.raises(AlreadyAnsweredError):
             league.members["member-1"].handle(second)
+
+    def test_a_sum_that_it_does_not_allow_is_neither_signed_nor_opened(self) -> None:
+        """It is told of every vector that would be summed; a refusal leaves the round as it was."""
+        league = masked(make_league(4, 20))
+        request = league.pending("member-1", m.Survivors)
+        told: list[tuple[int, Mapping[str, str]]] = []
+
+        class Refuses:
+            def summed(self, number: int, vectors: Mapping[str, str]) -> None:
+                told.append((number, vectors))
+                raise QuorumError("not these vectors")
+
+        member = league.members["member-1"]
+        before, honest = member._state, member._contributor
+        member._contributor = Refuses()  # type: ignore[assignment]
+        with pytest.raises(QuorumError, match="not these vectors"):
+            member.handle(request)
+        assert member._state == before
+        ((number, vectors),) = told
+        assert number == 1
+        assert set(vectors) == set(league.members)
+        member._contributor = honest
+        assert member.handle(request).kind == m.Confirm.purpose_name
 
     def test_survivors_are_confirmed_once(self) -> None:
         league = masked(make_league(5, 20))

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hansa.identity import COORDINATOR, Amendment, Roster, Signer
-from hansa.identity.keys import CURVE
+from hansa.identity.keys import CURVE, ORDER
 from hansa.ledger import (
     Abort,
     Aggregate,
@@ -48,14 +48,13 @@ AT = "2026-03-01T12:00:00Z"
 AGREEMENT, TERMS, HASH, OTHER = "a1" * 32, "b2" * 32, "c3" * 32, "d4" * 32
 DATASET = "0123456789abcdef0123456789abcdef"
 ORIGIN = "hansa.example/league"
-_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256's base point
 MEMBERS = ("hospital-1", "hospital-2", "hospital-3", "hospital-4")
 
 
 def fixed_signer(name: str) -> Signer:
     """The same P-256 key for the same name, in every run."""
     number = int.from_bytes(hashlib.sha512(name.encode()).digest(), "big")
-    return Signer(name, ec.derive_private_key(1 + number % (_ORDER - 1), CURVE))
+    return Signer(name, ec.derive_private_key(1 + number % (ORDER - 1), CURVE))
 
 
 def fixed_note_signer(name: str, kind: SignatureType = SignatureType.LOG) -> NoteSigner:

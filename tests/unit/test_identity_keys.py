@@ -10,13 +10,14 @@ import pytest
 import rfc8785
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hansa.errors import HansaError, WireError
 from hansa.identity import COORDINATOR, Roster, Signer, Statement, fingerprint
 from hansa.identity.errors import KeyFileError, RevokedError, RosterError, SignatureError, UnknownSignerError
-from hansa.identity.keys import load_public, verify
+from hansa.identity.keys import ORDER, load_public, verify
 from hansa.identity.statement import MAX_PACKED_BYTES, MAX_STATEMENTS, pack, statement_bytes, unpack
 
 
@@ -35,6 +36,16 @@ class TestSigner:
             with pytest.raises(SignatureError):
                 verify(key, purpose, data, bad)
 
+    def test_nobody_without_the_key_makes_other_bytes_that_verify(self) -> None:
+        """Of (r, s) and (r, n - s) only one is a signature; both verify under ECDSA."""
+        for number in range(20):
+            signer, data = Signer.generate("a"), b"data %d" % number
+            signature = signer.sign("purpose", data)
+            r, s = decode_dss_signature(signature)
+            assert s <= ORDER // 2
+            with pytest.raises(SignatureError):
+                verify(signer.public_key, "purpose", data, encode_dss_signature(r, ORDER - s))
+
     def test_signatures_are_deterministic(self) -> None:
         signer = Signer.generate("a")
         assert signer.sign("p", b"x") == signer.sign("p", b"x")
@@ -45,8 +56,6 @@ class TestSigner:
         key = ec.derive_private_key(
             0xC9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721, ec.SECP256R1()
         )
-        from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-
         from hansa.identity.keys import _SIGN
 
         r, s = decode_dss_signature(key.sign(b"sample", _SIGN))

@@ -15,6 +15,9 @@ from pathlib import Path
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256
 
 
 def require(holds, what):
@@ -34,6 +37,7 @@ def verify(key, purpose, data, signature):
     point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), bytes.fromhex(key[5:]))
     signed = b"hansa/v1/" + purpose.encode() + b"\0" + data
     point.verify(bytes.fromhex(signature), signed, ec.ECDSA(hashes.SHA256()))
+    require(decode_dss_signature(bytes.fromhex(signature))[1] <= ORDER // 2, "the other s of a signature")
 
 
 def root_of(leaves):

@@ -2,7 +2,8 @@
 
 Every signature covers a domain beside the data, so that bytes signed for one purpose are worth nothing for
 another. Nonces are deterministic (RFC 6979): signing the same bytes twice gives the same signature, and no
-weak random number can give a key away.
+weak random number can give a key away. Of the two values of s that verify, only the lower one is a signature here,
+so that nobody without the key can make other bytes that verify out of one.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
 from hansa.canonical import sha256_hex
 from hansa.identity.errors import KeyFileError, SignatureError
 
 CURVE = ec.SECP256R1()  # cryptography's X.509 verifier accepts P-256 and refuses Ed25519 certificates
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256 (SEC 2, section 2.4.2)
 MAX_SIGNATURE_BYTES = 72  # two 256-bit integers in DER
 CREDENTIALS = "CREDENTIALS_DIRECTORY"  # systemd.exec(5), LoadCredential=
 _PREFIX = "p256:"
@@ -74,9 +77,10 @@ class Signer:
             data: canonical bytes.
 
         Returns:
-            A DER signature, the same for the same input.
+            A DER signature with the lower s, the same for the same input.
         """
-        return self._key.sign(_message(domain, data), _SIGN)
+        r, s = decode_dss_signature(self._key.sign(_message(domain, data), _SIGN))
+        return encode_dss_signature(r, min(s, ORDER - s))
 
     @property
     def private_key(self) -> ec.EllipticCurvePrivateKey:
@@ -97,12 +101,15 @@ def verify(public_key: str, domain: str, data: bytes, signature: bytes) -> None:
         signature: DER.
 
     Raises:
-        SignatureError: it is not by that key over that data for that purpose.
+        SignatureError: it is not by that key over that data for that purpose, or not in its one form.
     """
     try:
         load_public(public_key).verify(signature, _message(domain, data), _VERIFY)
+        good = decode_dss_signature(signature)[1] <= ORDER // 2
     except InvalidSignature:
-        raise SignatureError(f"a signature for {domain} is not by key {fingerprint(public_key)}") from None
+        good = False
+    if not good:
+        raise SignatureError(f"a signature for {domain} is not by key {fingerprint(public_key)}")
 
 
 def public_text(key: ec.EllipticCurvePublicKey) -> str:

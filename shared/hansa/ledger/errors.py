@@ -158,6 +158,25 @@ class CheckpointRefusedError(HansaError):
     )
 
 
+class UnrecordedVectorError(HansaError):
+    """A round is to be summed of which the federation's log does not show every release. Nothing was signed or opened.
+
+    Attributes:
+        missing: the members whose releases are not there.
+    """
+
+    code = "HANSA-760"
+    travels = True
+    exit_status = ExitStatus.REFUSED
+    remedy = "Show the member the log with every release of the round, then ask again."
+
+    def __init__(self, run: str, number: int, missing: tuple[str, ...]) -> None:
+        super().__init__(
+            f"the log shows no such release of {', '.join(map(repr, missing))} in round {number} of run {run}"
+        )
+        self.missing = missing
+
+
 class RecoveryError(HansaError):
     """A member's ledger cannot be rebuilt from what was given; nothing was written."""
 

@@ -87,6 +87,17 @@ class Contributor(Protocol):
             HansaError: it cannot be recorded. The vector does not leave, and the round is forfeited.
         """
 
+    def summed(self, number: int, vectors: Mapping[str, str]) -> None:
+        """Allow that the vectors of a round are added up, before anything is signed or opened for it.
+
+        Args:
+            number: of the round.
+            vectors: H(y) by member, of all that are to be summed.
+
+        Raises:
+            HansaError: one of them is not on record. Nothing has changed.
+        """
+
 
 class Member:
     """One member in one run.
@@ -322,6 +333,7 @@ class Member:
         if not set(masked) <= set(record.contributors):
             raise TranscriptError("a survivor was no contributor")
         self._enough(len(masked), "survived")
+        self._contributor.summed(asked.round, {name: said.y_sha256 for name, said in masked.items()})
         return self._context.confirmation(
             asked.round, record.transcript, Statement.parse(record.manifest), masked
         )

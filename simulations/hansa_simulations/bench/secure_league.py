@@ -51,6 +51,9 @@ class Fixed:
         self.asked.append(manifest)
         return self.values
 
+    def summed(self, number: int, vectors: Mapping[str, str]) -> None:
+        """See `Contributor.summed`."""
+
     def released(self, manifest: Manifest, manifest_sha256: str, y_sha256: str) -> None:
         """See `hansa.secagg.Contributor`; nothing is recorded here."""
 
