@@ -275,7 +275,14 @@ class TestBudget:
             copy.chmod(0o700)
 
     def test_a_home_without_a_ledger_says_what_to_do(self, north) -> None:
-        refused(node("budget", "--home", north), "HANSA-752", "hansa node grant", status=ExitStatus.REFUSED)
+        refused(
+            node("budget", "--home", north),
+            "HANSA-752",
+            "nothing was granted yet, or it was lost",
+            f"hansa node grant --home {north} --officer-key FILE",
+            f"hansa node grant --home {north} --signed FILE",
+            status=ExitStatus.REFUSED,
+        )
         refused(node("budget", "--ledger", north / "absent.sqlite"), "HANSA-747", status=ExitStatus.FAILED)
         refused(
             node("budget", "--ledger", north / "node.toml"),

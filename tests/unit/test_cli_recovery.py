@@ -174,7 +174,7 @@ def test_a_ledger_that_is_gone_is_rebuilt_upon_the_grant_that_was_kept(league) -
         path.unlink()
     line = league.begin()
     copy = league.copy(line)
-    refused(league.recover(copy), "HANSA-752", "hansa node grant")
+    refused(league.recover(copy), "HANSA-752", f"hansa node grant --home {league.home} --signed FILE")
     assert node("grant", "--home", league.home, "--signed", league.grant).data["began_ledger"] is True
     text = hansa(
         "node", "recover", "--home", league.home, "--federation", copy, "--keys", league.keys()
@@ -187,6 +187,27 @@ def test_a_ledger_that_is_gone_is_rebuilt_upon_the_grant_that_was_kept(league) -
     assert after["limits"][0]["spent"] == pytest.approx(
         whole["limits"][0]["spent"] + whole["limits"][0]["reserved"]
     )
+
+
+def test_a_lost_ledger_is_not_taken_for_one_that_never_was(league) -> None:
+    """Whoever did what the error said would have had a second, fresh budget."""
+    league.spend(2)
+    league.ledger.unlink()
+    kept = f"hansa node grant --home {league.home} --signed FILE"
+    refused(node("budget", "--home", league.home), "HANSA-752", "there was one", kept)
+    refused(league.recover(league.copy(league.begin())), "HANSA-752", "there was one", kept)
+    again = ("grant", "--home", league.home, *NUMBERS, "--officer-key", league.folder / "officer.key")
+    refused(node(*again), "HANSA-104", "a second budget", kept, status=ExitStatus.BAD_INPUT)
+    assert not league.ledger.exists()
+    assert node("grant", "--home", league.home, "--signed", league.grant).status == 0
+    assert node(*again).status == 0  # beside the old one, which adds up with it
+
+
+def test_a_recovery_that_was_begun_shows_that_there_was_a_ledger(league) -> None:
+    league.begin()
+    for path in league.ledger.parent.glob("ledger.sqlite*"):
+        path.unlink()
+    refused(node("budget", "--home", league.home), "HANSA-752", "recovery.nonce", "--signed FILE")
 
 
 def test_another_grant_does_not_take_the_lost_ones_place(league) -> None:

@@ -141,9 +141,16 @@ def grant(
         ledger, began, name = None, False, member or ""
         if home is not None:
             from hansa_client.node_file import read_home
-            from hansa_client.node_ledger import ledger_of
+            from hansa_client.node_ledger import ledger_of, lost_ledger
 
             node = read_home(home)
+            left = lost_ledger(node)
+            if officer_key is not None and left is not None:
+                raise UsageError(
+                    f"this node had a ledger and lost it ({left} is left of it): a new grant would be a second budget for "
+                    "the same data",
+                    remedy=f"Put the kept grant back: hansa node grant --home {home} --signed FILE",
+                )
             name, began = node.settings.name, not node.ledger.exists()
             ledger = stack.enter_context(ledger_of(node, begin=True))
         if officer_key is not None:
