@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,17 @@ import pytest
 
 from hansa.agreement.writing import agreement_toml
 from hansa.errors import ExitStatus
-from hansa.ledger import BudgetGranted, SqliteLogStore
-from hansa.ledger.files import read_entry
+from hansa.identity.keys import Signer
+from hansa.ledger import BudgetGranted, SignedEntry, SqliteLogStore, officer_of
+from hansa.ledger.budgets import granted
+from hansa.ledger.entry import utc
+from hansa.ledger.files import entry_lines, read_entry
 from hansa.privacy.charges import Charge
 from hansa.privacy.events import Spend, gaussian
 from hansa_client.node_file import read_home
 from hansa_client.node_ledger import ledger_of
 from hansa_client.protection import Protection
+from support.budgets import grant as limits
 from support.cli import Called, hansa
 from support.identities import pinned, secrets_of, terms
 
@@ -167,7 +172,7 @@ class TestGrant:
             ((*NUMBERS[:-1], "0"), "HANSA-104"),
             ((*NUMBERS, "--colluding", "2"), "HANSA-104"),
             ((*NUMBERS, "--disjoint-from", "x"), "HANSA-402"),
-            (NUMBERS[:6], "HANSA-104"),
+            (NUMBERS[:4], "HANSA-104"),
             ((), "HANSA-104"),
         ],
     )
@@ -193,6 +198,40 @@ class TestGrant:
         monkeypatch.chdir(tmp_path)
         refused(node("grant", *arguments), "HANSA-104", "hansa node grant --help")
         assert list(tmp_path.iterdir()) == []
+
+    def test_a_record_is_one_record(self, north, tmp_path) -> None:
+        """A budget is for life: one that fits no agreement is refused before anybody signs it."""
+        assert grant(north, numbers=NUMBERS[:6]).data["max_records_per_unit"] == 1
+        four = (*NUMBERS[:-1], "4")
+        refused(grant(north, numbers=four), "HANSA-402", "holds 1 record, not 4")
+        out = tmp_path / "g"
+        elsewhere = ("grant", "--member", "north", *four, "--officer-key", key(north), "--out", out)
+        refused(node(*elsewhere), "HANSA-402")
+        assert not out.exists()
+        refused(grant(north, numbers=("--epsilon", "4", "--delta", "1e-6", "--unit", "patient")), "HANSA-104")
+        assert len(hansa_budget(north)["datasets"]) == 1
+
+    def test_a_file_for_a_record_of_many_is_not_taken(self, north, tmp_path) -> None:
+        signer = Signer.load(officer_of("north"), key(north))
+        said = granted(
+            limits(4.0), member="north", unit="patient", max_records_per_unit=4, at=utc(datetime.now(UTC))
+        )
+        entry = SignedEntry.sign(said.model_copy(update={"unit": "record"}), signer)
+        file = tmp_path / "old.grant"
+        file.write_text(entry_lines(entry))
+        refused(node("grant", "--home", north, "--signed", file), "HANSA-402", "not 4")
+
+    @pytest.mark.parametrize(
+        ("colluding", "words"), [("0.5", "ε = 0.5 is what holds"), ("9", "never matters")]
+    )
+    def test_a_second_limit_is_set_beside_the_first(self, north, colluding, words) -> None:
+        more = ("--colluding", "1", "--epsilon-colluding", colluding)
+        assert words in grant(north, *more).data["remark"]
+        assert (
+            words
+            in hansa("node", "grant", "--home", north, *NUMBERS, "--officer-key", key(north), *more).stdout
+        )
+        assert grant(north).data["remark"] is None
 
     def test_delta_that_add_up_to_one_are_refused_before_anything_is_written(self, north) -> None:
         numbers = ("--epsilon", "4", "--delta", "0.6", *NUMBERS[4:])
