@@ -10,6 +10,7 @@ from typing import Protocol
 from hansa.errors import UsageError
 from hansa.ledger import Checkpoint, LogView, MemoryLogStore, SqliteLogStore, TileSource
 from hansa.ledger.errors import LogDamagedError
+from hansa.ledger.places import require_log_file, require_tiles
 from hansa.ledger.store import Head, Row
 from hansa.ledger.tiles import CHECKPOINT_NAME
 from hansa.merkle import EMPTY_ROOT, Frontier, leaf_hash
@@ -69,9 +70,11 @@ def served_logs(paths: Sequence[Path]) -> tuple[ServedLog, ...]:
     """The logs at these places: SQLite files, or folders of tiles as they are now.
 
     Raises:
-        LogStoreError, LogDamagedError, TilesError: something is no log, or a damaged one.
-        UsageError: two are the same log.
+        UsageError: something is no log, or two are the same.
+        LogStoreError, LogDamagedError, TilesError: one is damaged, or cannot be used.
     """
+    for path in paths:
+        (require_tiles if path.is_dir() else require_log_file)(path)
     logs = tuple(_tiles(path) if path.is_dir() else StoredLog(path) for path in paths)
     origins = [log.origin for log in logs]
     for origin in origins:

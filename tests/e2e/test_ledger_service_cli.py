@@ -159,8 +159,12 @@ class TestServing:
     def test_what_is_no_log(self, consortium: Consortium, tmp_path: Path) -> None:
         home = consortium.home(SIGNERS[COORDINATOR], HOST)
         (tmp_path / "not.sqlite").write_text("nothing")
-        assert self.serve(consortium, tmp_path / "not.sqlite", home=home).status == 4
-        assert self.serve(consortium, tmp_path / "none.sqlite", home=home).status == 1
+        (tmp_path / "keys").mkdir()
+        for name in ("not.sqlite", "none.sqlite", "keys", "keys.json"):
+            called = self.serve(consortium, tmp_path / name, home=home)
+            assert called.status == 2, name
+            assert f"{tmp_path / name}" in called.stderr
+            assert "Name the .sqlite file of a log" in called.stderr
         log = log_at(tmp_path / "log.sqlite")
         twice = self.serve(consortium, log, log, home=home)
         assert twice.status == 2

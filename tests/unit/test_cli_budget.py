@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -322,12 +324,18 @@ class TestBudget:
             f"hansa node grant --home {north} --signed FILE",
             status=ExitStatus.REFUSED,
         )
-        refused(node("budget", "--ledger", north / "absent.sqlite"), "HANSA-747", status=ExitStatus.FAILED)
-        refused(
-            node("budget", "--ledger", north / "node.toml"),
-            "HANSA-748",
-            status=ExitStatus.VERIFICATION_FAILED,
-        )
+
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [("absent.sqlite", "no log at"), ("node.toml", "no log of"), ("state", "is a folder"), ("", "")],
+    )
+    def test_what_is_no_ledger_is_bad_input(self, north, name, words) -> None:
+        refused(node("budget", "--ledger", north / name), "HANSA-104", words, ".sqlite file of a log")
+
+    def test_the_database_of_another_program_is_bad_input(self, north, tmp_path) -> None:
+        with closing(sqlite3.connect(tmp_path / "other.sqlite")) as other:
+            other.execute("CREATE TABLE things (one INTEGER)")
+        refused(node("budget", "--ledger", tmp_path / "other.sqlite"), "HANSA-104", "is no log of Hansa")
 
     def test_an_empty_ledger_has_granted_nothing(self, tmp_path) -> None:
         SqliteLogStore.create(tmp_path / "l.sqlite").close()

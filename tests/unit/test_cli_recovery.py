@@ -16,6 +16,7 @@ from hansa.ledger import (
     NoteSigner,
     SignatureType,
     SignedEntry,
+    SqliteLogStore,
     TrustedKeys,
     export_tiles,
     officer_of,
@@ -189,6 +190,27 @@ def test_a_ledger_that_is_gone_is_rebuilt_upon_the_grant_that_was_kept(league) -
     )
 
 
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_a_log_s_file_and_a_mirror_are_copies_too(league, mirrored) -> None:
+    """What `hansa audit follow` keeps, with older and newer checkpoints beside the one that carries the line."""
+    league.spend(2)
+    old = league.ledger.read_bytes()
+    league.spend(1, first=3)
+    league.ledger.write_bytes(old)
+    store = SqliteLogStore.create(league.folder / "federation.sqlite")
+    log = Log(store, FEDERATION)
+    log.append(list(league.log.entries()))
+    for line in ("", league.begin(), ""):
+        note = log.checkpoint(*([line] if line else []))
+        for name in MEMBERS[1:]:
+            note = log.add_cosignature(
+                note, witness(name).sign(note.text, at=1_700_000_000), witness(name).key
+            )
+    store.close()
+    done = league.recover(league.folder if mirrored else league.folder / "federation.sqlite").data
+    assert len(done["put_back"]) == 1
+
+
 def test_a_lost_ledger_is_not_taken_for_one_that_never_was(league) -> None:
     """Whoever did what the error said would have had a second, fresh budget."""
     league.spend(2)
@@ -275,7 +297,14 @@ def test_what_does_not_go_together_is_refused(league, tmp_path) -> None:
     refused(node("recover", "--home", league.home, "--federation", tmp_path), "HANSA-104", status=bad)
     refused(node("recover", "--home", tmp_path), "HANSA-708", status=bad)
     league.begin()
-    refused(league.recover(tmp_path / "absent"), "HANSA-751", status=ExitStatus.VERIFICATION_FAILED)
+    for place in ("absent", "alpha"):
+        refused(league.recover(tmp_path / place), "HANSA-104", ".sqlite file of a log", status=bad)
+    refused(league.recover(league.keys()), "HANSA-104", "is no log of Hansa", status=bad)
+    tiles = league.copy("")
+    (tiles / "checkpoint").unlink()
+    refused(league.recover(tiles), "HANSA-104", "no file named 'checkpoint'", status=bad)
+    SqliteLogStore.create(tmp_path / "new.sqlite").close()
+    refused(league.recover(tmp_path / "new.sqlite"), "HANSA-104", "has signed no checkpoint", status=bad)
     (tmp_path / "nokeys").write_text("{}")
     refused(league.recover(league.copy(""), tmp_path / "nokeys"), "HANSA-759", status=bad)
 
