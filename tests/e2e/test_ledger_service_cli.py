@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 from hansa.following.mirror import REFUSED_NAME
 from hansa.identity import COORDINATOR
 from support.audits import FEDERATION_SIGNER, MEMBERS, SIGNERS, story, write_store
-from support.cli import Called, hansa, hansa_process
+from support.cli import Called, finished, hansa, hansa_process
 from support.services import HOST, Consortium
 
 ENTRIES = story().federation
@@ -118,7 +119,8 @@ def test_a_stranger_ends_with_status_5_and_the_server_says_why(
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
         told = process.stderr.read()
-    assert "was refused: HANSA-704: the certificate shown for 'member-2' is refused" in told
+    assert "was refused: HANSA-704: the certificate shown for 'member-2' is refused — " in told
+    assert "certificate: its key is not the pinned" in told
 
 
 def test_following_goes_on_until_it_is_stopped(consortium: Consortium, tmp_path: Path) -> None:
@@ -170,11 +172,48 @@ class TestServing:
         assert twice.status == 2
         assert "is named twice" in twice.stderr
 
-    def test_where_nobody_can_listen(self, consortium: Consortium, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        "listen",
+        [
+            "nowhere",
+            f"{HOST}:",
+            f"{HOST}:-1",
+            f"{HOST}:65536",
+            f"{HOST}:99999",
+            ":8443",
+            "::1:0",
+            f"{HOST}:0x1",
+        ],
+    )
+    def test_what_is_no_address(self, consortium: Consortium, tmp_path: Path, listen: str) -> None:
         home = consortium.home(SIGNERS[COORDINATOR], HOST)
-        called = self.serve(consortium, log_at(tmp_path / "log.sqlite"), home=home, listen="nowhere")
+        called = self.serve(consortium, log_at(tmp_path / "log.sqlite"), home=home, listen=listen)
         assert called.status == 2
-        assert "cannot listen at nowhere" in called.stderr
+        assert f"{listen!r} is not HOST:PORT" in called.stderr
+
+    def test_where_somebody_else_listens(self, consortium: Consortium, tmp_path: Path) -> None:
+        """In a process of its own: what gRPC writes beside what is said goes past Python."""
+        home = consortium.home(SIGNERS[COORDINATOR], HOST)
+        with socket.create_server((HOST, 0)) as taken:
+            listen = f"{HOST}:{taken.getsockname()[1]}"
+            called = finished(
+                hansa_process(
+                    "ledger", "serve", log_at(tmp_path / "log.sqlite"), "--listen", listen, "--home", home,
+                    "--keys", consortium.keys, "--ca", consortium.ca, "--crl", consortium.crl,
+                )
+            )  # fmt: skip
+        assert called.status == 2
+        assert called.stderr == f"HANSA-104: cannot listen at {listen}\n  Name a free port of this machine.\n"
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost", "localhost:", "localhost:abc", "localhost:0", "localhost:99999", ""]
+)
+def test_what_is_no_address_is_told_at_once(consortium: Consortium, tmp_path: Path, address: str) -> None:
+    called = followed(consortium, address, tmp_path / "mirror")
+    assert called.status == 2
+    assert "is not HOST:PORT" in called.stderr
+    assert not (tmp_path / "mirror").exists()
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,8 @@ def main() -> NoReturn:
     # OpenMP threads that wait by spinning take the processor from whatever else runs: a training of small models
     # beside one busy process was measured 5 times slower than with threads that sleep. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # gRPC's C core writes lines of its own to stderr where a port is taken or a certificate refused; Hansa says it itself.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show ε shows \u03b5 instead of failing
             stream.reconfigure(errors="backslashreplace")
