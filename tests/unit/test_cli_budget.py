@@ -112,15 +112,21 @@ class TestGrant:
         assert not (north / "state" / "ledger.sqlite").exists()
         entry = read_entry(file).entry
         assert isinstance(entry, BudgetGranted)
-        for _ in range(2):  # the same grant again changes nothing
+        for held in (False, True):  # the same grant again changes nothing
             taken = node("grant", "--home", north, "--signed", file).data
             assert taken["dataset"] == made["dataset"] == entry.dataset_id
-        with ledger_of(read_home(north)) as ledger:
-            assert ledger.log.size == 1
-        refused(
-            node("grant", "--member", "north", *NUMBERS, "--officer-key", key(north), "--out", file),
-            "HANSA-102",
+            assert taken["held_before"] is held
+        again = hansa("node", "grant", "--home", north, "--signed", file).stdout
+        assert f"The ledger of north in {north} held it already; nothing was changed." in again
+        assert (
+            f"It stands in the ledger of north in {north} now."
+            in hansa("node", "grant", "--home", north, *NUMBERS, "--officer-key", key(north)).stdout
         )
+        with ledger_of(read_home(north)) as ledger:
+            assert ledger.log.size == 2
+        there = node("grant", "--member", "north", *NUMBERS, "--officer-key", key(north), "--out", file)
+        refused(there, "HANSA-102", "Name another file.")
+        assert "--force" not in there.stdout  # which the command does not have
 
     def test_nobody_but_the_officer_grants(self, north, tmp_path) -> None:
         engineer = ("grant", "--home", north, *NUMBERS, "--officer-key", north / "identity.key")

@@ -138,7 +138,7 @@ def grant(
         asked = _Asked(epsilon, delta, unit, max_records, reservations, colluding, epsilon_colluding)
         asked.require_coherent(home, member, officer_key, signed, out)
         if out is not None:
-            refuse_existing(out, force=False)
+            refuse_existing(out, force=None)
         from hansa.ledger.files import entry_lines, read_entry
 
         ledger, began, name = None, False, member or ""
@@ -161,6 +161,7 @@ def grant(
         else:
             entry = read_entry(signed or Path())
         total = _in_all(entry, ledger)
+        held = ledger is not None and ledger.holds(entry.encoded)
         if ledger is not None:
             ledger.grant(entry)
         if out is not None:
@@ -168,6 +169,9 @@ def grant(
 
             write_new(out, entry_lines(entry).encode())
         data, text = _shown(entry, total, began=began, out=out, home=home)
+        data["held_before"] = held
+        if home is not None:
+            text += f"\n{_taken_words(home, name, held=held)}"
         emit(data, text=text, output_format=output_format)
 
 
@@ -340,6 +344,13 @@ def _shown(
             "The ledger is new. If this member had one before, rebuild it now: hansa node recover --home DIR"
         )
     return data, "\n".join(text)
+
+
+def _taken_words(home: Path, name: str, *, held: bool) -> str:
+    """What became of a grant that a node was given."""
+    if held:
+        return f"The ledger of {name} in {home} held it already; nothing was changed."
+    return f"It stands in the ledger of {name} in {home} now."
 
 
 def _colluding_words(grant: Grant) -> str | None:
