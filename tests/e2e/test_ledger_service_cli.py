@@ -15,7 +15,8 @@ import pytest
 
 from hansa.following.mirror import REFUSED_NAME
 from hansa.identity import COORDINATOR
-from support.audits import FEDERATION_SIGNER, MEMBERS, SIGNERS, story, write_store
+from hansa.ledger import NoteSigner, TrustedKeys
+from support.audits import FEDERATION_SIGNER, KEYS, MEMBERS, SIGNERS, story, write_store
 from support.cli import Called, finished, hansa, hansa_process
 from support.services import HOST, Consortium
 
@@ -97,6 +98,22 @@ def test_a_log_without_a_quorum_ends_with_status_4(consortium: Consortium, tmp_p
         called = followed(consortium, address, tmp_path / "mirror")
     assert called.status == 4
     assert "HANSA-744" in called.stderr
+
+
+def test_keys_of_another_federation_are_named_as_such(consortium: Consortium, tmp_path: Path) -> None:
+    with served(consortium, log_at(tmp_path / "log.sqlite")) as (address, _):
+        for name, status, words in (
+            ("hansa.example/other", 5, "Are these the keys of the federation"),
+            (FEDERATION_SIGNER.key.name, 4, "they may be those of another federation"),
+        ):
+            others = KEYS.model_copy(update={"federation_log": NoteSigner.generate(name).key.text})
+            TrustedKeys(**others.model_dump()).write(tmp_path / "others.json")
+            called = followed(
+                consortium, address, tmp_path / f"mirror-{status}", "--keys", tmp_path / "others.json"
+            )
+            assert called.status == status, called
+            assert words in called.stderr
+            assert "certificate" not in called.stderr
 
 
 def test_nobody_there_ends_with_status_5(consortium: Consortium, tmp_path: Path) -> None:
@@ -190,6 +207,20 @@ class TestServing:
         called = self.serve(consortium, log_at(tmp_path / "log.sqlite"), home=home, listen=listen)
         assert called.status == 2
         assert f"{listen!r} is not HOST:PORT" in called.stderr
+
+    @pytest.mark.parametrize("name", ["hansa.example/other", FEDERATION_SIGNER.key.name])
+    def test_a_log_of_another_federation(self, consortium: Consortium, tmp_path: Path, name: str) -> None:
+        """Also one that is called the same, as every coordinator's log is at first."""
+        home = consortium.home(SIGNERS[COORDINATOR], HOST)
+        other = write_store(ENTRIES[:5], NoteSigner.generate(name), tmp_path / "other.sqlite", [5], ())
+        called = self.serve(consortium, log_at(tmp_path / "log.sqlite"), other, home=home)
+        assert called.status == 2
+        twice = name == FEDERATION_SIGNER.key.name
+        assert ("is named twice" if twice else f"the keys name no log {name!r}") in called.stderr
+        called = self.serve(consortium, other, home=home)
+        assert called.status == 2
+        assert name in called.stderr
+        assert "Are these the keys of this federation?" in called.stderr
 
     def test_where_somebody_else_listens(self, consortium: Consortium, tmp_path: Path) -> None:
         """In a process of its own: what gRPC writes beside what is said goes past Python."""

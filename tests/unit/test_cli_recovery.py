@@ -277,7 +277,7 @@ def test_keys_of_others_are_refused(league) -> None:
     league.spend(1)
     folder = league.copy(league.begin())
     members = {**roster().members, NAME: signer(NAME, 2).public_key}
-    refused(league.recover(folder, league.keys(members=members)), "HANSA-709")
+    refused(league.recover(folder, league.keys(members=members)), "HANSA-709", "another agreement's")
     officers = {NAME: signer(officer_of(NAME), 2).public_key}
     refused(league.recover(folder, league.keys(officers=officers)), "HANSA-759", status=ExitStatus.BAD_INPUT)
     members = {name: key for name, key in roster().members.items() if name != NAME}
@@ -288,7 +288,16 @@ def test_keys_of_others_are_refused(league) -> None:
         "witnesses": {name: witness(name).key.text for name in members},
         "officers": {},
     }
-    refused(league.recover(folder, league.keys(**without)), "HANSA-702")
+    refused(league.recover(folder, league.keys(**without)), "HANSA-702", "another agreement's")
+
+
+def test_another_federations_log_is_not_waited_for(league) -> None:
+    league.spend(1)
+    folder = league.copy(league.begin())
+    other = NoteSigner.generate(FEDERATION.key.name)
+    called = league.recover(folder, league.keys(federation_log=other.key.text))
+    refused(called, "HANSA-756", "checkpoint of this very federation", "its keys")
+    assert "Wait" not in called.stdout
 
 
 def test_what_does_not_go_together_is_refused(league, tmp_path) -> None:

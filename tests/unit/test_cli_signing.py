@@ -316,6 +316,17 @@ class TestKeys:
         assert self.keys(league, "--force").data == made
         assert (league / "keys.json").read_bytes() == first
 
+    @pytest.mark.parametrize("vkey", ["", "nonsense", VKEY[:-1], VKEY.split("+")[0]])
+    def test_what_is_no_key_of_a_log_is_told_with_its_option(self, league, vkey) -> None:
+        refused(
+            self.keys(league, vkey=vkey),
+            "HANSA-742",
+            "--federation-log",
+            "hansa node init coordinator",
+            status=ExitStatus.BAD_INPUT,
+        )
+        assert not (league / "keys.json").exists()
+
     def test_a_person_reads_the_fingerprints(self, league) -> None:
         for name in MEMBERS:
             sign(league, name)

@@ -52,7 +52,7 @@ def serve(
         from hansa_client.node_file import read_home
         from hansa_server.admission import Admission, RosterInForce
         from hansa_server.ledger_service import ServiceIdentity, ledger_server
-        from hansa_server.served_logs import served_logs
+        from hansa_server.served_logs import require_named, served_logs
 
         where = Address.parse(listen, any_port=True)
         node = read_home(home)
@@ -66,6 +66,7 @@ def serve(
         )
         served = served_logs(logs)
         trusted = TrustedKeys.read(keys)
+        require_named(served, trusted)
         admission = Admission(RosterInForce(trusted, served), ca, crl, lambda: datetime.now(UTC))
         key = signer.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         server, port = ledger_server(served, admission, ServiceIdentity(key, pem(certificate)), str(where))

@@ -113,13 +113,21 @@ def _believed(node: NodeHome, keys: TrustedKeys) -> FederationLog:
         TrustedKeysError: another privacy officer stands there.
     """
     from hansa.errors import Problem
+    from hansa.identity.errors import ForeignKeyError, UnknownSignerError
     from hansa.ledger import VerifierKey
     from hansa.ledger.errors import TrustedKeysError
     from hansa_client.federation_log import FederationLog
 
     name = node.settings.name
     if keys.members.get(name) not in node.settings.former_keys:
-        keys.roster.require_own(node.signer())
+        try:
+            keys.roster.require_own(node.signer())
+        except (UnknownSignerError, ForeignKeyError) as error:
+            raise type(error)(
+                f"{error.cause}, by the keys of agreement {keys.agreement_id[:16]}",
+                remedy="Name the keys.json of the agreement that this member has signed: these are another agreement's, or "
+                "this home has another key.",
+            ) from None
     if keys.officers.get(name) != node.officer().public_key:
         raise TrustedKeysError(
             "the keys are not those that this member has signed",

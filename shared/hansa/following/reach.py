@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Mapping
+from typing import Any
 
 from hansa.following.address import Address
 
@@ -25,7 +27,7 @@ def why_unreachable(address: Address, authority: bytes, timeout_s: float) -> str
             socket.create_connection((address.host, address.port), timeout_s) as plain,
             context.wrap_socket(plain, server_hostname=address.host) as tls,
         ):
-            shown = tls.getpeercert() or {}
+            shown: Mapping[str, Any] = tls.getpeercert() or {}
     except ssl.SSLCertVerificationError as error:
         return f"its certificate is not one of this authority ({error.verify_message})"
     except ssl.SSLError:

@@ -214,7 +214,10 @@ class RemoteLog:
             grpc.StatusCode.DEADLINE_EXCEEDED: "does not answer in time",
             grpc.StatusCode.UNAVAILABLE: "cannot be reached",
         }.get(_code(error), f"failed ({_code(error).name})")
-        return LedgerServiceError(f"the ledger service at {self._address} {what}")
+        remedy = None
+        if _code(error) is grpc.StatusCode.NOT_FOUND:
+            remedy = "Are these the keys of the federation whose service this is? They name the log that was asked for."
+        return LedgerServiceError(f"the ledger service at {self._address} {what}", remedy=remedy)
 
 
 class _Watchdog:
