@@ -294,6 +294,15 @@ class TestCheck:
         refused(called, "HANSA-104", "no folder")
 
 
+def test_a_ledger_that_was_lost_is_not_begun_anew_by_a_signature(league) -> None:
+    """The home would then look as if nothing had ever been granted."""
+    sign(league, "alpha")
+    ledger = league / "homes" / "alpha" / "state" / "ledger.sqlite"
+    ledger.unlink()
+    refused(sign(league, "alpha"), "HANSA-752", "--signed FILE", status=ExitStatus.REFUSED)
+    assert not ledger.exists()
+
+
 class TestKeys:
     VKEY = NoteSigner.generate("hansa.example/federation").key.text
 

@@ -124,10 +124,12 @@ def _federation_key(text: str) -> VerifierKey:
 
 def _signed_by_member(agreement: Agreement, node: NodeHome) -> str:
     """The member's signature, which stands in its ledger from then on."""
-    from hansa_client.node_ledger import ledger_of
+    from hansa_client.node_ledger import ledger_of, lost_ledger
 
     witness = node.witness_signer().key
-    with ledger_of(node, begin=True) as ledger:
+    with ledger_of(
+        node, begin=lost_ledger(node) is None
+    ) as ledger:  # one that was lost is never begun anew by this
         signed = ledger.sign_agreement(
             agreement.agreement_id,
             terms_id=agreement.terms_id,
