@@ -62,7 +62,7 @@ def test_where_nobody_is(consortium: Consortium) -> None:
 
 
 def test_where_everything_of_theirs_is_right(consortium: Consortium, served: Address) -> None:
-    assert "does not take our certificate" in why_unreachable(served, consortium.ca.read_bytes(), 5.0)
+    assert "our certificate is refused" in why_unreachable(served, consortium.ca.read_bytes(), 5.0)
 
 
 def _answer(server: socket.socket) -> None:

@@ -38,4 +38,4 @@ def why_unreachable(address: Address, authority: bytes, timeout_s: float) -> str
     if address.host not in names:
         told = ", ".join(name for name in names if name.isprintable()) or "no host"
         return f"its certificate is for {told}, and not for {address.host}"
-    return "it does not take our certificate, or does not speak gRPC"
+    return "our certificate is refused, or it does not speak gRPC"
