@@ -222,8 +222,11 @@ class TestServing:
         assert name in called.stderr
         assert "Are these the keys of this federation?" in called.stderr
 
-    def test_where_somebody_else_listens(self, consortium: Consortium, tmp_path: Path) -> None:
+    def test_where_somebody_else_listens(
+        self, consortium: Consortium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """In a process of its own: what gRPC writes beside what is said goes past Python."""
+        monkeypatch.delenv("GRPC_VERBOSITY", raising=False)  # Flower sets it where it was imported
         home = consortium.home(SIGNERS[COORDINATOR], HOST)
         with socket.create_server((HOST, 0)) as taken:
             listen = f"{HOST}:{taken.getsockname()[1]}"
