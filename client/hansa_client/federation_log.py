@@ -50,7 +50,10 @@ class FederationLog:
         try:
             seen = LogPolicy(self.key, counted).verify(note, checked)
         except HansaError as error:
-            raise CheckpointRefusedError(error.cause) from error
+            raise CheckpointRefusedError(
+                error.cause,
+                remedy="See that it is a checkpoint of this very federation, and that these are its keys.",
+            ) from error
         if len(seen.cosigned) < self.quorum:
             raise CheckpointRefusedError(
                 f"{len(seen.cosigned)} members have cosigned the checkpoint of {seen.checkpoint.size} entries; "

@@ -24,7 +24,7 @@ from hansa.ledger import (
     SignedNote,
     VerifierKey,
 )
-from hansa.ledger.budgets import Step, closed, released, reserved
+from hansa.ledger.budgets import Step, closed, released, require_unit, reserved
 from hansa.ledger.errors import EntryError, NoBudgetError
 from hansa.ledger.kinds import Kind
 from hansa.privacy import records
@@ -108,6 +108,7 @@ class MemberLedger:
             EntryError: it is no grant, or not for this member.
             UnknownSignerError, SignatureError: the officer has not signed it.
             BudgetRefusedError: the dataset has a budget already.
+            PrivacyParameterError: no agreement could use it.
         """
         if not isinstance(signed.entry, BudgetGranted):
             raise EntryError(f"a {signed.entry.type} is no grant of a budget")
@@ -115,6 +116,7 @@ class MemberLedger:
         dataset = signed.entry.dataset_id
         if self.holds(signed.encoded):
             return
+        require_unit(signed.entry.unit, signed.entry.max_records_per_unit)
         if dataset in self._accounts:
             raise BudgetRefusedError(
                 f"dataset {dataset[:12]} has a budget already, for its whole life",

@@ -48,7 +48,7 @@ def store_of(home: NodeHome, *, begin: bool = False) -> Iterator[SqliteLogStore]
         LogStoreError: it is in use, or cannot be used.
     """
     path = home.ledger
-    _require_there(path, begin=begin)
+    _require_there(home, begin=begin)
     with closing(SqliteLogStore(path) if path.exists() else SqliteLogStore.create(path)) as store:
         yield store
 
@@ -65,17 +65,45 @@ def ledger_of(home: NodeHome, *, begin: bool = False) -> Iterator[MemberLedger]:
 def ledger_to_read(home: NodeHome) -> Iterator[MemberLedger]:
     """A member's ledger as it is now, also beside the node that writes it; see `ledger_of`. Nothing can be written."""
     opened = opening(home)
-    _require_there(home.ledger, begin=False)
+    _require_there(home, begin=False)
     with closing(SqliteLogStore(home.ledger, read_only=True)) as store:
         yield opened(store)
 
 
-def _require_there(path: Path, *, begin: bool) -> None:
-    if not begin and not path.exists():
+def lost_ledger(home: NodeHome) -> Path | None:
+    """What shows that a home without a ledger had one: a file that only a ledger leaves behind; `None` where nothing does.
+
+    Raises:
+        NodeFileError: the home is no member's.
+    """
+    path = home.ledger
+    if path.exists():
+        return None
+    beside = [path.with_name(path.name + end) for end in (".lock", "-wal", "-shm", "-journal")]
+    return next((left for left in (*beside, home.recovery_nonce) if left.exists()), None)
+
+
+def _require_there(home: NodeHome, *, begin: bool) -> None:
+    if begin or home.ledger.exists():
+        return
+    left = lost_ledger(home)
+    if left is not None:
         raise NoBudgetError(
-            f"there is no ledger at {path}: nothing was granted yet",
-            remedy="Have the privacy officer grant a budget: hansa node grant --home DIR",
+            f"there is no ledger at {home.ledger}, and there was one: {left.name} is still there",
+            remedy=f"{_put_back(home)} A new grant would be a second budget for the same data.",
         )
+    raise NoBudgetError(
+        f"there is no ledger at {home.ledger}: nothing was granted yet, or it was lost",
+        remedy=f"If nothing ever was, have the privacy officer grant a budget: hansa node grant --home {home.folder} "
+        f"--officer-key FILE. If it was lost: {_put_back(home)}",
+    )
+
+
+def _put_back(home: NodeHome) -> str:
+    return (
+        f"Put the kept grant back (hansa node grant --home {home.folder} --signed FILE), "
+        f"then rebuild upon it (hansa node recover --home {home.folder})."
+    )
 
 
 def _installed() -> dict[str, str]:

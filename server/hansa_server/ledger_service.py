@@ -20,7 +20,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from hansa.errors import HansaError, ProofError, UsageError
+from hansa.errors import HansaError, ProblemsError, ProofError, UsageError
 from hansa.ledger import Checkpoint, LogView, SignedNote
 from hansa.ledger.errors import LogStoreError
 from hansa.v1 import ledger_pb2 as v1
@@ -244,7 +244,7 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
                 raise UsageError("TLS tells of no certificate")
             self._admission.admit(shown[0])
         except HansaError as error:
-            _log.warning("%s was refused: %s: %s", context.peer(), error.code, error.cause)
+            _log.warning("%s was refused: %s: %s", context.peer(), error.code, _reason(error))
             raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "not admitted") from None
 
     def intercept_service(
@@ -294,6 +294,12 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
                 yield from method(request, context)
 
         return answer
+
+
+def _reason(error: HansaError) -> str:
+    """An error in one line, with all that is wrong."""
+    problems = error.problems if isinstance(error, ProblemsError) else ()
+    return " — ".join([error.cause, *map(str, problems)])
 
 
 @contextmanager

@@ -8,8 +8,17 @@ from pathlib import Path
 from typing import Protocol
 
 from hansa.errors import UsageError
-from hansa.ledger import Checkpoint, LogView, MemoryLogStore, SqliteLogStore, TileSource
-from hansa.ledger.errors import LogDamagedError
+from hansa.ledger import (
+    Checkpoint,
+    LogPolicy,
+    LogView,
+    MemoryLogStore,
+    SqliteLogStore,
+    TileSource,
+    TrustedKeys,
+)
+from hansa.ledger.errors import LogDamagedError, NoteFormatError, NoteSignatureError
+from hansa.ledger.places import require_log_file, require_tiles
 from hansa.ledger.store import Head, Row
 from hansa.ledger.tiles import CHECKPOINT_NAME
 from hansa.merkle import EMPTY_ROOT, Frontier, leaf_hash
@@ -69,15 +78,44 @@ def served_logs(paths: Sequence[Path]) -> tuple[ServedLog, ...]:
     """The logs at these places: SQLite files, or folders of tiles as they are now.
 
     Raises:
-        LogStoreError, LogDamagedError, TilesError: something is no log, or a damaged one.
-        UsageError: two are the same log.
+        UsageError: something is no log, or two are the same.
+        LogStoreError, LogDamagedError, TilesError: one is damaged, or cannot be used.
     """
+    for path in paths:
+        (require_tiles if path.is_dir() else require_log_file)(path)
     logs = tuple(_tiles(path) if path.is_dir() else StoredLog(path) for path in paths)
     origins = [log.origin for log in logs]
     for origin in origins:
         if origins.count(origin) > 1:
             raise UsageError(f"the log {origin!r} is named twice", remedy="Name each log once.")
     return logs
+
+
+def require_named(logs: Iterable[ServedLog], keys: TrustedKeys) -> None:
+    """See that logs are those of a federation, so that nobody's logs are shown to the members of another.
+
+    Args:
+        logs: to be served.
+        keys: of the federation.
+
+    Raises:
+        UsageError: a log is not named by the keys, or is signed by another key than they name.
+    """
+    federation = keys.federation.log
+    own = {federation.name: federation, **{policy.log.name: policy.log for policy in keys.own_logs.values()}}
+    for log in logs:
+        remedy = "Are these the keys of this federation? Name its own keys.json, or its own logs."
+        if log.origin not in own:
+            raise UsageError(f"the keys name no log {log.origin!r}", remedy=remedy)
+        with log.reading() as view:
+            note = view.last_checkpoint()
+        try:
+            LogPolicy(own[log.origin]).verify("" if note is None else note)
+        except (NoteFormatError, NoteSignatureError) as error:
+            raise UsageError(
+                f"the log {log.origin!r} is not signed by the key that the keys name for it: {error.cause}",
+                remedy=remedy,
+            ) from None
 
 
 def _tiles(folder: Path) -> HeldLog:

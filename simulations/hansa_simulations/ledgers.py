@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,6 +29,7 @@ from hansa.ledger import (
     utc,
 )
 from hansa.ledger.budgets import granted, records_of
+from hansa.ledger.errors import NoBudgetError
 from hansa.privacy.book import BudgetBook
 from hansa.privacy.composition import rule_for
 from hansa.privacy.loss import PrivacyLoss
@@ -72,6 +73,29 @@ def stores_in(folder: Path, run: str) -> Iterator[MemberStores]:
         witness = SqliteWitness(path) if path.exists() else SqliteWitness.create(path)
         stack.callback(witness.close)
         yield MemberStores(log, mirror, witness)
+
+
+def require_ledgers(home: Path, names: Iterable[str]) -> None:
+    """Refuse a home in which a member's ledger is gone and other files of the member remember an earlier run.
+
+    Args:
+        home: of all members.
+        names: of those that take part.
+
+    Raises:
+        NoBudgetError: a new grant in its place would forget what was spent.
+    """
+    for name in names:
+        folder = home / name
+        left = next(
+            (path for path in (folder / "sums", *sorted(folder.glob("*.sqlite*"))) if path.exists()), None
+        )
+        if left is not None and not (folder / LEDGER_FILE).exists():
+            raise NoBudgetError(
+                f"the ledger of {name!r} is gone from {folder}, and {left.name} of an earlier run is there: a new grant "
+                "would forget what was spent",
+                remedy=f"Put {LEDGER_FILE} back, or name another --members-home.",
+            )
 
 
 def _opened(path: Path) -> SqliteLogStore:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hansa.errors import BudgetRefusedError
+
 
 class Progress:
     """What a simulation tells while it works; this one is silent. Subclass it to show something."""
@@ -18,6 +20,9 @@ class Progress:
 
     def steps(self, done: int, total: int) -> None:
         """Steps of the current part."""
+
+    def refused(self, member: str, why: BudgetRefusedError) -> None:
+        """A member has refused for lack of budget."""
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,15 @@ from rich.progress import (
     Progress as Bars,
 )
 
+from hansa.errors import BudgetRefusedError
 from hansa_simulations.settings import Progress
 
 
 class TerminalProgress(Progress):
-    """A line for each part of the work, with a bar where it has steps. Silent where stderr is no terminal."""
+    """A line for each part of the work, with a bar where it has steps; silent where stderr is no terminal.
+
+    Who refused, and why, is told at the end, terminal or not.
+    """
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -37,6 +41,7 @@ class TerminalProgress(Progress):
             disable=not self._console.is_terminal,
         )
         self._task: TaskID | None = None
+        self._refusals: dict[str, None] = {}  # in order, each once
 
     def part(self, name: str) -> None:
         self._finish()
@@ -45,6 +50,9 @@ class TerminalProgress(Progress):
     def steps(self, done: int, total: int) -> None:
         if self._task is not None:
             self._bars.update(self._task, completed=done, total=total)
+
+    def refused(self, member: str, why: BudgetRefusedError) -> None:
+        self._refusals[f"{member} refuses: {why.diagnostics()}"] = None
 
     def _finish(self) -> None:
         if self._task is not None:
@@ -65,4 +73,6 @@ class TerminalProgress(Progress):
         if kind is None:
             self._finish()
         self._bars.stop()
+        for line in self._refusals:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
         logging.getLogger("hansa").setLevel(self._level)

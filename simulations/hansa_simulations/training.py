@@ -31,6 +31,8 @@ from hansa_simulations.baseline import PlainSummation
 from hansa_simulations.engines import engine_named
 from hansa_simulations.evaluation import Evaluator
 from hansa_simulations.league import TrainingLeague
+from hansa_simulations.ledgers import require_ledgers
+from hansa_simulations.refusals import budget_refusals
 from hansa_simulations.seat import Seat
 from hansa_simulations.settings import Clock, Settings
 
@@ -70,6 +72,8 @@ def train_members(
             # members answer in other processes: what they spent is read from files when they are done
             home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hansa-members-")))
         timings = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hansa-timings-")))
+        if settings.home is not None:
+            require_ledgers(settings.home, list(train))
         seat = None if terms.baseline else Seat.taken(agreement, run, settings.home)
         sums = None if seat is None else seat.sums(start, roaming=engine.name != "local")
         league = TrainingLeague(agreement, train, settings.seed, home, timings, gradients, sums)
@@ -89,6 +93,9 @@ def train_members(
             )
 
         engine.run(agreement, league, run, coordinate)
+        if seat is not None and terms.private:
+            for name, why in budget_refusals(agreement, league, finished[0], run):
+                settings.progress.refused(name, why)
         budgets = {name: league.budget(name) for name in train}
         train_seconds = league.train_seconds()
         if settings.ledgers is not None:

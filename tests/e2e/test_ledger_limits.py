@@ -117,6 +117,26 @@ class TestABudgetThatRunsOut:
         assert entries(home, "a") == before
 
 
+@pytest.mark.parametrize("kept", ["federation-*.sqlite", "ledger.sqlite.lock"])
+def test_a_ledger_alone_that_is_deleted_is_not_begun_anew(tmp_path, kept) -> None:
+    """The copy of the federation's log beside it knows what was released."""
+    league_on_disk(tmp_path)
+    home = tmp_path / "home"
+    assert simulate(tmp_path, "first", home).status == ExitStatus.DONE
+    others = {name: entries(home, name) for name in "bc"}
+    for path in (home / "a").iterdir():
+        if not path.match(kept):
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+    called = simulate(tmp_path, "second", home)
+    assert called.status == ExitStatus.REFUSED
+    error = called.envelope["error"]
+    assert error["code"] == "HANSA-752"
+    assert "the ledger of 'a' is gone" in error["cause"]
+    assert "Put ledger.sqlite back" in error["remedy"]
+    assert not ledger_path(home, "a").exists()
+    assert {name: entries(home, name) for name in "bc"} == others
+
+
 class TestEverythingButTheLedgerIsDeleted:
     @pytest.fixture
     def spent(self, tmp_path: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ import pytest
 
 from hansa.following.mirror import REFUSED_NAME
 from hansa.identity import COORDINATOR
-from support.audits import FEDERATION_SIGNER, MEMBERS, SIGNERS, story, write_store
-from support.cli import Called, hansa, hansa_process
+from hansa.ledger import NoteSigner, TrustedKeys
+from support.audits import FEDERATION_SIGNER, KEYS, MEMBERS, SIGNERS, story, write_store
+from support.cli import Called, finished, hansa, hansa_process
 from support.services import HOST, Consortium
 
 ENTRIES = story().federation
@@ -98,6 +100,22 @@ def test_a_log_without_a_quorum_ends_with_status_4(consortium: Consortium, tmp_p
     assert "HANSA-744" in called.stderr
 
 
+def test_keys_of_another_federation_are_named_as_such(consortium: Consortium, tmp_path: Path) -> None:
+    with served(consortium, log_at(tmp_path / "log.sqlite")) as (address, _):
+        for name, status, words in (
+            ("hansa.example/other", 5, "Are these the keys of the federation"),
+            (FEDERATION_SIGNER.key.name, 4, "they may be those of another federation"),
+        ):
+            others = KEYS.model_copy(update={"federation_log": NoteSigner.generate(name).key.text})
+            TrustedKeys(**others.model_dump()).write(tmp_path / "others.json")
+            called = followed(
+                consortium, address, tmp_path / f"mirror-{status}", "--keys", tmp_path / "others.json"
+            )
+            assert called.status == status, called
+            assert words in called.stderr
+            assert "certificate" not in called.stderr
+
+
 def test_nobody_there_ends_with_status_5(consortium: Consortium, tmp_path: Path) -> None:
     called = followed(consortium, f"{HOST}:1", tmp_path / "mirror")
     assert called.status == 5
@@ -118,7 +136,8 @@ def test_a_stranger_ends_with_status_5_and_the_server_says_why(
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
         told = process.stderr.read()
-    assert "was refused: HANSA-704: the certificate shown for 'member-2' is refused" in told
+    assert "was refused: HANSA-704: the certificate shown for 'member-2' is refused — " in told
+    assert "certificate: its key is not the pinned" in told
 
 
 def test_following_goes_on_until_it_is_stopped(consortium: Consortium, tmp_path: Path) -> None:
@@ -159,18 +178,76 @@ class TestServing:
     def test_what_is_no_log(self, consortium: Consortium, tmp_path: Path) -> None:
         home = consortium.home(SIGNERS[COORDINATOR], HOST)
         (tmp_path / "not.sqlite").write_text("nothing")
-        assert self.serve(consortium, tmp_path / "not.sqlite", home=home).status == 4
-        assert self.serve(consortium, tmp_path / "none.sqlite", home=home).status == 1
+        (tmp_path / "keys").mkdir()
+        for name in ("not.sqlite", "none.sqlite", "keys", "keys.json"):
+            called = self.serve(consortium, tmp_path / name, home=home)
+            assert called.status == 2, name
+            assert f"{tmp_path / name}" in called.stderr
+            assert "Name the .sqlite file of a log" in called.stderr
         log = log_at(tmp_path / "log.sqlite")
         twice = self.serve(consortium, log, log, home=home)
         assert twice.status == 2
         assert "is named twice" in twice.stderr
 
-    def test_where_nobody_can_listen(self, consortium: Consortium, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        "listen",
+        [
+            "nowhere",
+            f"{HOST}:",
+            f"{HOST}:-1",
+            f"{HOST}:65536",
+            f"{HOST}:99999",
+            ":8443",
+            "::1:0",
+            f"{HOST}:0x1",
+        ],
+    )
+    def test_what_is_no_address(self, consortium: Consortium, tmp_path: Path, listen: str) -> None:
         home = consortium.home(SIGNERS[COORDINATOR], HOST)
-        called = self.serve(consortium, log_at(tmp_path / "log.sqlite"), home=home, listen="nowhere")
+        called = self.serve(consortium, log_at(tmp_path / "log.sqlite"), home=home, listen=listen)
         assert called.status == 2
-        assert "cannot listen at nowhere" in called.stderr
+        assert f"{listen!r} is not HOST:PORT" in called.stderr
+
+    @pytest.mark.parametrize("name", ["hansa.example/other", FEDERATION_SIGNER.key.name])
+    def test_a_log_of_another_federation(self, consortium: Consortium, tmp_path: Path, name: str) -> None:
+        """Also one that is called the same, as every coordinator's log is at first."""
+        home = consortium.home(SIGNERS[COORDINATOR], HOST)
+        other = write_store(ENTRIES[:5], NoteSigner.generate(name), tmp_path / "other.sqlite", [5], ())
+        called = self.serve(consortium, log_at(tmp_path / "log.sqlite"), other, home=home)
+        assert called.status == 2
+        twice = name == FEDERATION_SIGNER.key.name
+        assert ("is named twice" if twice else f"the keys name no log {name!r}") in called.stderr
+        called = self.serve(consortium, other, home=home)
+        assert called.status == 2
+        assert name in called.stderr
+        assert "Are these the keys of this federation?" in called.stderr
+
+    def test_where_somebody_else_listens(
+        self, consortium: Consortium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In a process of its own: what gRPC writes beside what is said goes past Python."""
+        monkeypatch.delenv("GRPC_VERBOSITY", raising=False)  # Flower sets it where it was imported
+        home = consortium.home(SIGNERS[COORDINATOR], HOST)
+        with socket.create_server((HOST, 0)) as taken:
+            listen = f"{HOST}:{taken.getsockname()[1]}"
+            called = finished(
+                hansa_process(
+                    "ledger", "serve", log_at(tmp_path / "log.sqlite"), "--listen", listen, "--home", home,
+                    "--keys", consortium.keys, "--ca", consortium.ca, "--crl", consortium.crl,
+                )
+            )  # fmt: skip
+        assert called.status == 2
+        assert called.stderr == f"HANSA-104: cannot listen at {listen}\n  Name a free port of this machine.\n"
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost", "localhost:", "localhost:abc", "localhost:0", "localhost:99999", ""]
+)
+def test_what_is_no_address_is_told_at_once(consortium: Consortium, tmp_path: Path, address: str) -> None:
+    called = followed(consortium, address, tmp_path / "mirror")
+    assert called.status == 2
+    assert "is not HOST:PORT" in called.stderr
+    assert not (tmp_path / "mirror").exists()
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,12 @@ def test_a_budget_that_is_kept_refuses_a_second_run(tmp_path: Path) -> None:
     assert second.envelope["status"] == "refused"
     assert second.data["status"] == "partial"
     assert "budget-spent" in second.data["stopped_because"]
+    assert "a refuses: HANSA-401: the run asks for ε = " in second.stderr
+    assert "ε = 0.00" in second.stderr  # what is left of it
+    assert " remains, and no further run is admitted, whatever it costs\n" in second.stderr
+    assert "  One run, at its exact ε" in second.stderr
+    assert second.stderr.count(" refuses: ") == 3
+    assert " refuses: " not in first.stderr
     assert [m["epsilon"] for m in second.data["members"]] == [m["epsilon"] for m in first.data["members"]]
 
 

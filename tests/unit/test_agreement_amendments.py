@@ -140,7 +140,7 @@ class TestRosterInForce:
         # a revocation that was damaged must not be taken for one that was never made
         path = amendment_file(tmp_path / "a.sig", REVOKE, MEMBERS[:4])
         path.write_bytes(path.read_bytes()[:-1])
-        with pytest.raises(WireError, match="cut short"):
+        with pytest.raises(UsageError, match="is no file of an amendment: a list of statements is cut short"):
             roster_in_force(AGREEMENT, [tmp_path])
 
 

@@ -267,7 +267,13 @@ class TestApproving:
         refused(approve(league, "gamma"), "HANSA-707", "not by 'beta'")
         assert path.read_bytes() == before
         path.write_text("no statement\n")
-        refused(approve(league, "gamma"), "HANSA-501", status=ExitStatus.FAILED)
+        refused(
+            approve(league, "gamma"), "HANSA-104", "is no file of an amendment", status=ExitStatus.BAD_INPUT
+        )
+        shown = hansa(
+            "agreement", "show", league / "league.frozen.toml", "--amendments", path, "--format", "json"
+        )
+        refused(shown, "HANSA-104", "is no file of an amendment", status=ExitStatus.BAD_INPUT)
 
     def test_lines_that_approve_something_else_are_told(self, league) -> None:
         path = amendment_file(file(league), revocation(AGREEMENT, roster()), ["alpha"])

@@ -82,6 +82,14 @@ def test_every_row_leads_to_a_documented_function(path, row):
     assert ast.get_docstring(functions[row.function])
 
 
+@pytest.mark.parametrize("path", ROWS, ids=[" ".join(path) for path in ROWS])
+def test_help_of_a_command_shows_brackets_as_they_are(path, capsys):
+    assert run(*path, "--help") == ExitStatus.DONE
+    shown = capsys.readouterr().out
+    assert "[default: text]" in shown
+    assert "\\" not in shown
+
+
 @pytest.mark.parametrize("entry", [*COMMANDS.values(), *ROWS.values()], ids=lambda entry: entry.help)
 def test_help_of_the_table_is_one_short_sentence(entry):
     assert entry.help.endswith(".")

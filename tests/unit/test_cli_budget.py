@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +13,17 @@ import pytest
 
 from hansa.agreement.writing import agreement_toml
 from hansa.errors import ExitStatus
-from hansa.ledger import BudgetGranted, SqliteLogStore
-from hansa.ledger.files import read_entry
+from hansa.identity.keys import Signer
+from hansa.ledger import BudgetGranted, SignedEntry, SqliteLogStore, officer_of
+from hansa.ledger.budgets import granted
+from hansa.ledger.entry import utc
+from hansa.ledger.files import entry_lines, read_entry
 from hansa.privacy.charges import Charge
 from hansa.privacy.events import Spend, gaussian
 from hansa_client.node_file import read_home
 from hansa_client.node_ledger import ledger_of
 from hansa_client.protection import Protection
+from support.budgets import grant as limits
 from support.cli import Called, hansa
 from support.identities import pinned, secrets_of, terms
 
@@ -105,15 +112,21 @@ class TestGrant:
         assert not (north / "state" / "ledger.sqlite").exists()
         entry = read_entry(file).entry
         assert isinstance(entry, BudgetGranted)
-        for _ in range(2):  # the same grant again changes nothing
+        for held in (False, True):  # the same grant again changes nothing
             taken = node("grant", "--home", north, "--signed", file).data
             assert taken["dataset"] == made["dataset"] == entry.dataset_id
-        with ledger_of(read_home(north)) as ledger:
-            assert ledger.log.size == 1
-        refused(
-            node("grant", "--member", "north", *NUMBERS, "--officer-key", key(north), "--out", file),
-            "HANSA-102",
+            assert taken["held_before"] is held
+        again = hansa("node", "grant", "--home", north, "--signed", file).stdout
+        assert f"The ledger of north in {north} held it already; nothing was changed." in again
+        assert (
+            f"It stands in the ledger of north in {north} now."
+            in hansa("node", "grant", "--home", north, *NUMBERS, "--officer-key", key(north)).stdout
         )
+        with ledger_of(read_home(north)) as ledger:
+            assert ledger.log.size == 2
+        there = node("grant", "--member", "north", *NUMBERS, "--officer-key", key(north), "--out", file)
+        refused(there, "HANSA-102", "Name another file.")
+        assert "--force" not in there.stdout  # which the command does not have
 
     def test_nobody_but_the_officer_grants(self, north, tmp_path) -> None:
         engineer = ("grant", "--home", north, *NUMBERS, "--officer-key", north / "identity.key")
@@ -167,7 +180,7 @@ class TestGrant:
             ((*NUMBERS[:-1], "0"), "HANSA-104"),
             ((*NUMBERS, "--colluding", "2"), "HANSA-104"),
             ((*NUMBERS, "--disjoint-from", "x"), "HANSA-402"),
-            (NUMBERS[:6], "HANSA-104"),
+            (NUMBERS[:4], "HANSA-104"),
             ((), "HANSA-104"),
         ],
     )
@@ -193,6 +206,40 @@ class TestGrant:
         monkeypatch.chdir(tmp_path)
         refused(node("grant", *arguments), "HANSA-104", "hansa node grant --help")
         assert list(tmp_path.iterdir()) == []
+
+    def test_a_record_is_one_record(self, north, tmp_path) -> None:
+        """A budget is for life: one that fits no agreement is refused before anybody signs it."""
+        assert grant(north, numbers=NUMBERS[:6]).data["max_records_per_unit"] == 1
+        four = (*NUMBERS[:-1], "4")
+        refused(grant(north, numbers=four), "HANSA-402", "holds 1 record, not 4")
+        out = tmp_path / "g"
+        elsewhere = ("grant", "--member", "north", *four, "--officer-key", key(north), "--out", out)
+        refused(node(*elsewhere), "HANSA-402")
+        assert not out.exists()
+        refused(grant(north, numbers=("--epsilon", "4", "--delta", "1e-6", "--unit", "patient")), "HANSA-104")
+        assert len(hansa_budget(north)["datasets"]) == 1
+
+    def test_a_file_for_a_record_of_many_is_not_taken(self, north, tmp_path) -> None:
+        signer = Signer.load(officer_of("north"), key(north))
+        said = granted(
+            limits(4.0), member="north", unit="patient", max_records_per_unit=4, at=utc(datetime.now(UTC))
+        )
+        entry = SignedEntry.sign(said.model_copy(update={"unit": "record"}), signer)
+        file = tmp_path / "old.grant"
+        file.write_text(entry_lines(entry))
+        refused(node("grant", "--home", north, "--signed", file), "HANSA-402", "not 4")
+
+    @pytest.mark.parametrize(
+        ("colluding", "words"), [("0.5", "ε = 0.5 is what holds"), ("9", "never matters")]
+    )
+    def test_a_second_limit_is_set_beside_the_first(self, north, colluding, words) -> None:
+        more = ("--colluding", "1", "--epsilon-colluding", colluding)
+        assert words in grant(north, *more).data["remark"]
+        assert (
+            words
+            in hansa("node", "grant", "--home", north, *NUMBERS, "--officer-key", key(north), *more).stdout
+        )
+        assert grant(north).data["remark"] is None
 
     def test_delta_that_add_up_to_one_are_refused_before_anything_is_written(self, north) -> None:
         numbers = ("--epsilon", "4", "--delta", "0.6", *NUMBERS[4:])
@@ -275,13 +322,26 @@ class TestBudget:
             copy.chmod(0o700)
 
     def test_a_home_without_a_ledger_says_what_to_do(self, north) -> None:
-        refused(node("budget", "--home", north), "HANSA-752", "hansa node grant", status=ExitStatus.REFUSED)
-        refused(node("budget", "--ledger", north / "absent.sqlite"), "HANSA-747", status=ExitStatus.FAILED)
         refused(
-            node("budget", "--ledger", north / "node.toml"),
-            "HANSA-748",
-            status=ExitStatus.VERIFICATION_FAILED,
+            node("budget", "--home", north),
+            "HANSA-752",
+            "nothing was granted yet, or it was lost",
+            f"hansa node grant --home {north} --officer-key FILE",
+            f"hansa node grant --home {north} --signed FILE",
+            status=ExitStatus.REFUSED,
         )
+
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [("absent.sqlite", "no log at"), ("node.toml", "no log of"), ("state", "is a folder"), ("", "")],
+    )
+    def test_what_is_no_ledger_is_bad_input(self, north, name, words) -> None:
+        refused(node("budget", "--ledger", north / name), "HANSA-104", words, ".sqlite file of a log")
+
+    def test_the_database_of_another_program_is_bad_input(self, north, tmp_path) -> None:
+        with closing(sqlite3.connect(tmp_path / "other.sqlite")) as other:
+            other.execute("CREATE TABLE things (one INTEGER)")
+        refused(node("budget", "--ledger", tmp_path / "other.sqlite"), "HANSA-104", "is no log of Hansa")
 
     def test_an_empty_ledger_has_granted_nothing(self, tmp_path) -> None:
         SqliteLogStore.create(tmp_path / "l.sqlite").close()

@@ -84,6 +84,10 @@ class TestInit:
             "HANSA-706",
             "'south#privacy-officer'",
         )
+        shown = hansa("node", "init", "north", "--home", home, "--officer", made["card"]).stderr
+        assert f"{made['card']} is not the card of north's privacy officer" in shown
+        assert "agreement" not in shown
+        assert "Name the card that" in shown
         (tmp_path / "card.pub").write_text(Card("north", signer("north").public_key).line)
         refused(node("init", "north", "--home", home, "--officer", tmp_path / "card.pub"), "HANSA-706")
         refused(node("init", "north", "--home", home, "--officer", tmp_path / "absent"), "HANSA-104")
@@ -105,6 +109,8 @@ class TestInit:
         }  # fmt: skip
         if logs:
             assert read_home(folder).log_signer().key.text == made["log_key"]
+            text = hansa("node", "init", name, "--role", role, "--home", tmp_path / "text").stdout
+            assert f"log key      {read_home(tmp_path / 'text').log_signer().key.text}\n" in text
         assert mode(folder / "identity.key") == 0o600
         assert read_home(folder).settings.role == role
 

@@ -16,6 +16,7 @@ from hansa.ledger import (
     NoteSigner,
     SignatureType,
     SignedEntry,
+    SqliteLogStore,
     TrustedKeys,
     export_tiles,
     officer_of,
@@ -174,7 +175,7 @@ def test_a_ledger_that_is_gone_is_rebuilt_upon_the_grant_that_was_kept(league) -
         path.unlink()
     line = league.begin()
     copy = league.copy(line)
-    refused(league.recover(copy), "HANSA-752", "hansa node grant")
+    refused(league.recover(copy), "HANSA-752", f"hansa node grant --home {league.home} --signed FILE")
     assert node("grant", "--home", league.home, "--signed", league.grant).data["began_ledger"] is True
     text = hansa(
         "node", "recover", "--home", league.home, "--federation", copy, "--keys", league.keys()
@@ -187,6 +188,48 @@ def test_a_ledger_that_is_gone_is_rebuilt_upon_the_grant_that_was_kept(league) -
     assert after["limits"][0]["spent"] == pytest.approx(
         whole["limits"][0]["spent"] + whole["limits"][0]["reserved"]
     )
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_a_log_s_file_and_a_mirror_are_copies_too(league, mirrored) -> None:
+    """What `hansa audit follow` keeps, with older and newer checkpoints beside the one that carries the line."""
+    league.spend(2)
+    old = league.ledger.read_bytes()
+    league.spend(1, first=3)
+    league.ledger.write_bytes(old)
+    store = SqliteLogStore.create(league.folder / "federation.sqlite")
+    log = Log(store, FEDERATION)
+    log.append(list(league.log.entries()))
+    for line in ("", league.begin(), ""):
+        note = log.checkpoint(*([line] if line else []))
+        for name in MEMBERS[1:]:
+            note = log.add_cosignature(
+                note, witness(name).sign(note.text, at=1_700_000_000), witness(name).key
+            )
+    store.close()
+    done = league.recover(league.folder if mirrored else league.folder / "federation.sqlite").data
+    assert len(done["put_back"]) == 1
+
+
+def test_a_lost_ledger_is_not_taken_for_one_that_never_was(league) -> None:
+    """Whoever did what the error said would have had a second, fresh budget."""
+    league.spend(2)
+    league.ledger.unlink()
+    kept = f"hansa node grant --home {league.home} --signed FILE"
+    refused(node("budget", "--home", league.home), "HANSA-752", "there was one", kept)
+    refused(league.recover(league.copy(league.begin())), "HANSA-752", "there was one", kept)
+    again = ("grant", "--home", league.home, *NUMBERS, "--officer-key", league.folder / "officer.key")
+    refused(node(*again), "HANSA-104", "a second budget", kept, status=ExitStatus.BAD_INPUT)
+    assert not league.ledger.exists()
+    assert node("grant", "--home", league.home, "--signed", league.grant).status == 0
+    assert node(*again).status == 0  # beside the old one, which adds up with it
+
+
+def test_a_recovery_that_was_begun_shows_that_there_was_a_ledger(league) -> None:
+    league.begin()
+    for path in league.ledger.parent.glob("ledger.sqlite*"):
+        path.unlink()
+    refused(node("budget", "--home", league.home), "HANSA-752", "recovery.nonce", "--signed FILE")
 
 
 def test_another_grant_does_not_take_the_lost_ones_place(league) -> None:
@@ -234,7 +277,7 @@ def test_keys_of_others_are_refused(league) -> None:
     league.spend(1)
     folder = league.copy(league.begin())
     members = {**roster().members, NAME: signer(NAME, 2).public_key}
-    refused(league.recover(folder, league.keys(members=members)), "HANSA-709")
+    refused(league.recover(folder, league.keys(members=members)), "HANSA-709", "another agreement's")
     officers = {NAME: signer(officer_of(NAME), 2).public_key}
     refused(league.recover(folder, league.keys(officers=officers)), "HANSA-759", status=ExitStatus.BAD_INPUT)
     members = {name: key for name, key in roster().members.items() if name != NAME}
@@ -245,7 +288,16 @@ def test_keys_of_others_are_refused(league) -> None:
         "witnesses": {name: witness(name).key.text for name in members},
         "officers": {},
     }
-    refused(league.recover(folder, league.keys(**without)), "HANSA-702")
+    refused(league.recover(folder, league.keys(**without)), "HANSA-702", "another agreement's")
+
+
+def test_another_federations_log_is_not_waited_for(league) -> None:
+    league.spend(1)
+    folder = league.copy(league.begin())
+    other = NoteSigner.generate(FEDERATION.key.name)
+    called = league.recover(folder, league.keys(federation_log=other.key.text))
+    refused(called, "HANSA-756", "checkpoint of this very federation", "its keys")
+    assert "Wait" not in called.stdout
 
 
 def test_what_does_not_go_together_is_refused(league, tmp_path) -> None:
@@ -254,7 +306,14 @@ def test_what_does_not_go_together_is_refused(league, tmp_path) -> None:
     refused(node("recover", "--home", league.home, "--federation", tmp_path), "HANSA-104", status=bad)
     refused(node("recover", "--home", tmp_path), "HANSA-708", status=bad)
     league.begin()
-    refused(league.recover(tmp_path / "absent"), "HANSA-751", status=ExitStatus.VERIFICATION_FAILED)
+    for place in ("absent", "alpha"):
+        refused(league.recover(tmp_path / place), "HANSA-104", ".sqlite file of a log", status=bad)
+    refused(league.recover(league.keys()), "HANSA-104", "is no log of Hansa", status=bad)
+    tiles = league.copy("")
+    (tiles / "checkpoint").unlink()
+    refused(league.recover(tiles), "HANSA-104", "no file named 'checkpoint'", status=bad)
+    SqliteLogStore.create(tmp_path / "new.sqlite").close()
+    refused(league.recover(tmp_path / "new.sqlite"), "HANSA-104", "has signed no checkpoint", status=bad)
     (tmp_path / "nokeys").write_text("{}")
     refused(league.recover(league.copy(""), tmp_path / "nokeys"), "HANSA-759", status=bad)
 

@@ -294,6 +294,15 @@ class TestCheck:
         refused(called, "HANSA-104", "no folder")
 
 
+def test_a_ledger_that_was_lost_is_not_begun_anew_by_a_signature(league) -> None:
+    """The home would then look as if nothing had ever been granted."""
+    sign(league, "alpha")
+    ledger = league / "homes" / "alpha" / "state" / "ledger.sqlite"
+    ledger.unlink()
+    refused(sign(league, "alpha"), "HANSA-752", "--signed FILE", status=ExitStatus.REFUSED)
+    assert not ledger.exists()
+
+
 class TestKeys:
     VKEY = NoteSigner.generate("hansa.example/federation").key.text
 
@@ -315,6 +324,17 @@ class TestKeys:
         first = (league / "keys.json").read_bytes()
         assert self.keys(league, "--force").data == made
         assert (league / "keys.json").read_bytes() == first
+
+    @pytest.mark.parametrize("vkey", ["", "nonsense", VKEY[:-1], VKEY.split("+")[0]])
+    def test_what_is_no_key_of_a_log_is_told_with_its_option(self, league, vkey) -> None:
+        refused(
+            self.keys(league, vkey=vkey),
+            "HANSA-742",
+            "--federation-log",
+            "hansa node init coordinator",
+            status=ExitStatus.BAD_INPUT,
+        )
+        assert not (league / "keys.json").exists()
 
     def test_a_person_reads_the_fingerprints(self, league) -> None:
         for name in MEMBERS:

@@ -18,6 +18,16 @@ from hansa.errors import (
     ProblemsError,
     WireError,
 )
+from hansa.identity.errors import KeyFileError, SignatureError
+from hansa.ledger.errors import (
+    CosignatureQuorumError,
+    EntryError,
+    LogStoreError,
+    LogVerificationError,
+    NoteFormatError,
+    NoteSignatureError,
+    TilesError,
+)
 
 
 def descendants(root: type[HansaError]) -> list[type[HansaError]]:
@@ -51,6 +61,20 @@ def test_codes_are_unique_and_well_formed():
     codes = [error.code for error in CODED]
     assert len(set(codes)) == len(codes)
     assert all(re.fullmatch(r"HANSA-\d{3}", code) for code in codes)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SignatureError, KeyFileError, NoteFormatError, NoteSignatureError, CosignatureQuorumError, EntryError,
+        LogVerificationError, LogStoreError, TilesError,
+    ],
+    ids=lambda error: error.code,
+)  # fmt: skip
+def test_what_a_person_meets_in_files_of_others_has_a_remedy(error):
+    assert error("x").diagnostics() == f"{error.code}: x\n  {error.remedy}"
+    assert error.remedy.endswith(".")
+    assert error("x", remedy="").diagnostics() == f"{error.code}: x"
 
 
 def test_only_the_class_that_gathers_problems_has_no_code_of_its_own():

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hansa.errors import ExitStatus
+from hansa.errors import ExitStatus, UsageError
 from hansa.following import LedgerServiceError, LogMirror, MirrorError, News, Patience, Standing, follow
 from hansa.following.mirror import NEWEST_NAME, REFUSED_NAME, STORE_NAME
 from hansa.ledger import Checkpoint, Log, MemoryLogStore, NoteSigner, SignedNote
@@ -138,6 +138,34 @@ class TestTaking:
             with closing(LogMirror(folder, KEYS)) as mirror:
                 standing = once(source, mirror)
                 assert (standing.size, standing.root) == (end, source.log.root)
+
+
+class TestPlaces:
+    def test_a_file_is_no_folder(self, tmp_path: Path) -> None:
+        path = tmp_path / "keys.json"
+        KEYS.write(path)
+        before = path.read_bytes()
+        for place in (path, path / "below"):
+            with pytest.raises(UsageError, match="cannot be the folder of a mirror") as caught:
+                LogMirror(place, KEYS)
+            assert caught.value.exit_status is ExitStatus.BAD_INPUT
+        assert path.read_bytes() == before
+
+    def test_a_folder_of_something_else_is_left_alone(self, tmp_path: Path) -> None:
+        KEYS.write(tmp_path / "keys.json")
+        with pytest.raises(MirrorError, match=r"is no mirror: it holds 'keys\.json'"):
+            LogMirror(tmp_path, KEYS)
+        assert [path.name for path in tmp_path.iterdir()] == ["keys.json"]
+
+    def test_a_mirror_may_have_other_files_beside_it(self, tmp_path: Path) -> None:
+        LogMirror(tmp_path / "mirror", KEYS).close()
+        KEYS.write(tmp_path / "mirror" / "keys.json")
+        LogMirror(tmp_path / "mirror", KEYS).close()
+
+    def test_what_a_crash_left_of_a_new_mirror_is_gone_on_with(self, tmp_path: Path) -> None:
+        for name in (f"{STORE_NAME}.lock", f"{STORE_NAME}.new"):
+            (tmp_path / name).touch()
+        LogMirror(tmp_path, KEYS).close()
 
 
 class TestRefusing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import click
@@ -35,6 +36,32 @@ def test_every_command_and_option_exists(line):
     options = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in rest if word.startswith("--")} <= options
     assert isinstance(ROOT.commands[group], click.Group)
+
+
+@pytest.mark.parametrize("line", [line for line in QUOTED if " amend " in line or line in LINES])
+def test_nothing_that_a_command_needs_is_left_out(line):
+    _, group, name, *rest = shlex.split(line)
+    needed = [
+        one for one in load(name, COMMANDS[group].rows[name]).params if one.required and one.opts[0][0] == "-"
+    ]
+    assert [one.opts for one in needed if not {*one.opts} & {*rest}] == []
+
+
+def test_the_grant_of_the_page_fits_the_agreement_of_the_page(tmp_path, monkeypatch):
+    """Who follows the page ends where it says, with the numbers that it says."""
+    monkeypatch.chdir(tmp_path)
+    assert hansa("node", "officer", "north", "--out", "officer").status == 0
+    shutil.move(tmp_path / "officer" / "north.officer.key", tmp_path)
+    card = tmp_path / "officer" / "north.officer.pub"
+    assert hansa("node", "init", "north", "--home", "north", "--officer", card).status == 0
+    assert hansa("agreement", "new", "readmission.frozen.toml").status == 0
+    steps = [line for line in LINES if " grant " in line or "--forecast" in line]
+    assert len(steps) == 3
+    *_, forecast = (hansa(*shlex.split(line)[1:]) for line in steps)
+    assert forecast.status == 0, forecast
+    said = re.search(r"rounds fit \(.*\n.*which fits\.", forecast.stdout)
+    assert said is not None
+    assert said[0] in TEXT
 
 
 def test_the_table_of_files_is_what_a_member_gets(tmp_path):

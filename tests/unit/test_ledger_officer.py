@@ -63,8 +63,11 @@ class TestCard:
             (tmp_path / f"{name}.pub").write_text(Card(name, signer(name).public_key).line)
         roster_of_cards(tmp_path, MEMBERS, ())
         (tmp_path / card_name("alpha")).write_text(officer_card(OFFICER).line)
-        with pytest.raises(RosterError, match="do not make a roster"):
+        with pytest.raises(RosterError, match="do not make a roster") as caught:
             roster_of_cards(tmp_path, MEMBERS, ())
+        (problem,) = caught.value.problems
+        assert (problem.place, problem.what) == ("alpha.officer.pub", "is a privacy officer's card")
+        assert "leave it out" in problem.remedy
 
 
 class TestGrant:

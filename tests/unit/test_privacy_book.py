@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from hansa.privacy.composition import Adding, FixedInAdvance, RenyiFilter
 from hansa.privacy.errors import BudgetExceededError, BudgetRecordError
 from hansa.privacy.events import Spend, gaussian, poisson_gaussian
 from hansa.privacy.records import Abort, Close, Confirmation, Grant, Reservation
+from hansa.privacy.words import rule_words
 from support.budgets import DELTA, Crashed, Store, charge, grant
 
 HUNDRED = epsilon_spent([Spend(gaussian(20.0), 100)], DELTA)
@@ -207,14 +209,17 @@ def test_a_refusal_spends_nothing():
     assert len(store.records) == 2
 
 
-def test_where_no_noise_is_enough_a_refusal_says_so():
+def test_where_the_rule_admits_no_further_run_a_refusal_says_so():
     book = BudgetBook.begin(grant(1.0, Adding(1)))
     book.reserve("run", [charge(1, 50.0)])
     with pytest.raises(BudgetExceededError, match="remains") as raised:
         book.reserve("next", [charge(1, 50.0)])
     assert raised.value.shortfall.noise_multiplier_that_fits is None
-    assert "no noise lets all of them fit" in raised.value.what_to_do
+    assert "no further run is admitted, whatever it costs" in raised.value.cause
+    assert raised.value.what_to_do == rule_words(Adding(1))
     assert raised.value.shortfall.steps_that_fit == 0
+    without = replace(raised.value.shortfall, rule="")
+    assert without.remedy() == "0 of its 1 steps would fit, or no noise lets all of them fit."
 
 
 def test_sampled_steps_are_offered_noise_too():

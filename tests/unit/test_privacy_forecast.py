@@ -13,6 +13,7 @@ from hansa.privacy.calibration import calibrated_noise_multiplier
 from hansa.privacy.charges import charges_of
 from hansa.privacy.composition import Adding, FixedInAdvance, RenyiFilter
 from hansa.privacy.datasets import total_loss
+from hansa.privacy.errors import BudgetExceededError
 from hansa.privacy.forecast import forecast
 from hansa.privacy.loss import PrivacyLoss
 from hansa.privacy.records import Grant, Limit
@@ -101,7 +102,22 @@ def test_a_forecast_is_plain_json():
     assert plain["noise_multiplier_needed"] is None  # δ was divided among one reservation
     assert plain["limits"][0]["epsilon_with_run"] is None
     assert plain["limits"][0]["limit"] == {"epsilon": 5.0, "delta": 1e-3}
-    assert "No noise" in forecast(TERMS, book).text()
+    assert plain["limits"][0]["run_admitted"] is False
+
+
+def test_a_second_run_of_a_grant_for_one_is_told_with_the_reason():
+    book = member(50.0)
+    book.reserve("run", charges_of(TERMS, 2.0))
+    text = forecast(TERMS, book).text()
+    assert "no further run is admitted, whatever it costs" in text
+    assert "One run, at its exact ε" in text
+    assert "--reservations" in text
+    assert "inf" not in text
+    assert "noise would let" not in text  # no number of this run is what is wrong
+    with pytest.raises(BudgetExceededError) as caught:
+        book.reserve("again", charges_of(TERMS, 2.0))
+    assert "no further run is admitted" in caught.value.cause
+    assert "--reservations" in caught.value.what_to_do
 
 
 def test_an_agreement_without_privacy_has_no_forecast():

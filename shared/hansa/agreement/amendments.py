@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 
 from hansa.agreement.document import Agreement
 from hansa.agreement.roster import roster_of
-from hansa.errors import HansaError, UsageError
+from hansa.errors import HansaError, UsageError, WireError
 from hansa.identity.amendment import PURPOSE, Amendment, amend, approvals_needed, approvers, check_change
 from hansa.identity.errors import AmendmentError
 from hansa.identity.files import read_statements
@@ -122,7 +122,7 @@ def roster_in_force(agreement: Agreement, places: Iterable[Path]) -> RosterInFor
         AgreementError: it pins no keys.
         AmendmentError: a file is no amendment, holds a forged approval or one of something else; a file that is
             named is of another agreement; two amendments exclude each other.
-        UsageError, WireError: a file cannot be read, or is not lines of statements.
+        UsageError: a file cannot be read, or is not lines of statements.
     """
     return apply_amendments(roster_of(agreement), agreement.agreement_id, read_proposals(agreement, places))
 
@@ -156,12 +156,14 @@ def read_proposal(path: Path) -> Proposal:
 
     Raises:
         AmendmentError: its lines do not all approve one amendment.
-        UsageError, WireError: see `read_statements`.
+        UsageError: it cannot be read, or is no file of an amendment.
     """
     try:
         return Proposal.of(read_statements(path))
     except AmendmentError as error:
         raise AmendmentError(f"{path}: {error.cause}") from None
+    except WireError as error:
+        raise _no_amendment(path, error) from None
 
 
 def apply_amendments(roster: Roster, agreement_id: str, proposals: Iterable[Proposal]) -> RosterInForce:
@@ -241,14 +243,25 @@ def judge(roster: Roster, proposal: Proposal) -> Judged:
 
 def _read(path: Path, agreement_id: str, *, named: bool) -> Proposal | None:
     """The proposal of a file; `None` for what a folder holds beside amendments of this agreement."""
-    if not named and all(statement.purpose != PURPOSE for statement in read_statements(path)):
-        return None
+    try:
+        if not named and all(statement.purpose != PURPOSE for statement in read_statements(path)):
+            return None
+    except WireError as error:
+        raise _no_amendment(path, error) from None
     proposal = read_proposal(path)
     if proposal.amendment.agreement_id == agreement_id:
         return proposal
     if named:
         raise AmendmentError(f"{path} amends another agreement")
     return None
+
+
+def _no_amendment(path: Path, error: WireError) -> UsageError:
+    what = error.cause.removeprefix(f"{path}: ")
+    return UsageError(
+        f"{path} is no file of an amendment: {what}",
+        remedy="Get the file again from whoever proposed the amendment.",
+    )
 
 
 def _follows(amendment: Amendment, agreement_id: str, sequence: int, roster: Roster) -> bool:

@@ -34,9 +34,12 @@ def load(name: str, row: Row) -> click.Command:
     """Import a row's module and make its Typer function a command."""
     function = getattr(import_module(row.module), row.function)
     import typer  # listing help needs Click alone
+    import typer.core
     from typer.main import get_command
 
-    # Markup "rich" would import rich to draw help pages; plain ones show the same and start faster.
+    # Markup "rich" would import rich to draw help pages; plain ones show the same and start faster. Where rich is
+    # installed Typer also escapes brackets for it, whatever the markup, so that plain pages would show `\\[required]`.
+    typer.core.HAS_RICH = False
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(name, short_help=row.help)(function)
     return get_command(app)
@@ -100,6 +103,8 @@ def main() -> NoReturn:
     # OpenMP threads that wait by spinning take the processor from whatever else runs: a training of small models
     # beside one busy process was measured 5 times slower than with threads that sleep. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # gRPC's C core writes lines of its own to stderr where a port is taken or a certificate refused; Hansa says it itself.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that cannot show ε shows \u03b5 instead of failing
             stream.reconfigure(errors="backslashreplace")

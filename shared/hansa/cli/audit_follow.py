@@ -55,10 +55,12 @@ def follow(
     """
     with reported(output_format):
         from hansa.following import LogMirror, Patience, follow
+        from hansa.following.address import Address
         from hansa.following.remote import Credentials, RemoteLog
         from hansa.ledger.trust import TrustedKeys
         from hansa_client.node_file import read_home
 
+        Address.parse(address)
         trusted = TrustedKeys.read(keys)
         node = read_home(home)
         credentials = Credentials.of(node.signer(), node.certificate, ca)

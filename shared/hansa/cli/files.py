@@ -20,8 +20,12 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
         raise UsageError(f"cannot make the folder {folder}: {reason}", remedy="Name another one.") from None
 
 
-def refuse_existing(target: Path, *, force: bool) -> None:
+def refuse_existing(target: Path, *, force: bool | None) -> None:
     """Tell before any work what would otherwise be told when its result is written.
+
+    Args:
+        target: of the file.
+        force: whether it is replaced; `None` where the command replaces nothing, so that no --force is offered.
 
     Raises:
         UsageError: there is no folder for it.
@@ -31,7 +35,10 @@ def refuse_existing(target: Path, *, force: bool) -> None:
         raise UsageError(f"there is no folder {target.parent}", remedy="Make it first, or name another file.")
     if target.exists() and not force:
         raise OutputExistsError(
-            f"{target} is already there", remedy="Name another file, or pass --force to replace it."
+            f"{target} is already there",
+            remedy="Name another file."
+            if force is None
+            else "Name another file, or pass --force to replace it.",
         )
 
 

@@ -45,14 +45,16 @@ def serve(
     with reported(output_format):
         from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+        from hansa.following.address import Address
         from hansa.identity.certificates import check_own_certificate
         from hansa.identity.pem import pem, read_certificate, read_revocations
         from hansa.ledger.trust import TrustedKeys
         from hansa_client.node_file import read_home
         from hansa_server.admission import Admission, RosterInForce
         from hansa_server.ledger_service import ServiceIdentity, ledger_server
-        from hansa_server.served_logs import served_logs
+        from hansa_server.served_logs import require_named, served_logs
 
+        where = Address.parse(listen, any_port=True)
         node = read_home(home)
         signer, certificate = node.signer(), read_certificate(node.certificate)
         check_own_certificate(
@@ -64,15 +66,16 @@ def serve(
         )
         served = served_logs(logs)
         trusted = TrustedKeys.read(keys)
+        require_named(served, trusted)
         admission = Admission(RosterInForce(trusted, served), ca, crl, lambda: datetime.now(UTC))
         key = signer.private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        server, port = ledger_server(served, admission, ServiceIdentity(key, pem(certificate)), listen)
+        server, port = ledger_server(served, admission, ServiceIdentity(key, pem(certificate)), str(where))
         ended = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: ended.set())
         server.start()
         data = {"port": port, "logs": [log.origin for log in served], "members": list(trusted.members)}
-        text = f"Serving at {listen.rpartition(':')[0]}:{port}, until it is stopped.\n{lines({'logs': data['logs']})}"
+        text = f"Serving at {where.at(port)}, until it is stopped.\n{lines({'logs': data['logs']})}"
         emit(data, text=text, output_format=output_format)
         ended.wait()
         server.stop(GRACE_S).wait()

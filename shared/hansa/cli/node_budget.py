@@ -86,7 +86,9 @@ def _of_home(home: Path) -> Iterator[Entry]:
 def _of_file(path: Path) -> Iterator[Entry]:
     """The entries of a file, whose hashes are compared."""
     from hansa.ledger import LogView, SignedEntry, SqliteLogStore
+    from hansa.ledger.places import require_log_file
 
+    require_log_file(path)
     with closing(SqliteLogStore(path, read_only=True)) as store:
         view = LogView(store)
         view.check()

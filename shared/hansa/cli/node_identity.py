@@ -102,6 +102,8 @@ def init(
             "officer": None if granting is None else granting.fingerprint,
         }
         shown = {key: data[key] for key in ("role", "card", "request", "fingerprint", "officer")}
+        if role is RoleName.COORDINATOR:
+            shown |= notes  # a member's stand in its signature; this one the coordinator tells everybody
         missing = role is RoleName.MEMBER and granting is None
         text = (
             f"Made the node of {name} in {home}.\n{lines(shown)}\n{_next(name, home, role, missing=missing)}"

@@ -91,7 +91,10 @@ def grant(
     ] = None,
     unit: Annotated[UnitName | None, typer.Option("--unit", help="Whose presence is hidden.")] = None,
     max_records: Annotated[
-        int | None, typer.Option("--max-records", min=1, help="Records that one unit contributes at most.")
+        int | None,
+        typer.Option(
+            "--max-records", min=1, help="Records that one patient contributes at most; a record is 1."
+        ),
     ] = None,
     reservations: Annotated[
         int, typer.Option("--reservations", min=1, help="Runs that the member means to take part in.")
@@ -135,15 +138,22 @@ def grant(
         asked = _Asked(epsilon, delta, unit, max_records, reservations, colluding, epsilon_colluding)
         asked.require_coherent(home, member, officer_key, signed, out)
         if out is not None:
-            refuse_existing(out, force=False)
+            refuse_existing(out, force=None)
         from hansa.ledger.files import entry_lines, read_entry
 
         ledger, began, name = None, False, member or ""
         if home is not None:
             from hansa_client.node_file import read_home
-            from hansa_client.node_ledger import ledger_of
+            from hansa_client.node_ledger import ledger_of, lost_ledger
 
             node = read_home(home)
+            left = lost_ledger(node)
+            if officer_key is not None and left is not None:
+                raise UsageError(
+                    f"this node had a ledger and lost it ({left} is left of it): a new grant would be a second budget for "
+                    "the same data",
+                    remedy=f"Put the kept grant back: hansa node grant --home {home} --signed FILE",
+                )
             name, began = node.settings.name, not node.ledger.exists()
             ledger = stack.enter_context(ledger_of(node, begin=True))
         if officer_key is not None:
@@ -151,6 +161,7 @@ def grant(
         else:
             entry = read_entry(signed or Path())
         total = _in_all(entry, ledger)
+        held = ledger is not None and ledger.holds(entry.encoded)
         if ledger is not None:
             ledger.grant(entry)
         if out is not None:
@@ -158,6 +169,9 @@ def grant(
 
             write_new(out, entry_lines(entry).encode())
         data, text = _shown(entry, total, began=began, out=out, home=home)
+        data["held_before"] = held
+        if home is not None:
+            text += f"\n{_taken_words(home, name, held=held)}"
         emit(data, text=text, output_format=output_format)
 
 
@@ -186,9 +200,10 @@ class _Asked:
             "--epsilon": self.epsilon,
             "--delta": self.delta,
             "--unit": self.unit,
-            "--max-records": self.max_records,
+            "--max-records": 1 if self.unit is UnitName.RECORD else self.max_records,
         }
         given = [name for name, value in said.items() if value is not None]
+        numbers = bool(given) or self.max_records is not None or self.colluding is not None
         wrong = ""
         if (signed is None) == (officer_key is None):
             wrong = "name either --officer-key or --signed"
@@ -196,8 +211,8 @@ class _Asked:
             wrong = "a grant goes into the ledger of a --home, or with --member into a file"
         elif home is None and (out is None or signed is not None):
             wrong = "without --home a grant is signed into a file: --officer-key, --member and --out"
-        elif signed is not None and (given or self.colluding is not None):
-            wrong = f"a grant that was signed before says its numbers itself: leave {', '.join(given)} out"
+        elif signed is not None and numbers:
+            wrong = "a grant that was signed before says its numbers itself: leave them out"
         elif signed is None and len(given) < len(said):
             wrong = f"a grant needs {', '.join(name for name in said if name not in given)}"
         elif (self.colluding is None) != (self.epsilon_colluding is None):
@@ -244,7 +259,7 @@ def _sign(
         name,
         limits,
         unit="patient" if asked.unit is UnitName.PATIENT else "record",
-        max_records_per_unit=asked.max_records or 0,
+        max_records_per_unit=asked.max_records or 1,
         at=datetime.now(UTC),
         reason=reason,
     )
@@ -284,6 +299,7 @@ def _shown(
     limits = {
         against: loss_words(limit.loss.epsilon, limit.loss.delta) for against, _, limit in grant.limits()
     }
+    remark = _colluding_words(grant)
     data: dict[str, object] = {
         "member": entry.member,
         "dataset": entry.dataset_id,
@@ -295,6 +311,7 @@ def _shown(
             for against, _, limit in grant.limits()
         ],
         "disjoint_from": list(entry.disjoint_from),
+        "remark": remark,
         "in_all": None if total is None else total.as_dict(),
         "reason": entry.reason,
         "file": None if out is None else str(out),
@@ -313,6 +330,8 @@ def _shown(
         ),
         rule_words(grant.everyone.rule),
     ]
+    if remark is not None:
+        text.append(remark)
     if total is not None:
         text.append(
             f"With the member's other datasets, one {entry.unit} loses at most "
@@ -325,3 +344,26 @@ def _shown(
             "The ledger is new. If this member had one before, rebuild it now: hansa node recover --home DIR"
         )
     return data, "\n".join(text)
+
+
+def _taken_words(home: Path, name: str, *, held: bool) -> str:
+    """What became of a grant that a node was given."""
+    if held:
+        return f"The ledger of {name} in {home} held it already; nothing was changed."
+    return f"It stands in the ledger of {name} in {home} now."
+
+
+def _colluding_words(grant: Grant) -> str | None:
+    """What a second limit means beside the first, where there is one."""
+    if grant.colluding is None:
+        return None
+    first, second = grant.everyone.loss.epsilon, grant.colluding.loss.epsilon
+    if second > first:
+        return (
+            f"The limit against {grant.coalition} colluding never matters: they learn no more than everyone together, and "
+            f"that limit, ε = {first:.4g}, is reached first."
+        )
+    return (
+        f"Where members share the noise, {grant.coalition} colluding face more of it than everyone together does. Where "
+        f"all noise is this member's own, both limits count the same, so that ε = {second:.4g} is what holds."
+    )

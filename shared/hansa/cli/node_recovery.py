@@ -24,7 +24,9 @@ def recover(
     federation: Annotated[
         Path | None,
         typer.Option(
-            "--federation", metavar="FOLDER", help="A copy of the federation's log under the checkpoint."
+            "--federation",
+            metavar="COPY",
+            help="A copy of the federation's log under the checkpoint: a folder of tiles, a mirror, or a .sqlite file.",
         ),
     ] = None,
     keys: Annotated[
@@ -51,7 +53,7 @@ def recover(
             line = fresh_line(node.settings.name, _nonce(node))
             text = (
                 f"Give this line to the coordinator, for the next checkpoint of the federation's log:\n  {line}\n"
-                f"Then: hansa node recover --home {home} --federation FOLDER --keys keys.json"
+                f"Then: hansa node recover --home {home} --federation COPY --keys keys.json"
             )
             emit({"home": str(home), "line": line}, text=text, output_format=output_format)
             return
@@ -77,10 +79,12 @@ def _nonce(node: NodeHome) -> str:
     return read_private(path).decode("ascii", "replace")
 
 
-def _recovered(node: NodeHome, folder: Path, keys: Path) -> tuple[Recovered, int]:
+def _recovered(node: NodeHome, place: Path, keys: Path) -> tuple[Recovered, int]:
     """What was put back, and how many entries the ledger has now."""
-    from hansa.ledger import TileSource, TrustedKeys
+    from hansa.ledger import TrustedKeys
     from hansa.ledger.errors import RecoveryError
+    from hansa.protocol import fresh_line
+    from hansa_client.federation_copy import read_copy
     from hansa_client.node_ledger import opening, store_of
     from hansa_client.recovery import recover as rebuild
 
@@ -91,10 +95,10 @@ def _recovered(node: NodeHome, folder: Path, keys: Path) -> tuple[Recovered, int
         )
     nonce = _nonce(node)
     federation = _believed(node, TrustedKeys.read(keys))
-    source = TileSource(folder)
+    copy = read_copy(place, fresh_line(node.settings.name, nonce))
     opened = opening(node)
     with store_of(node) as store:
-        found = rebuild(store, opened, federation, list(source.read(0, source.size())), source.note, nonce)
+        found = rebuild(store, opened, federation, copy.entries, copy.note, nonce)
         found.ledger.checkpoint()
         size = found.ledger.log.size
     node.recovery_nonce.unlink()  # a nonce is good for one recovery
@@ -109,13 +113,21 @@ def _believed(node: NodeHome, keys: TrustedKeys) -> FederationLog:
         TrustedKeysError: another privacy officer stands there.
     """
     from hansa.errors import Problem
+    from hansa.identity.errors import ForeignKeyError, UnknownSignerError
     from hansa.ledger import VerifierKey
     from hansa.ledger.errors import TrustedKeysError
     from hansa_client.federation_log import FederationLog
 
     name = node.settings.name
     if keys.members.get(name) not in node.settings.former_keys:
-        keys.roster.require_own(node.signer())
+        try:
+            keys.roster.require_own(node.signer())
+        except (UnknownSignerError, ForeignKeyError) as error:
+            raise type(error)(
+                f"{error.cause}, by the keys of agreement {keys.agreement_id[:16]}",
+                remedy="Name the keys.json of the agreement that this member has signed: these are another agreement's, or "
+                "this home has another key.",
+            ) from None
     if keys.officers.get(name) != node.officer().public_key:
         raise TrustedKeysError(
             "the keys are not those that this member has signed",

@@ -15,6 +15,7 @@ from hansa.cli.options import ForceOption, FormatOption, HomeOption
 from hansa.cli.output import Format, emit, reported
 from hansa.identity.files import write_new
 from hansa.identity.keys import fingerprint
+from hansa.ledger.errors import NoteFormatError
 from hansa.ledger.files import entry_lines
 from hansa.ledger.note import VerifierKey
 from hansa.ledger.signatures import check_signatures, sign_as_party, trusted_keys
@@ -88,7 +89,7 @@ def keys(
 
         agreement = read_agreement(frozen)
         refuse_existing(out, force=force)
-        log = VerifierKey.parse(federation_log)
+        log = _federation_key(federation_log)
         quorum = threshold(len(agreement.terms.members))
         trusted = trusted_keys(agreement, check_signatures(agreement, signatures, frozen.stem), log, quorum)
         write_text(out, trusted.text, force=force)
@@ -106,12 +107,29 @@ def keys(
         emit(data, text=text, output_format=output_format)
 
 
+def _federation_key(text: str) -> VerifierKey:
+    """The key of the federation's log, as the command line gives it.
+
+    Raises:
+        NoteFormatError: it is none.
+    """
+    try:
+        return VerifierKey.parse(text)
+    except NoteFormatError as error:
+        raise NoteFormatError(
+            f"--federation-log: {error.cause}",
+            remedy="Copy the whole `log key` that `hansa node init coordinator` showed, in quotes.",
+        ) from None
+
+
 def _signed_by_member(agreement: Agreement, node: NodeHome) -> str:
     """The member's signature, which stands in its ledger from then on."""
-    from hansa_client.node_ledger import ledger_of
+    from hansa_client.node_ledger import ledger_of, lost_ledger
 
     witness = node.witness_signer().key
-    with ledger_of(node, begin=True) as ledger:
+    with ledger_of(
+        node, begin=lost_ledger(node) is None
+    ) as ledger:  # one that was lost is never begun anew by this
         signed = ledger.sign_agreement(
             agreement.agreement_id,
             terms_id=agreement.terms_id,

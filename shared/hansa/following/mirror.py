@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from hansa.audit.reading import LogReader
-from hansa.errors import HansaError, ProofError
+from hansa.errors import HansaError, ProofError, UsageError
 from hansa.following.errors import MirrorError
 from hansa.identity.files import read_small, replace_file
 from hansa.ledger.checkpoint import Checkpoint, LogPolicy, VerifiedCheckpoint
@@ -71,7 +71,8 @@ class LogMirror:
         keys: whose word counts; compared with their owners beforehand.
 
     Raises:
-        MirrorError: the folder holds the mirror of another log.
+        UsageError: the folder cannot be made, or is none.
+        MirrorError: the folder holds the mirror of another log, or something else.
         LogStoreError: another process has it, or it cannot be used.
         LogDamagedError: what it holds is not what was verified.
     """
@@ -79,7 +80,7 @@ class LogMirror:
     def __init__(self, folder: Path, keys: TrustedKeys) -> None:
         self._folder, self._keys, self._policy = folder, keys, keys.federation
         self._any = LogPolicy(self._policy.log, self._policy.witnesses)  # a quorum may come later
-        folder.mkdir(parents=True, exist_ok=True)
+        _make_own(folder)
         path = folder / STORE_NAME
         self._store = SqliteLogStore(path) if path.exists() else SqliteLogStore.create(path)
         self._leaves: dict[bytes, int] = {}
@@ -291,3 +292,18 @@ class LogMirror:
         if origin != self.origin:
             raise MirrorError(f"{self._folder} is a mirror of {origin!r}, not of {self.origin!r}")
         return self._any.verify(note)
+
+
+def _make_own(folder: Path) -> None:
+    """Make the folder of a mirror; one that holds anything else is left as it is."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise UsageError(
+            f"{folder} cannot be the folder of a mirror: {error.strerror}",
+            remedy="Name a new folder, or one that a mirror is in.",
+        ) from None
+    foreign = [name for name in found if not name.startswith((STORE_NAME, NEWEST_NAME, REFUSED_NAME))]
+    if foreign and STORE_NAME not in found:
+        raise MirrorError(f"{folder} is no mirror: it holds {foreign[0]!r}")

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from hansa.following.address import Address
 from hansa.following.errors import LedgerServiceError
 from hansa.following.mirror import News
+from hansa.following.reach import why_unreachable
 from hansa.identity import Signer
 from hansa.identity.pem import pem, read_certificate
 from hansa.ledger.errors import LogVerificationError
@@ -73,6 +75,7 @@ class RemoteLog:
         connect_s, call_s, silence_s: seconds to wait for a connection, for an answer, and for a sign of life.
 
     Raises:
+        UsageError: that is no address.
         LedgerServiceError: nobody is there, or lets this party in.
     """
 
@@ -86,6 +89,7 @@ class RemoteLog:
         call_s: float = CALL_S,
         silence_s: float = SILENCE_S,
     ) -> None:
+        where = Address.parse(address)
         self._address, self._origin = address, origin
         self._call_s, self._silence_s = call_s, silence_s
         tls = grpc.ssl_channel_credentials(credentials.authority, credentials.key, credentials.certificate)
@@ -95,8 +99,9 @@ class RemoteLog:
             grpc.channel_ready_future(self._channel).result(timeout=connect_s)
         except grpc.FutureTimeoutError:
             self._channel.close()
+            why = why_unreachable(where, credentials.authority, connect_s)
             raise LedgerServiceError(
-                f"no ledger service answers at {address} within {connect_s:g} s, or its certificate or ours is refused"
+                f"no ledger service could be reached at {address} within {connect_s:g} s: {why}"
             ) from None
 
     def logs(self) -> tuple[str, ...]:
@@ -209,7 +214,10 @@ class RemoteLog:
             grpc.StatusCode.DEADLINE_EXCEEDED: "does not answer in time",
             grpc.StatusCode.UNAVAILABLE: "cannot be reached",
         }.get(_code(error), f"failed ({_code(error).name})")
-        return LedgerServiceError(f"the ledger service at {self._address} {what}")
+        remedy = None
+        if _code(error) is grpc.StatusCode.NOT_FOUND:
+            remedy = "Are these the keys of the federation whose service this is? They name the log that was asked for."
+        return LedgerServiceError(f"the ledger service at {self._address} {what}", remedy=remedy)
 
 
 class _Watchdog:

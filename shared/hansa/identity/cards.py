@@ -19,6 +19,7 @@ from hansa.identity.keys import fingerprint, load_public
 from hansa.identity.roster import COORDINATOR, NAME, Roster
 
 SUFFIX = ".pub"
+_OFFICERS_SUFFIX = ".officer.pub"  # see `hansa.ledger.officer.card_name`
 _MAX_BYTES = 512  # a name of 64 characters, the mark of an officer, and a key of 71
 
 
@@ -95,7 +96,7 @@ def roster_of_cards(folder: Path, members: Sequence[str], auditors: Sequence[str
         try:
             card = read_card(path)
         except RosterError as error:
-            problems += error.problems
+            problems += [_officers(path)] if path.name.endswith(_OFFICERS_SUFFIX) else error.problems
             continue
         cards[path.stem] = card
         if path.stem not in wanted:
@@ -125,6 +126,12 @@ def roster_of_cards(folder: Path, members: Sequence[str], auditors: Sequence[str
         {name: keys[name] for name in members},
         keys[COORDINATOR],
         auditors={name: keys[name] for name in auditors},
+    )
+
+
+def _officers(path: Path) -> Problem:
+    return Problem(
+        path.name, "is a privacy officer's card", "leave it out: each member names its officer when it signs"
     )
 
 

@@ -11,6 +11,7 @@ class SignatureError(HansaError):
     code = "HANSA-701"
     travels = True
     exit_status = ExitStatus.VERIFICATION_FAILED
+    remedy = "Do not act on it; ask its signer over another channel which key is the right one."
 
 
 class UnknownSignerError(HansaError):
@@ -40,6 +41,7 @@ class KeyFileError(HansaError):
 
     code = "HANSA-705"
     exit_status = ExitStatus.BAD_INPUT
+    remedy = "Check path, mode (0600) and content of the file."
 
 
 class RosterError(ProblemsError):

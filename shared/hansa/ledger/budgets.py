@@ -141,6 +141,19 @@ def grant_of(entry: BudgetGranted) -> Grant:
     return Grant(entry.dataset_id, everyone, colluding, entry.colluding or 0, entry.disjoint_from)
 
 
+def require_unit(unit: Unit, max_records_per_unit: int) -> None:
+    """Refuse a budget that no agreement can ever use, since a budget is never changed.
+
+    Raises:
+        PrivacyParameterError: the unit is a record, and holds more than one.
+    """
+    if unit == "record" and max_records_per_unit > 1:
+        raise PrivacyParameterError(
+            f"a unit that is a record holds 1 record, not {max_records_per_unit}: no agreement could use the budget",
+            remedy="Grant for one record each, or for patients.",
+        )
+
+
 def granted(
     grant: Grant, *, member: str, unit: Unit, max_records_per_unit: int, at: str, reason: str = ""
 ) -> BudgetGranted:
@@ -152,7 +165,9 @@ def granted(
 
     Raises:
         EntryError: an entry cannot say that.
+        PrivacyParameterError: see `require_unit`.
     """
+    require_unit(unit, max_records_per_unit)
     loss, rule = grant.everyone.loss, grant.everyone.rule
     epsilon_colluding = None
     if grant.colluding is not None:

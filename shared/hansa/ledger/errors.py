@@ -13,6 +13,7 @@ class NoteFormatError(HansaError):
 
     code = "HANSA-742"
     exit_status = ExitStatus.BAD_INPUT
+    remedy = "Get it again from where it was made; docs/ledger-format.md says what it must look like."
 
 
 class NoteSignatureError(HansaError):
@@ -20,6 +21,9 @@ class NoteSignatureError(HansaError):
 
     code = "HANSA-743"
     exit_status = ExitStatus.VERIFICATION_FAILED
+    remedy = (
+        "Compare the keys with their owners over another channel: they may be those of another federation."
+    )
 
 
 class CosignatureQuorumError(HansaError):
@@ -27,6 +31,7 @@ class CosignatureQuorumError(HansaError):
 
     code = "HANSA-744"
     exit_status = ExitStatus.VERIFICATION_FAILED
+    remedy = "Collect the missing cosignatures; until then others may be shown another log."
 
 
 class EntryError(HansaError):
@@ -34,6 +39,7 @@ class EntryError(HansaError):
 
     code = "HANSA-745"
     exit_status = ExitStatus.BAD_INPUT
+    remedy = "Get the file again from where it was made, or use the release that wrote it."
 
 
 class LogVerificationError(HansaError):
@@ -41,12 +47,14 @@ class LogVerificationError(HansaError):
 
     code = "HANSA-746"
     exit_status = ExitStatus.VERIFICATION_FAILED
+    remedy = "Do not rely on the log; keep the copy, and compare it with other members' copies."
 
 
 class LogStoreError(HansaError):
     """The file of a log or a witness cannot be used; nothing in it was changed."""
 
     code = "HANSA-747"
+    remedy = "See what is named, then try again; nothing in the file was changed."
 
 
 class LogDamagedError(HansaError):
@@ -93,6 +101,7 @@ class TilesError(HansaError):
 
     code = "HANSA-751"
     exit_status = ExitStatus.VERIFICATION_FAILED
+    remedy = "Get the folder again from where it was exported."
 
 
 class NoBudgetError(BudgetRefusedError):

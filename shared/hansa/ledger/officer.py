@@ -85,10 +85,11 @@ def sign_grant(
 
 def _not_officers(path: Path, member: str, what: str) -> RosterError:
     return RosterError(
-        f"{path} is not the card of {member!r}'s privacy officer",
+        f"{path} is not the card of {member}'s privacy officer",
         [
             Problem(
                 path.name, what, f"`hansa node officer {member} --out DIR` makes it, on the officer's machine"
             )
         ],
+        remedy=f"Name the card that {member}'s own privacy officer handed over.",
     )

@@ -24,7 +24,9 @@ from hansa.privacy.composition import Block
 from hansa.privacy.errors import BudgetExceededError, BudgetRecordError, Shortfall
 from hansa.privacy.events import Spend, rate_and_multiplier
 from hansa.privacy.loss import PrivacyLoss
+from hansa.privacy.quote import Quote
 from hansa.privacy.records import Abort, Close, Confirmation, Grant, Limit, Record, Reservation
+from hansa.privacy.words import rule_words
 
 Append: TypeAlias = Callable[[Record], None]
 
@@ -33,33 +35,6 @@ REPLAY_TOLERANCE = 1e-3
 _SEARCH_INTERVAL = 1e-3  # of PLD while noise is searched: quick, and never below the answer of record
 _MOST_NOISE = 2.0**12  # times the noise that was asked for
 _NOISE_TOLERANCE = 1.005
-
-
-@dataclass(frozen=True)
-class Quote:
-    """What a reservation would mean for one limit.
-
-    Attributes:
-        against: whom the limit holds against, in words.
-        limit: (ε, δ).
-        used: ε by the limit's rule before.
-        together: ε by the rule with the reservation.
-    """
-
-    against: str
-    limit: PrivacyLoss
-    used: float
-    together: float
-
-    @property
-    def fits(self) -> bool:
-        """Whether the limit would hold."""
-        return self.together <= self.limit.epsilon
-
-    @property
-    def remaining(self) -> PrivacyLoss:
-        """What the limit has left before, for showing; `fits` decides."""
-        return PrivacyLoss(max(self.limit.epsilon - self.used, 0.0), self.limit.delta)
 
 
 @dataclass
@@ -262,6 +237,7 @@ class BudgetBook:
                 limit.loss,
                 used=self._epsilon(coalition, limit, (), interval),
                 together=self._epsilon(coalition, limit, charges, interval),
+                rule=limit.rule,
             )
             for words, coalition, limit in self._grant.limits()
         )
@@ -428,6 +404,7 @@ class BudgetBook:
         main = max(charges, key=lambda charge: charge.count)
         multiplier = rate_and_multiplier(main.against(coalition).event)[1]
         factor = self.noise_that_fits(charges)
+        no_more = math.isinf(self._epsilon(coalition, limit, charges)) and math.isfinite(alone)
         return Shortfall(
             against=words,
             requested=PrivacyLoss(alone, limit.loss.delta),
@@ -437,6 +414,7 @@ class BudgetBook:
             steps_that_fit=self.steps_that_fit(charges),
             noise_multiplier=multiplier,
             noise_multiplier_that_fits=None if factor is None else multiplier * factor,
+            rule=rule_words(limit.rule) if no_more else "",
         )
 
 

@@ -45,6 +45,7 @@ class Shortfall:
         steps, steps_that_fit: of the run's largest charge, at the noise it asks for.
         noise_multiplier, noise_multiplier_that_fits: of that charge, for all its steps; the second is `None` where no
             noise is enough.
+        rule: of the limit, in words, where it admits no further run whatever that costs; otherwise empty.
     """
 
     against: str
@@ -55,16 +56,20 @@ class Shortfall:
     steps_that_fit: int
     noise_multiplier: float
     noise_multiplier_that_fits: float | None
+    rule: str = ""
 
     def cause(self) -> str:
         """In one line: what was asked for, and what there is."""
         return (
             f"the run asks for ε = {self.requested.epsilon:.4g} at δ = {self.limit.delta:g} against {self.against}; "
             f"ε = {self.remaining.epsilon:.4g} of {self.limit.epsilon:.4g} remains"
+            + (", and no further run is admitted, whatever it costs" if self.rule else "")
         )
 
     def remedy(self) -> str:
-        """In one line: what would fit."""
+        """What would fit."""
+        if self.rule:
+            return self.rule
         if self.noise_multiplier_that_fits is None:
             noise = "no noise lets all of them fit"
         else:

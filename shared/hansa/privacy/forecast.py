@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from hansa.canonical import Json
 from hansa.errors import PrivacyParameterError
-from hansa.privacy.book import BudgetBook, Quote
+from hansa.privacy.book import BudgetBook
 from hansa.privacy.calibration import calibrated_noise_multiplier
 from hansa.privacy.charges import charges_of
+from hansa.privacy.quote import Quote
+from hansa.privacy.words import rule_words
 
 if TYPE_CHECKING:
     from hansa.agreement.terms import Terms
@@ -63,11 +65,13 @@ class Forecast:
         ]
         for quote in self.quotes:
             verdict = "fits" if quote.fits else "does not fit"
-            lines.append(
-                f"  against {quote.against}: ε = {quote.used:.4g} used of {quote.limit.epsilon:.4g} "
-                f"at δ = {quote.limit.delta:g}; {quote.together:.4g} with the whole run, which {verdict}."
-            )
-        if not self.fits:
+            used = f"  against {quote.against}: ε = {quote.used:.4g} used of {quote.limit.epsilon:.4g} at δ = {quote.limit.delta:g}; "
+            if quote.run_admitted:
+                lines.append(f"{used}{quote.together:.4g} with the whole run, which {verdict}.")
+            else:
+                words = rule_words(quote.rule).replace("\n", "\n    ")
+                lines.append(f"{used}no further run is admitted, whatever it costs.\n    {words}")
+        if not self.fits and all(quote.run_admitted for quote in self.quotes):
             needed = self.noise_multiplier_needed
             lines.append(
                 "  No noise would let all rounds fit."
@@ -126,6 +130,7 @@ def _quote(quote: Quote) -> Mapping[str, Json]:
         "limit": quote.limit.as_dict(),
         "epsilon_used": _plain(quote.used),
         "epsilon_with_run": _plain(quote.together),
+        "run_admitted": quote.run_admitted,
         "fits": quote.fits,
     }
 
