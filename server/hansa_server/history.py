@@ -7,6 +7,7 @@ from all that it has cosigned before.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -22,6 +23,7 @@ from hansa.ledger import (
     Checkpoint,
     Keyring,
     Log,
+    LogPolicy,
     NoteSignature,
     Release,
     Reservation,
@@ -33,9 +35,11 @@ from hansa.ledger import (
     utc,
 )
 from hansa.ledger.entry import OfAgreement
+from hansa.ledger.errors import NoteSignatureError
 from hansa.protocol import News, Word, fresh_line
 from hansa.secagg import SumOutcome
 
+_LOG = logging.getLogger("hansa.coordinator")
 _MEMBERS_OWN = (AgreementSigned, Reservation, Release, RunClosed, Abort)
 
 
@@ -80,6 +84,7 @@ class History:
         self._note: SignedNote | None = None
         for data in log.entries():
             self._remember(SignedEntry.parse(data))
+        self._cosigned = self._witnessed()
 
     @property
     def log(self) -> Log:
@@ -109,8 +114,11 @@ class History:
     def take(self, member: str, word: Word) -> None:
         """Take a member's word: its entries, how far its mirror is, its cosignature, its nonce.
 
+        A cosignature that is not of the newest checkpoint is passed over: a coordinator that is called again has
+        signed a newer one since, and what is missing is asked for again.
+
         Raises:
-            HansaError: an entry is malformed, foreign or wrongly signed, or the cosignature is false. What came before
+            HansaError: an entry is malformed, foreign or wrongly signed, or the cosignature is none. What came before
                 it was taken.
         """
         self._mirrored[member] = min(word.mirrored, self._log.size)
@@ -124,12 +132,7 @@ class History:
             self._check(member, signed)
         self._append(new)
         if word.cosignature is not None and self._note is not None:
-            signature = NoteSignature.parse(word.cosignature)
-            note = self._log.add_cosignature(self._note, signature, self._witnesses[member])
-            self._note = note
-            cosigners = {s.name for s in note.signatures} & {key.name for key in self._witnesses.values()}
-            if len(cosigners) >= self._quorum:  # each was verified as it came
-                self._cosigned, self._covers = note.encoded, Checkpoint.parse(note.text).size
+            self._cosign(member, self._note, NoteSignature.parse(word.cosignature))
 
     @contextmanager
     def gathering(self) -> Iterator[None]:
@@ -223,6 +226,32 @@ class History:
             self._releases[entry.member, entry.run, entry.round] = entry
         elif isinstance(entry, Aggregate) or (isinstance(entry, Abort) and entry.party == COORDINATOR):
             self._ended.add((entry.run, entry.round))
+
+    def _cosign(self, member: str, newest: SignedNote, signature: NoteSignature) -> None:
+        try:
+            note = self._note = self._log.add_cosignature(newest, signature, self._witnesses[member])
+        except NoteSignatureError as error:
+            _LOG.info("%s has cosigned something else than the newest checkpoint: %s", member, error.cause)
+            return
+        if self._cosigners(note) >= self._quorum:  # each was verified as it came
+            self._cosigned, self._covers = note.encoded, Checkpoint.parse(note.text).size
+
+    def _cosigners(self, note: SignedNote) -> int:
+        """How many members have cosigned a note; nothing is verified."""
+        counted = {(key.name, key.id) for key in self._witnesses.values()}
+        return len(counted.intersection((line.name, line.id) for line in note.signatures))
+
+    def _witnessed(self) -> str:
+        """The newest checkpoint in the log's store that enough members have cosigned; see `cosigned`.
+
+        It serves until enough members have cosigned another: a run that goes on needs one, and what is said of the
+        log since the last process is asked of everybody anew.
+        """
+        policy = LogPolicy(self._log.key, tuple(self._witnesses.values()), self._quorum)
+        for note in self._log.checkpoints():
+            if self._cosigners(note) >= self._quorum:
+                return policy.verify(note).note.encoded
+        return ""
 
     def _checkpoint(self) -> SignedNote:
         lines = [fresh_line(name, self._nonces[name]) for name in sorted(self._nonces)]

@@ -17,7 +17,14 @@ from functools import partial
 from typing import Protocol
 
 from hansa.agreement import Agreement
-from hansa.errors import BudgetRefusedError, HansaError, ModelMismatchError, TooFewMembersError, WireError
+from hansa.errors import (
+    BudgetRefusedError,
+    EngineError,
+    HansaError,
+    ModelMismatchError,
+    TooFewMembersError,
+    WireError,
+)
 from hansa.identity import Roster, Signer, Statement
 from hansa.protocol import (
     MAX_AGGREGATES,
@@ -190,6 +197,8 @@ class SecureSummation:
                     continue
                 note(tally.record())
                 raise tally.too_few(error, self._terms.floor) from None
+            except EngineError:
+                raise  # the round is not over: with the journal it goes on from here
             except HansaError as error:
                 if tally.rounds:
                     self._ended(tally.rounds[-1], type(error).__name__)
