@@ -78,6 +78,7 @@ class History:
         self._releases: dict[tuple[str, str, int], Release] = {}
         self._ended: set[tuple[str, int]] = set()  # rounds that have an aggregate or an abort
         self._cosigned, self._covers = "", 0  # a note, and how many entries it covers
+        self._fresh: frozenset[str] = frozenset()  # the lines of nonces in it
         self._said = 0  # up to where members' own entries reach
         self._size = 0
         self._waiting: list[SignedEntry] | None = None
@@ -96,14 +97,20 @@ class History:
         """The newest checkpoint that enough members have cosigned, as a note; empty before there is one."""
         return self._cosigned
 
+    @property
+    def settled(self) -> bool:
+        """Whether the newest checkpoint that enough have cosigned shows all that members have said, and their nonces.
+
+        Only then can every member accept it in a manifest.
+        """
+        return bool(self._cosigned) and self._covers >= self._said and self._fresh.issuperset(self._lines())
+
     def due(self, member: str) -> bool:
         """Whether a member must be told now, so that the next manifest can name what members have said.
 
         What the coordinator alone has added waits for the next news, or for the end of the run.
         """
-        if member in self._nonces or not self._cosigned:
-            return True
-        return min(self._mirrored[member], self._covers) < self._said
+        return not self.settled or member in self._nonces or self._mirrored[member] < self._said
 
     def news(self, member: str) -> News:
         """What a member is told: the entries that it lacks, and the checkpoint over them."""
@@ -234,7 +241,8 @@ class History:
             _LOG.info("%s has cosigned something else than the newest checkpoint: %s", member, error.cause)
             return
         if self._cosigners(note) >= self._quorum:  # each was verified as it came
-            self._cosigned, self._covers = note.encoded, Checkpoint.parse(note.text).size
+            head = Checkpoint.parse(note.text)
+            self._cosigned, self._covers, self._fresh = note.encoded, head.size, frozenset(head.extensions)
 
     def _cosigners(self, note: SignedNote) -> int:
         """How many members have cosigned a note; nothing is verified."""
@@ -254,11 +262,15 @@ class History:
         return ""
 
     def _checkpoint(self) -> SignedNote:
-        lines = [fresh_line(name, self._nonces[name]) for name in sorted(self._nonces)]
-        head = Checkpoint(self._log.key.name, self._log.size, self._log.root, tuple(lines))
+        lines = self._lines()
+        head = Checkpoint(self._log.key.name, self._log.size, self._log.root, lines)
         if self._note is None or self._note.text != head.text:
             self._note = self._log.checkpoint(*lines, durable=False)  # its entries are on disk
         return self._note
+
+    def _lines(self) -> tuple[str, ...]:
+        """The nonces that members wait for."""
+        return tuple(fresh_line(name, self._nonces[name]) for name in sorted(self._nonces))
 
     def _now(self) -> str:
         return utc(self._clock())
