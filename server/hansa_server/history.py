@@ -8,18 +8,21 @@ from all that it has cosigned before.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
+from hansa.agreement.amendments import Proposal
 from hansa.canonical import sha256_hex
 from hansa.errors import WireError
-from hansa.identity import COORDINATOR, Signer
+from hansa.identity import COORDINATOR, Amendment, Roster, Signer
+from hansa.identity.errors import AmendmentError
 from hansa.identity.statement import Statement
 from hansa.ledger import (
     Abort,
     Aggregate,
     AgreementSigned,
+    AmendmentMade,
     Checkpoint,
     Keyring,
     Log,
@@ -50,13 +53,15 @@ class History:
         log: the coordinator's.
         signer: the coordinator's identity, for its own entries.
         agreement_id: the agreement.
-        keyring: whose signatures count.
+        keyring: whose signatures count, as the agreement pins them; the log's own amendments are applied here.
         witnesses: the members' keys for cosignatures.
         quorum: how many cosignatures make a checkpoint that a manifest can name.
         clock: for the times that entries carry.
+        amendments: of the agreement that are in force, in their order; those that the log does not hold yet are logged.
 
     Raises:
         LogDamagedError: the log holds what is no entry.
+        AmendmentError: the log holds other amendments, or one is not approved as it must be.
     """
 
     def __init__(
@@ -68,10 +73,12 @@ class History:
         witnesses: Mapping[str, VerifierKey],
         quorum: int,
         clock: Callable[[], datetime],
+        amendments: Sequence[Proposal] = (),
     ) -> None:
         self._log, self._signer, self._agreement_id = log, signer, agreement_id
         self._keyring, self._witnesses, self._clock = keyring, dict(witnesses), clock
         self._quorum = quorum
+        self._amended: list[Amendment] = []  # that the log holds, in order
         self._mirrored = dict.fromkeys(self._witnesses, 0)
         self._nonces: dict[str, str] = {}
         self._known: set[bytes] = set()
@@ -83,8 +90,10 @@ class History:
         self._size = 0
         self._waiting: list[SignedEntry] | None = None
         self._note: SignedNote | None = None
+        self._counted = self._count()
         for data in log.entries():
             self._remember(SignedEntry.parse(data))
+        self._amend(amendments)
         self._cosigned = self._witnessed()
 
     @property
@@ -96,6 +105,11 @@ class History:
     def cosigned(self) -> str:
         """The newest checkpoint that enough members have cosigned, as a note; empty before there is one."""
         return self._cosigned
+
+    @property
+    def roster(self) -> Roster:
+        """The keys in force, after the amendments that the log holds."""
+        return self._keyring.agreements[self._agreement_id].rosters[-1][1]
 
     @property
     def settled(self) -> bool:
@@ -225,6 +239,11 @@ class History:
 
     def _remember(self, signed: SignedEntry) -> None:
         entry = signed.entry
+        if isinstance(entry, AmendmentMade) and entry.agreement_id in self._keyring.agreements:
+            self._keyring = self._keyring.amended(entry, self._size)
+            if entry.agreement_id == self._agreement_id:
+                self._amended.append(entry.amendment)
+                self._counted = self._count()
         self._known.add(signed.encoded)
         self._size += 1
         if entry.writer != COORDINATOR:
@@ -233,6 +252,19 @@ class History:
             self._releases[entry.member, entry.run, entry.round] = entry
         elif isinstance(entry, Aggregate) or (isinstance(entry, Abort) and entry.party == COORDINATOR):
             self._ended.add((entry.run, entry.round))
+
+    def _amend(self, amendments: Sequence[Proposal]) -> None:
+        held, given = self._amended, [proposal.amendment for proposal in amendments]
+        if any(one != other for one, other in zip(held, given, strict=False)):
+            raise AmendmentError(
+                "the federation's log holds other amendments than are in force here",
+                remedy="Compare the amendments' files with the log; the members believe what stands in the log.",
+            )
+        for proposal in amendments[len(held) :]:
+            approvals = {statement.signer: statement for statement in proposal.approvals}
+            entry = AmendmentMade.of(proposal.amendment, approvals, self._now())
+            self._keyring.amended(entry, self._size)  # what members would refuse never stands in the log
+            self._append([SignedEntry.sign(entry, self._signer)])
 
     def _cosign(self, member: str, newest: SignedNote, signature: NoteSignature) -> None:
         try:
@@ -244,10 +276,14 @@ class History:
             head = Checkpoint.parse(note.text)
             self._cosigned, self._covers, self._fresh = note.encoded, head.size, frozenset(head.extensions)
 
+    def _count(self) -> frozenset[tuple[str, bytes]]:
+        """Names and ids of the keys whose cosignatures count: those of members that are not revoked."""
+        revoked = self.roster.revoked
+        return frozenset((key.name, key.id) for name, key in self._witnesses.items() if name not in revoked)
+
     def _cosigners(self, note: SignedNote) -> int:
         """How many members have cosigned a note; nothing is verified."""
-        counted = {(key.name, key.id) for key in self._witnesses.values()}
-        return len(counted.intersection((line.name, line.id) for line in note.signatures))
+        return len(self._counted.intersection((line.name, line.id) for line in note.signatures))
 
     def _witnessed(self) -> str:
         """The newest checkpoint in the log's store that enough members have cosigned; see `cosigned`.

@@ -26,6 +26,7 @@ from hansa.errors import (
     WireError,
 )
 from hansa.identity import Roster, Signer, Statement
+from hansa.identity.errors import AmendmentError
 from hansa.protocol import (
     MAX_AGGREGATES,
     UPDATE,
@@ -144,6 +145,9 @@ class SumHouse:
         history: the federation's log; an agreement that claims no privacy has none.
         records: told the signed record of every finished round.
         workers: processes for large vectors.
+
+    Raises:
+        AmendmentError: the federation's log, which members believe, has other keys in force.
     """
 
     signer: Signer
@@ -153,6 +157,13 @@ class SumHouse:
     history: History | None = None
     records: Callable[[SignedRound], None] = lambda _: None
     workers: MaskWorkers = field(default_factory=MaskWorkers)
+
+    def __post_init__(self) -> None:
+        if self.history is not None and self.history.roster.sha256 != self.roster.sha256:
+            raise AmendmentError(
+                "the roster is not the one that the federation's log has in force",
+                remedy="Open the log with all amendments that are in force, and use the roster that follows.",
+            )
 
 
 class SecureSummation:
