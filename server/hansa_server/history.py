@@ -14,7 +14,7 @@ from datetime import datetime
 
 from hansa.agreement.amendments import Proposal
 from hansa.canonical import sha256_hex
-from hansa.errors import WireError
+from hansa.errors import HansaError, WireError
 from hansa.identity import COORDINATOR, Amendment, Roster, Signer
 from hansa.identity.errors import AmendmentError
 from hansa.identity.statement import Statement
@@ -76,25 +76,31 @@ class History:
         amendments: Sequence[Proposal] = (),
     ) -> None:
         self._log, self._signer, self._agreement_id = log, signer, agreement_id
-        self._keyring, self._witnesses, self._clock = keyring, dict(witnesses), clock
+        self._pinned, self._witnesses, self._clock = keyring, dict(witnesses), clock
         self._quorum = quorum
-        self._amended: list[Amendment] = []  # that the log holds, in order
         self._mirrored = dict.fromkeys(self._witnesses, 0)
         self._nonces: dict[str, str] = {}
+        self._waiting: list[SignedEntry] | None = None
+        self._note: SignedNote | None = None
+        self._read()
+        self._amend(amendments)
+
+    def _read(self) -> None:
+        """Know what stands in the log, and nothing else."""
+        self._keyring = self._pinned
+        self._amended: list[Amendment] = []  # that the log holds, in order
         self._known: set[bytes] = set()
         self._releases: dict[tuple[str, str, int], Release] = {}
         self._ended: set[tuple[str, int]] = set()  # rounds that have an aggregate or an abort
-        self._cosigned, self._covers = "", 0  # a note, and how many entries it covers
-        self._fresh: frozenset[str] = frozenset()  # the lines of nonces in it
-        self._said = 0  # up to where members' own entries reach
-        self._size = 0
-        self._waiting: list[SignedEntry] | None = None
-        self._note: SignedNote | None = None
+        self._said = self._size = 0  # up to where members' own entries reach, and all
         self._counted = self._count()
-        for data in log.entries():
+        for data in self._log.entries():
             self._remember(SignedEntry.parse(data))
-        self._amend(amendments)
-        self._cosigned = self._witnessed()
+        self._cosigned, self._covers = (
+            self._witnessed(),
+            0,
+        )  # a note, and how many entries it is known to cover
+        self._fresh: frozenset[str] = frozenset()  # the lines of nonces in it
 
     @property
     def log(self) -> Log:
@@ -157,14 +163,21 @@ class History:
 
     @contextmanager
     def gathering(self) -> Iterator[None]:
-        """What members say meanwhile is written at the end, at once: durable before anything is said because of it."""
+        """What members say meanwhile is written at the end, at once: durable before anything is said because of it.
+
+        Raises:
+            LogStoreError: it cannot be written; nothing of it is known then, and members will say it again.
+        """
         waiting = self._waiting = []
         try:
             yield
         finally:
             self._waiting = None
-            if waiting:
+            try:
                 self._log.append(signed.encoded for signed in waiting)
+            except HansaError:
+                self._read()
+                raise
 
     def release(self, member: str, run: str, number: int) -> Release | None:
         """What a member said about its vector of a round, if it has."""

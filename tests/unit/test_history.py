@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from hansa.errors import HansaError, WireError
 from hansa.identity import Signer
 from hansa.ledger import Aggregate, Log, MemoryLogStore, NoteSigner, Release, SignedEntry
-from hansa.ledger.errors import EntryError
+from hansa.ledger.errors import EntryError, LogStoreError
 from hansa.ledger.kinds import Kind
+from hansa.ledger.store import Head, Row
 from hansa.protocol import Word
 from hansa.secagg import SumOutcome
 from hansa_server.history import History
@@ -137,6 +139,53 @@ class TestWhatIsWrittenWhen:
         ]
         assert [entry.round for entry in ended] == [1, 2, 3, 4]
         assert all(not entry.excluded for entry in ended)
+
+
+class Full(MemoryLogStore):
+    """A disk that is full for a while."""
+
+    full = False
+
+    def append(self, before: Head, rows: Sequence[Row], root: bytes) -> None:
+        if self.full:
+            raise LogStoreError("no space left on the device")
+        super().append(before, rows, root)
+
+
+class TestDiskFull:
+    def test_what_could_not_be_written_is_not_known_and_is_written_once_there_is_room(
+        self, done: Federation
+    ) -> None:
+        store = Full()
+        history = history_of(Log(store, NoteSigner.generate("hansa.test/full")), AGREEMENT, done.keys)
+        history.take("b", Word(0, said_by(done, "b")))
+        mine, size = said_by(done, "a"), history.log.size
+
+        def one_exchange() -> None:
+            with history.gathering():
+                history.take("a", Word(0, mine))
+
+        store.full = True
+        with pytest.raises(LogStoreError):
+            one_exchange()
+        assert history.release("a", "r", 1) is None
+        assert history.release("b", "r", 1) is not None
+        store.full = False  # room was made, and the process lives
+        for _ in range(2):
+            one_exchange()
+        assert tuple(history.log.entries(size)) == mine
+        assert history.release("a", "r", 1) is not None
+
+    def test_an_abort_that_could_not_be_written_is_written_later(self, done: Federation) -> None:
+        store = Full()
+        history = history_of(Log(store, NoteSigner.generate("hansa.test/full")), AGREEMENT, done.keys)
+        store.full = True
+        with pytest.raises(LogStoreError):
+            history.abort("r", 1, "too-few", ())
+        store.full = False
+        for _ in range(2):
+            history.abort("r", 1, "too-few", ())
+        assert history.log.size == 1
 
 
 class TestWhomItTells:
