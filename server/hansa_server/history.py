@@ -155,8 +155,9 @@ class History:
             self._nonces[member] = word.nonce
         said = (read_entry(data) for data in dict.fromkeys(word.entries))
         new = [signed for signed in said if signed.encoded not in self._known]
+        said_now = set[tuple[str, int]]()  # of which rounds this word releases
         for signed in new:
-            self._check(member, signed)
+            self._check(member, signed, said_now)
         self._append(new)
         if word.cosignature is not None and self._note is not None:
             self._cosign(member, self._note, NoteSignature.parse(word.cosignature))
@@ -232,15 +233,18 @@ class History:
         )
         self._append([SignedEntry.sign(entry, self._signer)])
 
-    def _check(self, member: str, signed: SignedEntry) -> None:
+    def _check(self, member: str, signed: SignedEntry, said_now: set[tuple[str, int]]) -> None:
         entry = signed.entry
         if not isinstance(entry, _MEMBERS_OWN) or entry.writer != member:
             raise WireError(f"{member!r} sends an entry that is not its own to write")
         if not isinstance(entry, OfAgreement) or entry.agreement_id != self._agreement_id:
             raise WireError(f"{member!r} sends an entry of another agreement")
         self._keyring.verify(signed, self._size)
-        if isinstance(entry, Release) and (member, entry.run, entry.round) in self._releases:
-            raise WireError(f"{member!r} says two things about its vector of round {entry.round}")
+        if isinstance(entry, Release):
+            place = entry.run, entry.round
+            if (member, *place) in self._releases or place in said_now:
+                raise WireError(f"{member!r} says two things about its vector of round {entry.round}")
+            said_now.add(place)
 
     def _append(self, entries: list[SignedEntry]) -> None:
         if self._waiting is None:

@@ -95,6 +95,20 @@ class TestWhoseEntries:
         assert history.log.size == size
         assert history.release("a", "r", 1) == release
 
+    def test_two_releases_of_a_round_in_one_word_are_refused(
+        self, done: Federation, history: History
+    ) -> None:
+        mine = said_by(done, "a")
+        place = next(i for i, data in enumerate(mine) if SignedEntry.parse(data).entry.type == "release")
+        other = changed(SignedEntry.parse(mine[place]).entry, y_sha256="0" * 64)
+        second = SignedEntry.sign(other, done.keys.signer("a")).encoded
+        for word in ((*mine[: place + 1], second), (*mine[:place], second, mine[place])):
+            with pytest.raises(WireError, match="two things about its vector of round 1"):
+                history.take("a", Word(0, word))
+            assert history.log.size == 0
+            assert history.release("a", "r", 1) is None
+        history.take("a", Word(0, mine))  # one alone is taken
+
     def test_what_is_no_entry_is_refused(self, history: History) -> None:
         with pytest.raises(EntryError):
             history.take("a", Word(0, (b"{}\n",)))
