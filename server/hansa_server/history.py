@@ -39,7 +39,7 @@ from hansa.ledger import (
 )
 from hansa.ledger.entry import OfAgreement
 from hansa.ledger.errors import NoteSignatureError
-from hansa.protocol import News, Word, fresh_line
+from hansa.protocol import MAX_NEWS, News, Word, first_of, fresh_line
 from hansa.secagg import SumOutcome
 
 _LOG = logging.getLogger("hansa.coordinator")
@@ -78,7 +78,7 @@ class History:
         self._log, self._signer, self._agreement_id = log, signer, agreement_id
         self._pinned, self._witnesses, self._clock = keyring, dict(witnesses), clock
         self._quorum = quorum
-        self._mirrored = dict.fromkeys(self._witnesses, 0)
+        self._mirrored: dict[str, int] = {}  # as each member has said since this was opened
         self._nonces: dict[str, str] = {}
         self._waiting: list[SignedEntry] | None = None
         self._note: SignedNote | None = None
@@ -125,18 +125,30 @@ class History:
         """
         return bool(self._cosigned) and self._covers >= self._said and self._fresh.issuperset(self._lines())
 
+    @property
+    def reached(self) -> int:
+        """How many entries members have, all together, as far as they have said."""
+        return sum(self._mirrored.values())
+
     def due(self, member: str) -> bool:
         """Whether a member must be told now, so that the next manifest can name what members have said.
 
         What the coordinator alone has added waits for the next news, or for the end of the run.
         """
-        return not self.settled or member in self._nonces or self._mirrored[member] < self._said
+        return not self.settled or member in self._nonces or self._mirrored.get(member, 0) < self._said
 
     def news(self, member: str) -> News:
-        """What a member is told: the entries that it lacks, and the checkpoint over them."""
+        """What a member is told: entries that it lacks, and the checkpoint over them.
+
+        One of whom it is not known how far its mirror is hears of the newest checkpoint alone; it cosigns that, or says
+        what it lacks. One that lacks more than a message holds gets the first of it, under a checkpoint of that.
+        """
         note = self._checkpoint()
-        start, size = self._mirrored[member], Checkpoint.parse(note.text).size
-        return News(start, tuple(self._log.entries(start, size)), note.encoded)
+        size = Checkpoint.parse(note.text).size
+        start = self._mirrored.get(member, size)
+        entries = first_of(self._log.entries(start, size), MAX_NEWS)
+        end = start + len(entries)
+        return News(start, entries, (note if end == size else self._log.checkpoint_at(end)).encoded)
 
     def take(self, member: str, word: Word) -> None:
         """Take a member's word: its entries, how far its mirror is, its cosignature, its nonce.

@@ -65,6 +65,7 @@ from hansa_server.members import Members
 from hansa_server.rounds import RoundRecord, SumFacts
 
 ASKED_AGAIN = 2  # times that too few answers are asked for again, each time until the agreement's deadline
+MAX_PIECES = 64  # of a log that is shown before one manifest, to members that lack more than a message holds
 _TOLD = {
     BudgetRefusedError.code: PolicyCode.BUDGET,
     ModelMismatchError.code: PolicyCode.MODEL,
@@ -304,14 +305,17 @@ class SecureSummation:
     def _settled(self, tally: Tally) -> str:
         """A checkpoint for a manifest that every member can accept.
 
-        Where there is none, as when a member's process started right before, the log is shown once more to who is there.
+        Where there is none, as when a member's process started right before, the log is shown once more to who is there,
+        and again while that brings somebody further.
         """
         history = self._house.history
         if history is None:
             return ""
-        for _ in range(ASKED_AGAIN):
-            if history.settled:
+        in_vain = 0
+        for _ in range(MAX_PIECES):
+            if history.settled or in_vain == ASKED_AGAIN:
                 break
+            reached = history.reached
             there = [name for name in self._house.roster.active if name not in self._silent]
             showing, started = self._shown(history, filter(history.due, there)), time.monotonic()
             replies = self._members.exchange(showing, self._agreement.terms.training.deadline_s)
@@ -319,6 +323,7 @@ class SecureSummation:
                 self._carried(tally, name, request, replies.get(name))
             self._take_words(history, showing, replies)
             tally.seconds += time.monotonic() - started
+            in_vain += history.reached <= reached
         return history.cosigned
 
     def _ended(self, number: int, why: str, missing: tuple[str, ...] = ()) -> None:

@@ -10,7 +10,17 @@ import pytest
 
 from hansa.errors import HansaError, WireError
 from hansa.identity import Signer
-from hansa.ledger import Aggregate, Log, MemoryLogStore, NoteSigner, Release, SignedEntry
+from hansa.ledger import (
+    Aggregate,
+    Checkpoint,
+    Log,
+    LogPolicy,
+    MemoryLogStore,
+    NoteSigner,
+    Release,
+    SignedEntry,
+    SignedNote,
+)
 from hansa.ledger.errors import EntryError, LogStoreError
 from hansa.ledger.kinds import Kind
 from hansa.ledger.store import Head, Row
@@ -230,6 +240,59 @@ class TestWhomItTells:
             assert f"fresh c {'0' * 32}" in history.news("a").checkpoint
         history.take("c", Word(0, (), None, None))
         assert "fresh" not in history.news("a").checkpoint
+
+
+class TestHowMuchItTells:
+    def test_a_coordinator_that_starts_sends_no_entries_before_it_knows_what_is_missing(
+        self, done: Federation
+    ) -> None:
+        again, size = history_of(done.log, AGREEMENT, done.keys), done.log.size
+        assert size > 20
+        news = again.news("a")
+        assert (news.start, news.entries) == (size, ())
+        assert Checkpoint.parse(SignedNote.parse(news.checkpoint).text).size == size
+        again.take("a", Word(size - 2))
+        assert len(again.news("a").entries) == 2
+        assert again.news("b").entries == ()  # of whom nothing is known yet
+
+    def test_who_lacks_much_gets_it_in_pieces_each_under_a_checkpoint_of_its_own(
+        self, done: Federation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("hansa_server.history.MAX_NEWS", 4000)
+        again, size = history_of(done.log, AGREEMENT, done.keys), done.log.size
+        newest = done.log.checkpoint()
+        again.take("a", Word(0))
+        got: list[bytes] = []
+        pieces = 0
+        while len(got) < size:
+            news = again.news("a")
+            checkpoint = LogPolicy(done.log.key).verify(news.checkpoint).checkpoint
+            assert 0 < len(news.entries) < size
+            assert sum(map(len, news.entries)) <= 4000
+            assert news.start == len(got)
+            got += news.entries
+            assert (checkpoint.size, checkpoint.root) == (len(got), done.log.root_at(len(got)))
+            again.take("a", Word(len(got)))
+            pieces += 1
+        assert got == list(done.log.entries())
+        assert pieces > 3
+        last = done.log.last_checkpoint()
+        assert last is not None
+        assert last.text == newest.text  # whoever follows the log never sees it become shorter
+
+    def test_members_without_a_mirror_catch_up_in_pieces_before_the_first_manifest(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("hansa_server.history.MAX_NEWS", 300)  # less than an entry: each comes by itself
+        updates = {name: (lambda w: np.full_like(w, 0.125)) for name in "abc"}
+        federation = Federation(AGREEMENT, BUILT.initial_vector(), updates)
+        history = history_of(federation.log, AGREEMENT, federation.keys)
+        for number in range(10, 20):
+            history.abort("earlier", number, "too-few", ())
+        outcome = federation.run()
+        assert outcome.stopped_because is None
+        assert outcome.rounds[0].present == ("a", "b", "c")
+        assert federation.exchanges.count({"witness"}) > 5
 
 
 def test_a_vector_that_came_and_was_left_out_of_the_sum_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
