@@ -7,21 +7,26 @@ from all that it has cosigned before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
+from hansa.agreement.amendments import Proposal
 from hansa.canonical import sha256_hex
-from hansa.errors import WireError
-from hansa.identity import COORDINATOR, Signer
+from hansa.errors import HansaError, WireError
+from hansa.identity import COORDINATOR, Amendment, Roster, Signer
+from hansa.identity.errors import AmendmentError
 from hansa.identity.statement import Statement
 from hansa.ledger import (
     Abort,
     Aggregate,
     AgreementSigned,
+    AmendmentMade,
     Checkpoint,
     Keyring,
     Log,
+    LogPolicy,
     NoteSignature,
     Release,
     Reservation,
@@ -33,9 +38,11 @@ from hansa.ledger import (
     utc,
 )
 from hansa.ledger.entry import OfAgreement
-from hansa.protocol import News, Word, fresh_line
+from hansa.ledger.errors import NoteSignatureError
+from hansa.protocol import MAX_NEWS, News, Word, first_of, fresh_line
 from hansa.secagg import SumOutcome
 
+_LOG = logging.getLogger("hansa.coordinator")
 _MEMBERS_OWN = (AgreementSigned, Reservation, Release, RunClosed, Abort)
 
 
@@ -46,13 +53,15 @@ class History:
         log: the coordinator's.
         signer: the coordinator's identity, for its own entries.
         agreement_id: the agreement.
-        keyring: whose signatures count.
+        keyring: whose signatures count, as the agreement pins them; the log's own amendments are applied here.
         witnesses: the members' keys for cosignatures.
         quorum: how many cosignatures make a checkpoint that a manifest can name.
         clock: for the times that entries carry.
+        amendments: of the agreement that are in force, in their order; those that the log does not hold yet are logged.
 
     Raises:
         LogDamagedError: the log holds what is no entry.
+        AmendmentError: the log holds other amendments, or one is not approved as it must be.
     """
 
     def __init__(
@@ -64,22 +73,34 @@ class History:
         witnesses: Mapping[str, VerifierKey],
         quorum: int,
         clock: Callable[[], datetime],
+        amendments: Sequence[Proposal] = (),
     ) -> None:
         self._log, self._signer, self._agreement_id = log, signer, agreement_id
-        self._keyring, self._witnesses, self._clock = keyring, dict(witnesses), clock
+        self._pinned, self._witnesses, self._clock = keyring, dict(witnesses), clock
         self._quorum = quorum
-        self._mirrored = dict.fromkeys(self._witnesses, 0)
+        self._mirrored: dict[str, int] = {}  # as each member has said since this was opened
         self._nonces: dict[str, str] = {}
+        self._waiting: list[SignedEntry] | None = None
+        self._note: SignedNote | None = None
+        self._read()
+        self._amend(amendments)
+
+    def _read(self) -> None:
+        """Know what stands in the log, and nothing else."""
+        self._keyring = self._pinned
+        self._amended: list[Amendment] = []  # that the log holds, in order
         self._known: set[bytes] = set()
         self._releases: dict[tuple[str, str, int], Release] = {}
         self._ended: set[tuple[str, int]] = set()  # rounds that have an aggregate or an abort
-        self._cosigned, self._covers = "", 0  # a note, and how many entries it covers
-        self._said = 0  # up to where members' own entries reach
-        self._size = 0
-        self._waiting: list[SignedEntry] | None = None
-        self._note: SignedNote | None = None
-        for data in log.entries():
+        self._said = self._size = 0  # up to where members' own entries reach, and all
+        self._counted = self._count()
+        for data in self._log.entries():
             self._remember(SignedEntry.parse(data))
+        self._cosigned, self._covers = (
+            self._witnessed(),
+            0,
+        )  # a note, and how many entries it is known to cover
+        self._fresh: frozenset[str] = frozenset()  # the lines of nonces in it
 
     @property
     def log(self) -> Log:
@@ -91,26 +112,52 @@ class History:
         """The newest checkpoint that enough members have cosigned, as a note; empty before there is one."""
         return self._cosigned
 
+    @property
+    def roster(self) -> Roster:
+        """The keys in force, after the amendments that the log holds."""
+        return self._keyring.agreements[self._agreement_id].rosters[-1][1]
+
+    @property
+    def settled(self) -> bool:
+        """Whether the newest checkpoint that enough have cosigned shows all that members have said, and their nonces.
+
+        Only then can every member accept it in a manifest.
+        """
+        return bool(self._cosigned) and self._covers >= self._said and self._fresh.issuperset(self._lines())
+
+    @property
+    def reached(self) -> int:
+        """How many entries members have, all together, as far as they have said."""
+        return sum(self._mirrored.values())
+
     def due(self, member: str) -> bool:
         """Whether a member must be told now, so that the next manifest can name what members have said.
 
         What the coordinator alone has added waits for the next news, or for the end of the run.
         """
-        if member in self._nonces or not self._cosigned:
-            return True
-        return min(self._mirrored[member], self._covers) < self._said
+        return not self.settled or member in self._nonces or self._mirrored.get(member, 0) < self._said
 
     def news(self, member: str) -> News:
-        """What a member is told: the entries that it lacks, and the checkpoint over them."""
+        """What a member is told: entries that it lacks, and the checkpoint over them.
+
+        One of whom it is not known how far its mirror is hears of the newest checkpoint alone; it cosigns that, or says
+        what it lacks. One that lacks more than a message holds gets the first of it, under a checkpoint of that.
+        """
         note = self._checkpoint()
-        start, size = self._mirrored[member], Checkpoint.parse(note.text).size
-        return News(start, tuple(self._log.entries(start, size)), note.encoded)
+        size = Checkpoint.parse(note.text).size
+        start = self._mirrored.get(member, size)
+        entries = first_of(self._log.entries(start, size), MAX_NEWS)
+        end = start + len(entries)
+        return News(start, entries, (note if end == size else self._log.checkpoint_at(end)).encoded)
 
     def take(self, member: str, word: Word) -> None:
         """Take a member's word: its entries, how far its mirror is, its cosignature, its nonce.
 
+        A cosignature that is not of the newest checkpoint is passed over: a coordinator that is called again has
+        signed a newer one since, and what is missing is asked for again.
+
         Raises:
-            HansaError: an entry is malformed, foreign or wrongly signed, or the cosignature is false. What came before
+            HansaError: an entry is malformed, foreign or wrongly signed, or the cosignature is none. What came before
                 it was taken.
         """
         self._mirrored[member] = min(word.mirrored, self._log.size)
@@ -120,27 +167,30 @@ class History:
             self._nonces[member] = word.nonce
         said = (read_entry(data) for data in dict.fromkeys(word.entries))
         new = [signed for signed in said if signed.encoded not in self._known]
+        said_now = set[tuple[str, int]]()  # of which rounds this word releases
         for signed in new:
-            self._check(member, signed)
+            self._check(member, signed, said_now)
         self._append(new)
         if word.cosignature is not None and self._note is not None:
-            signature = NoteSignature.parse(word.cosignature)
-            note = self._log.add_cosignature(self._note, signature, self._witnesses[member])
-            self._note = note
-            cosigners = {s.name for s in note.signatures} & {key.name for key in self._witnesses.values()}
-            if len(cosigners) >= self._quorum:  # each was verified as it came
-                self._cosigned, self._covers = note.encoded, Checkpoint.parse(note.text).size
+            self._cosign(member, self._note, NoteSignature.parse(word.cosignature))
 
     @contextmanager
     def gathering(self) -> Iterator[None]:
-        """What members say meanwhile is written at the end, at once: durable before anything is said because of it."""
+        """What members say meanwhile is written at the end, at once: durable before anything is said because of it.
+
+        Raises:
+            LogStoreError: it cannot be written; nothing of it is known then, and members will say it again.
+        """
         waiting = self._waiting = []
         try:
             yield
         finally:
             self._waiting = None
-            if waiting:
+            try:
                 self._log.append(signed.encoded for signed in waiting)
+            except HansaError:
+                self._read()
+                raise
 
     def release(self, member: str, run: str, number: int) -> Release | None:
         """What a member said about its vector of a round, if it has."""
@@ -195,15 +245,18 @@ class History:
         )
         self._append([SignedEntry.sign(entry, self._signer)])
 
-    def _check(self, member: str, signed: SignedEntry) -> None:
+    def _check(self, member: str, signed: SignedEntry, said_now: set[tuple[str, int]]) -> None:
         entry = signed.entry
         if not isinstance(entry, _MEMBERS_OWN) or entry.writer != member:
             raise WireError(f"{member!r} sends an entry that is not its own to write")
         if not isinstance(entry, OfAgreement) or entry.agreement_id != self._agreement_id:
             raise WireError(f"{member!r} sends an entry of another agreement")
         self._keyring.verify(signed, self._size)
-        if isinstance(entry, Release) and (member, entry.run, entry.round) in self._releases:
-            raise WireError(f"{member!r} says two things about its vector of round {entry.round}")
+        if isinstance(entry, Release):
+            place = entry.run, entry.round
+            if (member, *place) in self._releases or place in said_now:
+                raise WireError(f"{member!r} says two things about its vector of round {entry.round}")
+            said_now.add(place)
 
     def _append(self, entries: list[SignedEntry]) -> None:
         if self._waiting is None:
@@ -215,6 +268,11 @@ class History:
 
     def _remember(self, signed: SignedEntry) -> None:
         entry = signed.entry
+        if isinstance(entry, AmendmentMade) and entry.agreement_id in self._keyring.agreements:
+            self._keyring = self._keyring.amended(entry, self._size)
+            if entry.agreement_id == self._agreement_id:
+                self._amended.append(entry.amendment)
+                self._counted = self._count()
         self._known.add(signed.encoded)
         self._size += 1
         if entry.writer != COORDINATOR:
@@ -224,12 +282,60 @@ class History:
         elif isinstance(entry, Aggregate) or (isinstance(entry, Abort) and entry.party == COORDINATOR):
             self._ended.add((entry.run, entry.round))
 
+    def _amend(self, amendments: Sequence[Proposal]) -> None:
+        held, given = self._amended, [proposal.amendment for proposal in amendments]
+        if any(one != other for one, other in zip(held, given, strict=False)):
+            raise AmendmentError(
+                "the federation's log holds other amendments than are in force here",
+                remedy="Compare the amendments' files with the log; the members believe what stands in the log.",
+            )
+        for proposal in amendments[len(held) :]:
+            approvals = {statement.signer: statement for statement in proposal.approvals}
+            entry = AmendmentMade.of(proposal.amendment, approvals, self._now())
+            self._keyring.amended(entry, self._size)  # what members would refuse never stands in the log
+            self._append([SignedEntry.sign(entry, self._signer)])
+
+    def _cosign(self, member: str, newest: SignedNote, signature: NoteSignature) -> None:
+        try:
+            note = self._note = self._log.add_cosignature(newest, signature, self._witnesses[member])
+        except NoteSignatureError as error:
+            _LOG.info("%s has cosigned something else than the newest checkpoint: %s", member, error.cause)
+            return
+        if self._cosigners(note) >= self._quorum:  # each was verified as it came
+            head = Checkpoint.parse(note.text)
+            self._cosigned, self._covers, self._fresh = note.encoded, head.size, frozenset(head.extensions)
+
+    def _count(self) -> frozenset[tuple[str, bytes]]:
+        """Names and ids of the keys whose cosignatures count: those of members that are not revoked."""
+        revoked = self.roster.revoked
+        return frozenset((key.name, key.id) for name, key in self._witnesses.items() if name not in revoked)
+
+    def _cosigners(self, note: SignedNote) -> int:
+        """How many members have cosigned a note; nothing is verified."""
+        return len(self._counted.intersection((line.name, line.id) for line in note.signatures))
+
+    def _witnessed(self) -> str:
+        """The newest checkpoint in the log's store that enough members have cosigned; see `cosigned`.
+
+        It serves until enough members have cosigned another: a run that goes on needs one, and what is said of the
+        log since the last process is asked of everybody anew.
+        """
+        policy = LogPolicy(self._log.key, tuple(self._witnesses.values()), self._quorum)
+        for note in self._log.checkpoints():
+            if self._cosigners(note) >= self._quorum:
+                return policy.verify(note).note.encoded
+        return ""
+
     def _checkpoint(self) -> SignedNote:
-        lines = [fresh_line(name, self._nonces[name]) for name in sorted(self._nonces)]
-        head = Checkpoint(self._log.key.name, self._log.size, self._log.root, tuple(lines))
+        lines = self._lines()
+        head = Checkpoint(self._log.key.name, self._log.size, self._log.root, lines)
         if self._note is None or self._note.text != head.text:
             self._note = self._log.checkpoint(*lines, durable=False)  # its entries are on disk
         return self._note
+
+    def _lines(self) -> tuple[str, ...]:
+        """The nonces that members wait for."""
+        return tuple(fresh_line(name, self._nonces[name]) for name in sorted(self._nonces))
 
     def _now(self) -> str:
         return utc(self._clock())

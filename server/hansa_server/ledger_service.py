@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -33,7 +34,9 @@ MAX_ENTRIES, MAX_ENTRIES_BYTES = 1024, 1024 * 1024  # of one answer
 MAX_QUESTION_BYTES = 16 * 1024
 MAX_ANSWER_BYTES = 5 * 1024 * 1024
 TILE_WIDTH, TILE_HEIGHT, TILE_LEVELS = 256, 8, 8
-THREADS, FOLLOWERS = 40, 24  # a follower keeps a thread
+THREADS, WAITING, FOLLOWERS = 40, 120, 24  # a follower keeps a thread; more calls wait for one
+CALLS_EACH, FOLLOWERS_EACH = 8, 3  # of one party at the same time, over all of its connections
+TALK_S = 30.0  # for how long a client may take to say what it asks, where it may say several things
 POLL_S, LIFE_S = 0.5, 30.0  # how often a log is looked at for a follower, and a sign of life is given
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_QUESTION_BYTES),
@@ -57,19 +60,59 @@ class Refusal(Exception):  # noqa: N818  # what a client is told, not a failure 
         self.status, self.words = status, words
 
 
+class Shares:
+    """How much each party takes of the service at the same time, so that none shuts out the others.
+
+    Args:
+        each: at most.
+        words: what is told to who wants more.
+    """
+
+    def __init__(self, each: int, words: str) -> None:
+        self._each, self._words = each, words
+        self._lock, self._taken = threading.Lock(), Counter[str]()
+
+    def take(self, name: str) -> None:
+        """Take a share, which is to be given back.
+
+        Raises:
+            Refusal: this party has all that it may.
+        """
+        with self._lock:
+            if self._taken[name] >= self._each:
+                raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, self._words)
+            self._taken[name] += 1
+
+    def give_back(self, name: str) -> None:
+        """Give a share back."""
+        with self._lock:
+            self._taken[name] -= 1
+            if not self._taken[name]:
+                del self._taken[name]
+
+    @contextmanager
+    def taken(self, name: str) -> Iterator[None]:
+        """A share meanwhile; see `take`."""
+        self.take(name)
+        try:
+            yield
+        finally:
+            self.give_back(name)
+
+
 class LedgerServicer(LedgerServiceServicer):
     """Answers about some logs.
 
     Args:
         logs: that are served.
-        admitted: asked again while a follower listens; raises `Refusal`.
+        admitted: says who asks, again while a follower listens; raises `Refusal`.
         poll_s, life_s: how often a followed log is looked at, and a sign of life given.
     """
 
     def __init__(
         self,
         logs: Sequence[ServedLog],
-        admitted: Callable[[grpc.ServicerContext], None],
+        admitted: Callable[[grpc.ServicerContext], str],
         *,
         poll_s: float = POLL_S,
         life_s: float = LIFE_S,
@@ -77,6 +120,7 @@ class LedgerServicer(LedgerServiceServicer):
         self._logs = {log.origin: log for log in logs}
         self._admitted, self._poll_s, self._life_s = admitted, poll_s, life_s
         self._room = threading.BoundedSemaphore(FOLLOWERS)
+        self._each = Shares(FOLLOWERS_EACH, "too many follow")
 
     def ListLogs(  # noqa: N802  # as in ledger.proto, so below
         self, request: v1.ListLogsRequest, context: grpc.ServicerContext
@@ -143,12 +187,13 @@ class LedgerServicer(LedgerServiceServicer):
         self, request: v1.FollowRequest, context: grpc.ServicerContext
     ) -> Iterator[v1.FollowResponse]:
         """What comes after a size, for as long as somebody listens."""
-        if not self._room.acquire(blocking=False):
-            raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many follow")
-        try:
-            yield from self._follow(request, context)
-        finally:
-            self._room.release()
+        with self._each.taken(self._admitted(context)):
+            if not self._room.acquire(blocking=False):
+                raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many follow")
+            try:
+                yield from self._follow(request, context)
+            finally:
+                self._room.release()
 
     def _follow(
         self, request: v1.FollowRequest, context: grpc.ServicerContext
@@ -223,17 +268,20 @@ def _some(view: LogView, start: int, end: int) -> list[bytes]:
 
 
 class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
-    """Stands before every method of every service: admits, and turns what goes wrong into a status.
+    """Stands before every method of every service: admits, shares out, and turns what goes wrong into a status.
 
     Args:
         admission: who may ask.
     """
 
     def __init__(self, admission: Admission) -> None:
-        self._admission = admission
+        self._admission, self._shares = admission, Shares(CALLS_EACH, "too many calls at once")
 
-    def admit(self, context: grpc.ServicerContext) -> None:
+    def admit(self, context: grpc.ServicerContext) -> str:
         """Check who asks.
+
+        Returns:
+            Its name.
 
         Raises:
             Refusal: nobody who may.
@@ -242,7 +290,7 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
         try:
             if len(shown) != 1:
                 raise UsageError("TLS tells of no certificate")
-            self._admission.admit(shown[0])
+            return self._admission.admit(shown[0])
         except HansaError as error:
             _log.warning("%s was refused: %s: %s", context.peer(), error.code, _reason(error))
             raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "not admitted") from None
@@ -262,35 +310,38 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
             (True, False): (grpc.stream_unary_rpc_method_handler, handler.stream_unary, self._once),
             (True, True): (grpc.stream_stream_rpc_method_handler, handler.stream_stream, self._streamed),
         }
-        make, method, wrap = making[bool(handler.request_streaming), bool(handler.response_streaming)]
+        talking = bool(handler.request_streaming)
+        make, method, wrap = making[talking, bool(handler.response_streaming)]
         return make(
-            wrap(method),
+            wrap(method, talking=talking),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
-    def _once(self, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _once(self, method: Callable[..., Any], *, talking: bool) -> Callable[..., Any]:
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
-            with _told(context):
-                self.admit(context)
+            with _told(context), self._shares.taken(self.admit(context)), _in_time(context, talking=talking):
                 return method(request, context)
 
         return answer
 
-    def _streamed(self, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _streamed(self, method: Callable[..., Any], *, talking: bool) -> Callable[..., Any]:
         if getattr(method, _NON_BLOCKING, False):
 
             def hand_over(request: Any, context: grpc.ServicerContext, send: Callable[..., None]) -> None:
                 with _told(context):
-                    self.admit(context)
+                    name = self.admit(context)
+                    self._shares.take(name)  # until the call ends, which is after this
+                    if not context.add_callback(lambda: self._shares.give_back(name)):
+                        self._shares.give_back(name)
+                        return
                     method(request, context, send)
 
             setattr(hand_over, _NON_BLOCKING, True)
             return hand_over
 
         def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            with _told(context):
-                self.admit(context)
+            with _told(context), self._shares.taken(self.admit(context)), _in_time(context, talking=talking):
                 yield from method(request, context)
 
         return answer
@@ -300,6 +351,21 @@ def _reason(error: HansaError) -> str:
     """An error in one line, with all that is wrong."""
     problems = error.problems if isinstance(error, ProblemsError) else ()
     return " — ".join([error.cause, *map(str, problems)])
+
+
+@contextmanager
+def _in_time(context: grpc.ServicerContext, *, talking: bool) -> Iterator[None]:
+    """Who may say several things and falls silent keeps no thread: the call is cancelled after `TALK_S`."""
+    if not talking:
+        yield
+        return
+    timer = threading.Timer(TALK_S, context.cancel)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @contextmanager
@@ -368,7 +434,9 @@ def ledger_server(
     """
     gate = Gate(admission)
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="ledger")
-    server = grpc.server(pool, interceptors=(gate,), options=_OPTIONS, maximum_concurrent_rpcs=THREADS)
+    server = grpc.server(
+        pool, interceptors=(gate,), options=_OPTIONS, maximum_concurrent_rpcs=THREADS + WAITING
+    )
     servicer = LedgerServicer(logs, gate.admit, poll_s=poll_s, life_s=life_s)
     add_LedgerServiceServicer_to_server(servicer, server)
     healthy = health.HealthServicer()

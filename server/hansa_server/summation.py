@@ -10,15 +10,23 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
 from hansa.agreement import Agreement
-from hansa.errors import BudgetRefusedError, HansaError, ModelMismatchError, TooFewMembersError, WireError
+from hansa.errors import (
+    BudgetRefusedError,
+    EngineError,
+    HansaError,
+    ModelMismatchError,
+    TooFewMembersError,
+    WireError,
+)
 from hansa.identity import Roster, Signer, Statement
+from hansa.identity.errors import AmendmentError
 from hansa.protocol import (
     MAX_AGGREGATES,
     UPDATE,
@@ -57,6 +65,7 @@ from hansa_server.members import Members
 from hansa_server.rounds import RoundRecord, SumFacts
 
 ASKED_AGAIN = 2  # times that too few answers are asked for again, each time until the agreement's deadline
+MAX_PIECES = 64  # of a log that is shown before one manifest, to members that lack more than a message holds
 _TOLD = {
     BudgetRefusedError.code: PolicyCode.BUDGET,
     ModelMismatchError.code: PolicyCode.MODEL,
@@ -137,6 +146,9 @@ class SumHouse:
         history: the federation's log; an agreement that claims no privacy has none.
         records: told the signed record of every finished round.
         workers: processes for large vectors.
+
+    Raises:
+        AmendmentError: the federation's log, which members believe, has other keys in force.
     """
 
     signer: Signer
@@ -146,6 +158,13 @@ class SumHouse:
     history: History | None = None
     records: Callable[[SignedRound], None] = lambda _: None
     workers: MaskWorkers = field(default_factory=MaskWorkers)
+
+    def __post_init__(self) -> None:
+        if self.history is not None and self.history.roster.sha256 != self.roster.sha256:
+            raise AmendmentError(
+                "the roster is not the one that the federation's log has in force",
+                remedy="Open the log with all amendments that are in force, and use the roster that follows.",
+            )
 
 
 class SecureSummation:
@@ -173,6 +192,7 @@ class SecureSummation:
         self._previous: SignedRound | None = None
         self._follows = dict.fromkeys(house.roster.members, 0)  # how many of them each member's model has
         self._summed: SumOutcome | None = None
+        self._silent: set[str] = set()  # who did not answer when it was asked last
         self._exchanges = self._retries = 0
         self._phase = Phase.KEYS
 
@@ -190,6 +210,8 @@ class SecureSummation:
                     continue
                 note(tally.record())
                 raise tally.too_few(error, self._terms.floor) from None
+            except EngineError:
+                raise  # the round is not over: with the journal it goes on from here
             except HansaError as error:
                 if tally.rounds:
                     self._ended(tally.rounds[-1], type(error).__name__)
@@ -219,7 +241,9 @@ class SecureSummation:
             self._exchange(tally, again)
         weights = state.message.array_hashes["weights"]
         # kept: a run that is called again must name the very checkpoint that the manifest named before
-        checkpoint = self._journal.once(f"{self._run}/checkpoint/{self._exchanges}", self._cosigned)
+        checkpoint = self._journal.once(
+            f"{self._run}/checkpoint/{self._exchanges}", partial(self._settled, tally)
+        )
         last = tally.number == state.rounds
         number = self._machine.begin(UPDATE, state.round, weights, checkpoint, last=last)
         tally.rounds.append(number)
@@ -246,7 +270,7 @@ class SecureSummation:
         with nullcontext() if self._house.history is None else self._house.history.gathering():
             for name, request in requests.items():
                 reply = replies.get(name)
-                tally.carried(name, request, reply)
+                self._carried(tally, name, request, reply)
                 tally.refused(name, self._take(name, request, reply))
         try:
             return self._machine.close()
@@ -257,6 +281,13 @@ class SecureSummation:
             return None
         finally:
             tally.seconds += time.monotonic() - started
+
+    def _carried(self, tally: Tally, name: str, request: Message, reply: Message | None) -> None:
+        tally.carried(name, request, reply)
+        if reply is None:
+            self._silent.add(name)
+        else:
+            self._silent.discard(name)
 
     def _asked(self, name: str, bundle: Message) -> Asked:
         first = self._follows[name]
@@ -271,8 +302,29 @@ class SecureSummation:
         for step in [step for step in self._aggregates if step < min(self._follows.values())]:
             del self._aggregates[step]
 
-    def _cosigned(self) -> str:
-        return "" if self._house.history is None else self._house.history.cosigned
+    def _settled(self, tally: Tally) -> str:
+        """A checkpoint for a manifest that every member can accept.
+
+        Where there is none, as when a member's process started right before, the log is shown once more to who is there,
+        and again while that brings somebody further.
+        """
+        history = self._house.history
+        if history is None:
+            return ""
+        in_vain = 0
+        for _ in range(MAX_PIECES):
+            if history.settled or in_vain == ASKED_AGAIN:
+                break
+            reached = history.reached
+            there = [name for name in self._house.roster.active if name not in self._silent]
+            showing, started = self._shown(history, filter(history.due, there)), time.monotonic()
+            replies = self._members.exchange(showing, self._agreement.terms.training.deadline_s)
+            for name, request in showing.items():
+                self._carried(tally, name, request, replies.get(name))
+            self._take_words(history, showing, replies)
+            tally.seconds += time.monotonic() - started
+            in_vain += history.reached <= reached
+        return history.cosigned
 
     def _ended(self, number: int, why: str, missing: tuple[str, ...] = ()) -> None:
         if self._house.history is not None:
@@ -319,23 +371,25 @@ class SecureSummation:
         if history is None:
             return
         self._take_words(history, requests, replies)
-        showing = {
-            name: witness_request(self._agreement, self._run, history.news(name))
-            for name in self._house.roster.active
-        }
+        showing = self._shown(history, self._house.roster.active)
         exchange = partial(self._members.exchange, showing, self._agreement.terms.training.deadline_s)
         self._take_words(history, showing, self._journal.once(f"{self._run}/witness", exchange))
+
+    def _shown(self, history: History, names: Iterable[str]) -> dict[str, Message]:
+        """What shows members the log and asks for their cosignatures."""
+        return {name: witness_request(self._agreement, self._run, history.news(name)) for name in names}
 
     def _take_words(
         self, history: History, requests: Mapping[str, Message], replies: Mapping[str, Message]
     ) -> None:
-        for name, request in requests.items():
-            try:
-                said = read_word_reply(request, replies[name]) if name in replies else PolicyCode.ABSENT
-                if not isinstance(said, PolicyCode):
-                    history.take(name, said)
-            except HansaError as error:
-                _LOG.warning("%s: %s", name, error.cause)
+        with history.gathering():
+            for name, request in requests.items():
+                try:
+                    said = read_word_reply(request, replies[name]) if name in replies else PolicyCode.ABSENT
+                    if not isinstance(said, PolicyCode):
+                        history.take(name, said)
+                except HansaError as error:
+                    _LOG.warning("%s: %s", name, error.cause)
 
     def _verify(self, outcome: SumOutcome) -> Statement | None:
         verifier = self._house.verifier

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hansa.agreement import Agreement
+from hansa.agreement.amendments import Proposal
 from hansa.identity import COORDINATOR
 from hansa.ledger import Log, MemoryLogStore, NoteSigner, export_tiles
 from hansa.ledger.trust import TrustedKeys
@@ -28,7 +30,11 @@ Vector: TypeAlias = npt.NDArray[np.float64]
 
 
 def history_of(
-    log: Log, agreement: Agreement, identities: Identities, kind: type[History] = History
+    log: Log,
+    agreement: Agreement,
+    identities: Identities,
+    kind: type[History] = History,
+    amendments: Sequence[Proposal] = (),
 ) -> History:
     """The coordinator's end of a federation's log, with the keys of a simulation; `kind` for one that lies."""
     return kind(
@@ -39,6 +45,7 @@ def history_of(
         identities.witness_keys,
         threshold(len(identities.roster.members)),
         lambda: datetime.now(UTC),
+        amendments,
     )
 
 

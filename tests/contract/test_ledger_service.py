@@ -223,6 +223,85 @@ class TestLimits:
                     time.sleep(0.1)
             call.cancel()
 
+    @pytest.mark.parametrize("how", ["reflection", "follow", "watch"])
+    def test_one_party_does_not_shut_out_the_others(
+        self, consortium: Consortium, store: Path, credentials: Credentials, how: str
+    ) -> None:
+        greedy = consortium.credentials(consortium.home(SIGNERS[MEMBERS[0]]))
+        done = threading.Event()
+
+        def says_nothing() -> Iterator[Any]:
+            done.wait()
+            yield from ()
+
+        with consortium.serving_paths(store, poll_s=0.05) as address, _channel(address, greedy) as channel:
+            calls = [self._opened(how, channel, says_nothing) for _ in range(60)]
+            try:
+                refused = self._refused(calls, 60 - {"follow": 3}.get(how, 8))
+                assert {code for code, _ in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+                with remote(address, credentials) as other:
+                    assert other.entries(0, 1) == ENTRIES[:1]
+                    listening = other.follow(END, once=False)
+                    assert next(listening).start == END
+                    listening.close()
+            finally:
+                done.set()
+                for call in calls:
+                    call.cancel()
+
+    @staticmethod
+    def _opened(how: str, channel: grpc.Channel, says_nothing: Any) -> Any:
+        if how == "reflection":
+            return reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(says_nothing())
+        if how == "follow":
+            return LedgerServiceStub(channel).Follow(v1.FollowRequest(origin=ORIGIN))
+        return health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+
+    @staticmethod
+    def _refused(calls: list[Any], count: int) -> list[tuple[grpc.StatusCode, str]]:
+        """How the calls that were refused ended, once there are so many of them."""
+        deadline = time.monotonic() + 30
+        while len(ended := [call for call in calls if call.done()]) < count:
+            assert time.monotonic() < deadline, f"{len(ended)} of {len(calls)} were refused"
+            time.sleep(0.05)
+        return [(call.code(), call.details()) for call in ended]
+
+    def test_a_share_that_was_given_back_can_be_taken_again(self, channel: grpc.Channel) -> None:
+        watch = health_pb2_grpc.HealthStub(channel).Watch
+        for _ in range(3 * ledger_service.CALLS_EACH):
+            call = watch(health_pb2.HealthCheckRequest(service=SERVICE))
+            deadline = time.monotonic() + 20
+            while True:
+                try:
+                    assert next(call).status == health_pb2.HealthCheckResponse.SERVING
+                    break
+                except grpc.RpcError:  # the last one's end is on its way
+                    assert time.monotonic() < deadline
+                    time.sleep(0.02)
+                    call = watch(health_pb2.HealthCheckRequest(service=SERVICE))
+            call.cancel()
+
+    def test_a_client_that_falls_silent_in_a_call_keeps_no_thread(
+        self, consortium: Consortium, store: Path, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ledger_service, "TALK_S", 0.3)
+        done = threading.Event()
+
+        def says_one_thing() -> Iterator[Any]:
+            yield reflection_pb2.ServerReflectionRequest(list_services="")
+            done.wait()
+
+        with consortium.serving_paths(store) as address, _channel(address, credentials) as channel:
+            stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+            for _ in range(
+                2 * ledger_service.CALLS_EACH
+            ):  # one after the other, none of them ended by the client
+                call = stub.ServerReflectionInfo(says_one_thing())
+                assert next(call).list_services_response.service
+                code, _ = status_of(lambda call=call: next(call))
+                assert code is grpc.StatusCode.CANCELLED
+            done.set()
+
     def test_nothing_of_the_inside_is_told(
         self,
         consortium: Consortium,

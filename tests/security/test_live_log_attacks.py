@@ -63,7 +63,7 @@ class DropsOneRelease(History):
             if (entry := SignedEntry.parse(data).entry).type != "release" or entry.writer != "a"
         ]
         other.append(kept)
-        start = min(self._mirrored[member], other.size)
+        start = min(self._mirrored.get(member, 0), other.size)
         return News(
             start, tuple(other.entries(start, other.size)), other.checkpoint(*told.extensions).encoded
         )

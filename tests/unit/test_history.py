@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,20 @@ import pytest
 
 from hansa.errors import HansaError, WireError
 from hansa.identity import Signer
-from hansa.ledger import Aggregate, Log, MemoryLogStore, NoteSigner, Release, SignedEntry
-from hansa.ledger.errors import EntryError
+from hansa.ledger import (
+    Aggregate,
+    Checkpoint,
+    Log,
+    LogPolicy,
+    MemoryLogStore,
+    NoteSigner,
+    Release,
+    SignedEntry,
+    SignedNote,
+)
+from hansa.ledger.errors import EntryError, LogStoreError
 from hansa.ledger.kinds import Kind
+from hansa.ledger.store import Head, Row
 from hansa.protocol import Word
 from hansa.secagg import SumOutcome
 from hansa_server.history import History
@@ -93,6 +105,20 @@ class TestWhoseEntries:
         assert history.log.size == size
         assert history.release("a", "r", 1) == release
 
+    def test_two_releases_of_a_round_in_one_word_are_refused(
+        self, done: Federation, history: History
+    ) -> None:
+        mine = said_by(done, "a")
+        place = next(i for i, data in enumerate(mine) if SignedEntry.parse(data).entry.type == "release")
+        other = changed(SignedEntry.parse(mine[place]).entry, y_sha256="0" * 64)
+        second = SignedEntry.sign(other, done.keys.signer("a")).encoded
+        for word in ((*mine[: place + 1], second), (*mine[:place], second, mine[place])):
+            with pytest.raises(WireError, match="two things about its vector of round 1"):
+                history.take("a", Word(0, word))
+            assert history.log.size == 0
+            assert history.release("a", "r", 1) is None
+        history.take("a", Word(0, mine))  # one alone is taken
+
     def test_what_is_no_entry_is_refused(self, history: History) -> None:
         with pytest.raises(EntryError):
             history.take("a", Word(0, (b"{}\n",)))
@@ -139,6 +165,53 @@ class TestWhatIsWrittenWhen:
         assert all(not entry.excluded for entry in ended)
 
 
+class Full(MemoryLogStore):
+    """A disk that is full for a while."""
+
+    full = False
+
+    def append(self, before: Head, rows: Sequence[Row], root: bytes) -> None:
+        if self.full:
+            raise LogStoreError("no space left on the device")
+        super().append(before, rows, root)
+
+
+class TestDiskFull:
+    def test_what_could_not_be_written_is_not_known_and_is_written_once_there_is_room(
+        self, done: Federation
+    ) -> None:
+        store = Full()
+        history = history_of(Log(store, NoteSigner.generate("hansa.test/full")), AGREEMENT, done.keys)
+        history.take("b", Word(0, said_by(done, "b")))
+        mine, size = said_by(done, "a"), history.log.size
+
+        def one_exchange() -> None:
+            with history.gathering():
+                history.take("a", Word(0, mine))
+
+        store.full = True
+        with pytest.raises(LogStoreError):
+            one_exchange()
+        assert history.release("a", "r", 1) is None
+        assert history.release("b", "r", 1) is not None
+        store.full = False  # room was made, and the process lives
+        for _ in range(2):
+            one_exchange()
+        assert tuple(history.log.entries(size)) == mine
+        assert history.release("a", "r", 1) is not None
+
+    def test_an_abort_that_could_not_be_written_is_written_later(self, done: Federation) -> None:
+        store = Full()
+        history = history_of(Log(store, NoteSigner.generate("hansa.test/full")), AGREEMENT, done.keys)
+        store.full = True
+        with pytest.raises(LogStoreError):
+            history.abort("r", 1, "too-few", ())
+        store.full = False
+        for _ in range(2):
+            history.abort("r", 1, "too-few", ())
+        assert history.log.size == 1
+
+
 class TestWhomItTells:
     def test_everybody_until_enough_have_cosigned_and_then_who_lacks_what_members_said(
         self, done: Federation, history: History
@@ -167,6 +240,59 @@ class TestWhomItTells:
             assert f"fresh c {'0' * 32}" in history.news("a").checkpoint
         history.take("c", Word(0, (), None, None))
         assert "fresh" not in history.news("a").checkpoint
+
+
+class TestHowMuchItTells:
+    def test_a_coordinator_that_starts_sends_no_entries_before_it_knows_what_is_missing(
+        self, done: Federation
+    ) -> None:
+        again, size = history_of(done.log, AGREEMENT, done.keys), done.log.size
+        assert size > 20
+        news = again.news("a")
+        assert (news.start, news.entries) == (size, ())
+        assert Checkpoint.parse(SignedNote.parse(news.checkpoint).text).size == size
+        again.take("a", Word(size - 2))
+        assert len(again.news("a").entries) == 2
+        assert again.news("b").entries == ()  # of whom nothing is known yet
+
+    def test_who_lacks_much_gets_it_in_pieces_each_under_a_checkpoint_of_its_own(
+        self, done: Federation, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("hansa_server.history.MAX_NEWS", 4000)
+        again, size = history_of(done.log, AGREEMENT, done.keys), done.log.size
+        newest = done.log.checkpoint()
+        again.take("a", Word(0))
+        got: list[bytes] = []
+        pieces = 0
+        while len(got) < size:
+            news = again.news("a")
+            checkpoint = LogPolicy(done.log.key).verify(news.checkpoint).checkpoint
+            assert 0 < len(news.entries) < size
+            assert sum(map(len, news.entries)) <= 4000
+            assert news.start == len(got)
+            got += news.entries
+            assert (checkpoint.size, checkpoint.root) == (len(got), done.log.root_at(len(got)))
+            again.take("a", Word(len(got)))
+            pieces += 1
+        assert got == list(done.log.entries())
+        assert pieces > 3
+        last = done.log.last_checkpoint()
+        assert last is not None
+        assert last.text == newest.text  # whoever follows the log never sees it become shorter
+
+    def test_members_without_a_mirror_catch_up_in_pieces_before_the_first_manifest(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("hansa_server.history.MAX_NEWS", 300)  # less than an entry: each comes by itself
+        updates = {name: (lambda w: np.full_like(w, 0.125)) for name in "abc"}
+        federation = Federation(AGREEMENT, BUILT.initial_vector(), updates)
+        history = history_of(federation.log, AGREEMENT, federation.keys)
+        for number in range(10, 20):
+            history.abort("earlier", number, "too-few", ())
+        outcome = federation.run()
+        assert outcome.stopped_because is None
+        assert outcome.rounds[0].present == ("a", "b", "c")
+        assert federation.exchanges.count({"witness"}) > 5
 
 
 def test_a_vector_that_came_and_was_left_out_of_the_sum_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,6 +203,15 @@ class Log(LogView):
         self._store.add_checkpoint(head.text, self._signer.sign(head.text), durable=durable)
         return next(self._store.checkpoints(head.text))
 
+    def checkpoint_at(self, size: int) -> SignedNote:
+        """Sign the log as it was at a size, for who catches up with it in pieces; such a note is not kept.
+
+        Raises:
+            LogStoreError: the log is shorter.
+        """
+        head = Checkpoint(self.key.name, size, self.root_at(size) if size else EMPTY_ROOT)
+        return SignedNote(head.text, (self._signer.sign(head.text),))
+
     def add_cosignature(self, note: SignedNote, signature: NoteSignature, witness: VerifierKey) -> SignedNote:
         """Keep a witness' cosignature of one of this log's checkpoints.
 

@@ -35,10 +35,11 @@ from hansa.protocol.exchange import (
     witness_request,
     witnessed_reply,
 )
-from hansa.protocol.history import News, Word, fresh_line
+from hansa.protocol.history import MAX_NEWS, News, Word, first_of, fresh_line
 
 __all__ = [
     "MAX_AGGREGATES",
+    "MAX_NEWS",
     "UPDATE",
     "Aggregate",
     "Answered",
@@ -49,6 +50,7 @@ __all__ = [
     "Word",
     "close_request",
     "closed_reply",
+    "first_of",
     "fresh_line",
     "hello_reply",
     "hello_request",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,6 +14,9 @@ from hansa.errors import WireError
 from hansa.wire import Array
 
 ENTRIES = "log.entries"  # the array that holds entries, in either direction
+MAX_NEWS = (
+    16 * 1024 * 1024
+)  # bytes of entries in one message; a member that lacks more catches up over several
 _LENGTH_BYTES = 4
 Counter = Annotated[int, Field(ge=0, lt=2**53)]
 
@@ -25,7 +28,7 @@ class News:
     Attributes:
         start: the place of the first entry in the log.
         entries: that follow, as they lie in the log.
-        checkpoint: the log's newest, as a signed note over all entries up to and with these.
+        checkpoint: a signed note over all entries up to and with these; the log's newest, unless more is to come.
     """
 
     start: int
@@ -68,6 +71,17 @@ class _WordForm(_Form):
     mirrored: Counter
     cosignature: Annotated[str, StringConstraints(max_length=4096)] | None
     nonce: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None
+
+
+def first_of(entries: Iterable[bytes], most_bytes: int) -> tuple[bytes, ...]:
+    """As many entries as have room in a message, at least one."""
+    taken, room = list[bytes](), most_bytes
+    for entry in entries:
+        room -= len(entry)
+        if taken and room < 0:
+            break
+        taken.append(entry)
+    return tuple(taken)
 
 
 def news_body(news: News) -> dict[str, Json]:
