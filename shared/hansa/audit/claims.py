@@ -45,16 +45,14 @@ class Evidence:
         return () if log is None else log.facts.spending.of(member, self.keys.agreement_id)
 
     def totals(self, member: str) -> tuple[tuple[Spend, ...], ...]:
-        """What a report may claim: the runs of this federation's log, all under the agreement, or a whole life's.
+        """What a report may claim: the runs for this federation's log, all under the agreement, or a whole life's.
 
         A member's book spans all its runs; a report says which events it speaks of, and its ε must be theirs.
         """
         runs = self.runs(member)
-        here = self.federation.facts.runs if self.federation is not None else set()
+        here = tuple(run for run in runs if run.federation_log in {None, self.keys.federation_log})
         own = self.own.get(member)
-        spans = [runs] if own is None else [runs, tuple(own.facts.spending.runs.values())]
-        if here:
-            spans.insert(0, tuple(run for run in runs if run.run in here))
+        spans = [here, runs] if own is None else [here, runs, tuple(own.facts.spending.runs.values())]
         return tuple(map(total, spans))
 
     def aggregates(self) -> tuple[Aggregate, ...]:
