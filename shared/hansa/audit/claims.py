@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -264,4 +265,7 @@ def _check_rounds(report: Report, evidence: Evidence, notebook: Notebook) -> Non
 
 
 def _close(claimed: float, recomputed_epsilon: float) -> bool:
+    """No finite number is near an ε that has no bound."""
+    if not math.isfinite(recomputed_epsilon):
+        return False
     return abs(claimed - recomputed_epsilon) <= TOLERANCE * max(recomputed_epsilon, TOLERANCE)
