@@ -144,6 +144,7 @@ def _check_epsilon(member: MemberReport, spends: tuple[Spend, ...], notebook: No
         _wrong(f"{place}.epsilon", f"cannot be recomputed: {error.cause}", notebook)
         return
     if answer is None:
+        _wrong(f"{place}.epsilon", f"is {member.epsilon:.6g}, and no accountant of record can tell", notebook)
         return
     if not _close(member.epsilon, answer.epsilon):
         lower = "lower" if member.epsilon < answer.epsilon else "higher"
@@ -208,7 +209,10 @@ def _check_history(report: Report, evidence: Evidence, notebook: Notebook) -> No
         except HansaError as error:
             _wrong(f"history.{point.round}.epsilon", f"cannot be recomputed: {error.cause}", notebook)
             return
-        if answer is not None and point.epsilon is not None and not _close(point.epsilon, answer.epsilon):
+        if answer is None:
+            _wrong(f"history.{point.round}.epsilon", "cannot be told by the accountant of record", notebook)
+            return
+        if point.epsilon is not None and not _close(point.epsilon, answer.epsilon):
             _wrong(
                 f"history.{point.round}.epsilon",
                 f"is {point.epsilon:.6g}, and {answer.epsilon:.6g} follows from the events of so many rounds",
