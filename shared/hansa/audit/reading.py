@@ -193,9 +193,9 @@ class LogReader:
 
     def _note(self, index: int, entry: Kind, leaf: bytes) -> None:
         facts = self.facts
-        facts.spending.take(index, entry)
         if self._member is not None:
             self._budget(index, entry)
+        facts.spending.take(index, entry)  # last of what may refuse a spend: what it holds is of good entries
         match entry:
             case AgreementSigned():
                 self._agreement(index, entry)
