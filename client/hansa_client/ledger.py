@@ -144,7 +144,12 @@ class MemberLedger:
         return self._own.sign_agreement(agreement_id, terms_id, roster_sha256, witness_key)
 
     def reserve(
-        self, agreement_id: str, run: str, charges: Sequence[Charge], protection: Protection
+        self,
+        agreement_id: str,
+        run: str,
+        charges: Sequence[Charge],
+        protection: Protection,
+        federation_log: VerifierKey | None = None,
     ) -> SignedEntry:
         """Reserve the worst case of a whole run; the same reservation again changes nothing.
 
@@ -153,6 +158,7 @@ class MemberLedger:
             run: its name.
             charges: what it may release at most, retries included.
             protection: what the agreement protects.
+            federation_log: that has to show what the run releases, where the agreement has more than one.
 
         Raises:
             NoBudgetError: nothing was granted for the data.
@@ -177,7 +183,8 @@ class MemberLedger:
         book, before = account.book, self._own.reserved(run)
         if before is None:
             record = records.Reservation(run, agreement_id, tuple(charges))
-            entry = reserved(account.granted, record, at=self._own.now())
+            log = None if federation_log is None else federation_log.text
+            entry = reserved(account.granted, record, at=self._own.now(), federation_log=log)
             return self._through(entry, lambda: book.reserve(run, charges, agreement_id))
         book.reserve(run, charges, agreement_id)  # nothing, or a refusal
         return before

@@ -11,6 +11,7 @@ from functools import cache
 from hansa.agreement import Agreement
 from hansa.canonical import canonical_json
 from hansa.errors import PrivacyParameterError
+from hansa.ledger import VerifierKey
 from hansa.privacy.charges import TRAINING, charges_of
 from hansa.privacy.crosscheck import Finding, checked_epsilon
 from hansa.privacy.events import Spend
@@ -34,6 +35,7 @@ class LedgerRecords:
         rng: where noise and sampling come from, for the record.
         nonce: makes fresh random text for this process; a checkpoint that holds it cannot be older than the process.
             `None` where the caller knows that the process goes on from where it was.
+        federation_log: key of the log that the mirror copies; reservations name it, so that an auditor knows where to look.
 
     Guarantees: nothing is reserved at an ε that another accountant contradicts. Nothing is trained before its whole run is reserved, and nothing leaves before it is on record; a member
         whose log is an older copy than what the federation has seen of it takes no part.
@@ -46,6 +48,7 @@ class LedgerRecords:
         mirror: Mirror,
         rng: str,
         nonce: Callable[[], str | None] = lambda: secrets.token_hex(16),
+        federation_log: VerifierKey | None = None,
     ) -> None:
         terms, noise = agreement.terms, agreement.require_frozen().noise_multiplier
         delta = terms.privacy.delta
@@ -53,6 +56,7 @@ class LedgerRecords:
             raise PrivacyParameterError("an agreement without noise keeps no record of it")
         self._agreement_id = agreement.agreement_id
         self._ledger, self._mirror, self._rng = ledger, mirror, rng
+        self._federation_log = federation_log
         self._charges, self._protection = charges_of(terms, noise), Protection.of(terms.privacy)
         spends = [charge.against(None) for charge in self._charges]
         self._events = tuple((canonical_json(dict(spend.event)), spend.count) for spend in spends)
@@ -79,7 +83,7 @@ class LedgerRecords:
         for finding in _checked(self._events, self._delta):
             _LOG.warning("the ε of this run is not checked by %s: %s", finding.accountant, finding.reason)
         begun = self._ledger.own.reserved(run) is None
-        self._ledger.reserve(self._agreement_id, run, self._charges, self._protection)
+        self._ledger.reserve(self._agreement_id, run, self._charges, self._protection, self._federation_log)
         if begun:
             self._seen.add(run)
         self._ledger.may_release(run, TRAINING, self._spend.count, manifest.round)

@@ -141,7 +141,7 @@ def records_in(
     )
     mirror = Mirror(stores.mirror, federation, ledger.own, identities.witness_signer(name), stores.witness)
     nonce = (lambda: secrets.token_hex(16)) if fresh else (lambda: None)
-    return LedgerRecords(agreement, ledger, mirror, RNG, nonce)
+    return LedgerRecords(agreement, ledger, mirror, RNG, nonce, federation_log)
 
 
 def book_of(log: LogView) -> BudgetBook:

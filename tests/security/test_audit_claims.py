@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hansa.ledger import Charging, Spending
 from hansa.privacy.accountant import epsilon_spent
-from hansa.privacy.events import Spend
+from hansa.privacy.charges import Charge
+from hansa.privacy.events import Spend, poisson_gaussian
 from support.auditing import audited, failure_of
 from support.audits import (
+    CHARGE,
     DELTA,
     EVENT,
     LATE,
     MEMBERS,
     STEPS,
+    changed,
+    entry_of,
     story,
 )
 from support.published import report_of, write_report_json
@@ -88,6 +94,42 @@ class TestClaims:
     )
     def test_another_claim(self, tmp_path: Path, change: Callable[[dict[str, Any]], Any], what: str) -> None:
         assert what in self.claim(tmp_path, change)["what"]
+
+    @pytest.mark.parametrize(
+        ("weak", "why"),
+        [
+            ({"type": "NonPrivate"}, "lower than the inf"),
+            (poisson_gaussian(0.1, 0.01), "no accountant of record can tell"),
+        ],
+        ids=["none", "next to none"],
+    )
+    def test_a_finite_epsilon_of_events_that_bound_nothing(
+        self, tmp_path: Path, weak: dict[str, Any], why: str
+    ) -> None:
+        charge = Charging.of(Charge("training", weak, CHARGE.count))
+        said = {
+            "reservation": {"charges": (charge,)},
+            "release": {"spends": (Spending.of(Spend(weak, STEPS)),)},
+        }
+        entries = [changed(data, **said.get(entry_of(data).type, {})) for data in TRUTH.federation]
+        ledgers = replace(TRUTH, federation=tuple(entries), own={}, records=()).write(tmp_path)
+        (ledgers / "rounds.jsonl").unlink()
+        tree = report_of(TRUTH).model_dump(mode="json")
+        for event in tree["events"]:
+            event["event"] = dict(weak)
+        for member in tree["members"]:
+            member["epsilon"] = 0.5
+        path = tmp_path / "claimed.json"
+        path.write_text(json.dumps({**tree, "noise_multiplier": 0.01}))
+        failure = failure_of(audited(ledgers, "--report", path), "report.json")
+        assert failure["what"].startswith(f"members.{MEMBERS[0]}.epsilon is 0.5")
+        assert why in failure["what"]
+
+    def test_an_event_with_an_integer_that_no_float_holds(self, tmp_path: Path) -> None:
+        def large(tree: dict[str, Any]) -> None:
+            tree["events"][0]["event"]["event"]["noise_multiplier"] = 10**30
+
+        assert "no event" in self.claim(tmp_path, large)["what"]
 
     def test_a_mean_of_models_is_told_to_be_unchecked(self, tmp_path: Path) -> None:
         ledgers = TRUTH.write(tmp_path)

@@ -144,6 +144,16 @@ class TestGrants:
             with pytest.raises(NoBudgetError):
                 getattr(ledger, property_)
 
+    def test_a_reservation_names_the_log_that_has_to_show_the_run(self) -> None:
+        ledger = opened()
+        ledger.grant(budget())
+        sign(ledger)
+        named = ledger.reserve(AGREEMENT, RUN, [TRAINING], PROTECTION, ledgers.LOG_SIGNER.key)
+        again = ledger.reserve(AGREEMENT, RUN, [TRAINING], PROTECTION, ledgers.LOG_SIGNER.key)
+        assert again.encoded == named.encoded
+        assert isinstance(named.entry, Reservation)
+        assert named.entry.federation_log == ledgers.LOG_SIGNER.key.text
+
     def test_more_is_granted_for_another_dataset_id(self) -> None:
         ledger = trained(3)
         more = budgets.grant(4.0)

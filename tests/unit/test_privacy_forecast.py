@@ -192,3 +192,22 @@ def test_deltas_that_add_up_to_one_promise_nothing_and_say_so():
     with pytest.raises(PrivacyParameterError, match="δ"):
         total_loss(wide)
     assert math.isfinite(total_loss([wide[0]]).epsilon)
+
+
+def in_a_row(count: int, *, apart: bool) -> list[Grant]:
+    """Budgets of ε = 1 and 2 in turn, each apart from the next one, or from none."""
+    ids = [f"{number:032x}" for number in range(count)]
+    limits = [Limit(PrivacyLoss(float(1 + number % 2), 1e-6), RenyiFilter(6)) for number in range(count)]
+    return [
+        Grant(ids[number], limit, None, 0, tuple(ids[number + 1 : number + 2]) if apart else ())
+        for number, limit in enumerate(limits)
+    ]
+
+
+def test_many_entangled_datasets_are_bounded_from_above_and_at_once():
+    assert total_loss(in_a_row(16, apart=True)).epsilon == 16  # exact: every other one
+    assert 200 <= total_loss(in_a_row(200, apart=True)).epsilon <= 300
+
+
+def test_any_number_of_datasets_adds_up():
+    assert total_loss(in_a_row(2000, apart=False)).epsilon == 3000

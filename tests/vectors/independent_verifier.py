@@ -246,19 +246,20 @@ def check_record(record, entry, trusted):
     return manifest
 
 
-def compare(member, own, federation, summed):
+def compare(member, own, federation, summed, trusted):
     """What a member signed in its own log and what the federation's shows of it."""
     shared = {"reservation", "release", "closed"}
     mine, theirs = (
         {leaf: (place, entry) for place, (entry, leaf) in enumerate(zip(*log[:2], strict=True))
-         if entry["type"] in shared and entry["member"] == member}
+         if entry["type"] in shared and (entry["member"], entry["agreement_id"]) == (member, trusted["agreement_id"])}
         for log in (own, federation)
     )  # fmt: skip
     for leaf, (place, entry) in theirs.items():
         require(
             leaf in mine, f"federation, entry {place}: {member} has no such {entry['type']} in its own log"
         )
-    runs = {entry.get("run") for entry in federation[0]}
+    reserved = [entry for _, entry in mine.values() if entry["type"] == "reservation"]
+    runs = {r["run"] for r in reserved if r["federation_log"] in {None, trusted["federation_log"]}}
     mine = {leaf: (place, entry) for leaf, (place, entry) in mine.items() if entry["run"] in runs}
     lacking = [leaf for leaf in mine if leaf not in theirs]
     released = [mine[leaf][1] for leaf in lacking if mine[leaf][1]["type"] == "release"]
@@ -290,7 +291,7 @@ def audit(ledgers, trusted):
     summed = check_sums(*federation[:2], lines, trusted, policy)
     for member in trusted["members"]:
         own = read_log(ledgers / "members" / member, trusted, trusted["logs"][member])
-        compare(member, own, federation, summed)
+        compare(member, own, federation, summed, trusted)
         grants = {entry["dataset_id"]: entry for entry in own[0] if entry["type"] == "budget"}
         counts = defaultdict(list)
         for (_, dataset, _), run in own[2].items():

@@ -187,6 +187,7 @@ def test_a_log_that_another_key_signs(tmp_path: Path) -> None:
 def test_it_reads_logs_of_more_than_one_bundle(tmp_path: Path) -> None:
     """Two full bundles and a partial one: a member that reserved many runs and closed them."""
     entries = list(TRUTH.own[VICTIM])
+    entries[0] = signed(reworded(entries[0], rule={"rule": "renyi-filter", "order": 8}))
     reserved = entries[TRUTH.find(VICTIM, "reservation")]
     closed = entries[TRUTH.find(VICTIM, "closed")]
     for number in range(300):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -45,16 +46,14 @@ class Evidence:
         return () if log is None else log.facts.spending.of(member, self.keys.agreement_id)
 
     def totals(self, member: str) -> tuple[tuple[Spend, ...], ...]:
-        """What a report may claim: the runs of this federation's log, all under the agreement, or a whole life's.
+        """What a report may claim: the runs for this federation's log, all under the agreement, or a whole life's.
 
         A member's book spans all its runs; a report says which events it speaks of, and its ε must be theirs.
         """
         runs = self.runs(member)
-        here = self.federation.facts.runs if self.federation is not None else set()
+        here = tuple(run for run in runs if run.federation_log in {None, self.keys.federation_log})
         own = self.own.get(member)
-        spans = [runs] if own is None else [runs, tuple(own.facts.spending.runs.values())]
-        if here:
-            spans.insert(0, tuple(run for run in runs if run.run in here))
+        spans = [here, runs] if own is None else [here, runs, tuple(own.facts.spending.runs.values())]
         return tuple(map(total, spans))
 
     def aggregates(self) -> tuple[Aggregate, ...]:
@@ -145,6 +144,7 @@ def _check_epsilon(member: MemberReport, spends: tuple[Spend, ...], notebook: No
         _wrong(f"{place}.epsilon", f"cannot be recomputed: {error.cause}", notebook)
         return
     if answer is None:
+        _wrong(f"{place}.epsilon", f"is {member.epsilon:.6g}, and no accountant of record can tell", notebook)
         return
     if not _close(member.epsilon, answer.epsilon):
         lower = "lower" if member.epsilon < answer.epsilon else "higher"
@@ -209,7 +209,10 @@ def _check_history(report: Report, evidence: Evidence, notebook: Notebook) -> No
         except HansaError as error:
             _wrong(f"history.{point.round}.epsilon", f"cannot be recomputed: {error.cause}", notebook)
             return
-        if answer is not None and point.epsilon is not None and not _close(point.epsilon, answer.epsilon):
+        if answer is None:
+            _wrong(f"history.{point.round}.epsilon", "cannot be told by the accountant of record", notebook)
+            return
+        if point.epsilon is not None and not _close(point.epsilon, answer.epsilon):
             _wrong(
                 f"history.{point.round}.epsilon",
                 f"is {point.epsilon:.6g}, and {answer.epsilon:.6g} follows from the events of so many rounds",
@@ -266,4 +269,7 @@ def _check_rounds(report: Report, evidence: Evidence, notebook: Notebook) -> Non
 
 
 def _close(claimed: float, recomputed_epsilon: float) -> bool:
+    """No finite number is near an ε that has no bound."""
+    if not math.isfinite(recomputed_epsilon):
+        return False
     return abs(claimed - recomputed_epsilon) <= TOLERANCE * max(recomputed_epsilon, TOLERANCE)

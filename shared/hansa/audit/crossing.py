@@ -120,13 +120,14 @@ def _missing_there(
     notebook: Notebook,
 ) -> None:
     """What the member has and the federation's log does not show."""
-    unknown = sorted({one.run for one in mine} - federation.facts.runs)
-    if unknown and federation.complete:
+    elsewhere = log.facts.elsewhere
+    for key in sorted(set(elsewhere.values())):
+        runs = ", ".join(repr(run) for run in sorted(elsewhere) if elsewhere[run] == key)
         notebook.not_checked(
-            f"whether the federation's log shows what {name!r} released in {', '.join(map(repr, unknown))}",
-            "nobody has anything of such a run in the copy that was given; ask for the log that has",
+            f"whether a federation's log shows what {name!r} released in {runs}",
+            f"it was reserved for the log {key}; ask for that one, and audit it with its own keys",
         )
-        mine = [one for one in mine if one.run in federation.facts.runs]
+    mine = [one for one in mine if one.run not in elsewhere]
     lacking = [one for one in mine if one.leaf not in there]
     if not lacking:
         return

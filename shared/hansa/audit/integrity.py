@@ -59,6 +59,10 @@ class Examined:
         """How many entries are good, from the first on."""
         return self.facts.tree.size
 
+    def type_at(self, entry: int) -> str:
+        """The type of an entry; empty for one that is not good."""
+        return self.facts.types[entry] if entry < len(self.facts.types) else ""
+
     @property
     def place(self) -> str:
         """Where the copy lies."""

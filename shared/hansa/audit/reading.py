@@ -14,7 +14,7 @@ from hansa.audit.spending import Spending
 from hansa.errors import HansaError
 from hansa.identity import COORDINATOR
 from hansa.ledger.budgets import BudgetReader, grant_of
-from hansa.ledger.entry import Entry, OfRun
+from hansa.ledger.entry import Entry
 from hansa.ledger.errors import LogVerificationError
 from hansa.ledger.kinds import Kind
 from hansa.ledger.membership import AgreementSigned, AmendmentMade
@@ -130,7 +130,7 @@ class LogFacts:
         aborted: rounds that the coordinator calls ended without a sum, by run.
         clocks: times that went back.
         types: of all entries.
-        runs: that anybody says anything about.
+        elsewhere: key of the log that a run was reserved for, of runs of the agreement that another log has to show.
     """
 
     tree: Tree = field(default_factory=Tree)
@@ -145,7 +145,7 @@ class LogFacts:
     aborted: dict[str, set[int]] = field(default_factory=dict)
     clocks: list[Dated] = field(default_factory=list)
     types: list[str] = field(default_factory=list)
-    runs: set[str] = field(default_factory=set)
+    elsewhere: dict[str, str] = field(default_factory=dict)
 
 
 class LogReader:
@@ -169,6 +169,7 @@ class LogReader:
         self._last: dict[str, str] = {}  # the time of each writer's last entry
         self._rounds: dict[str, int] = {}  # of each run's last aggregate
         self._seen: set[bytes] = set()  # behind the last checkpoint
+        self._here: set[str] = set()  # runs that the federation's log has to show
 
     def take(self, index: int, data: bytes) -> None:
         """Read the next entry.
@@ -187,19 +188,19 @@ class LogReader:
             self._seen.add(leaf)
         self._note(index, entry, leaf)
         self.facts.types.append(entry.type)
-        if isinstance(entry, OfRun):
-            self.facts.runs.add(entry.run)
         self.facts.tree.append(leaf)
         self._date(index, entry)
 
     def _note(self, index: int, entry: Kind, leaf: bytes) -> None:
         facts = self.facts
-        facts.spending.take(index, entry)
         if self._member is not None:
             self._budget(index, entry)
+        facts.spending.take(index, entry)  # last of what may refuse a spend: what it holds is of good entries
         match entry:
             case AgreementSigned():
                 self._agreement(index, entry)
+            case Reservation() if entry.agreement_id == self._keys.agreement_id:
+                self._reserved(entry)
             case AmendmentMade():
                 self._keyring = self._keyring.amended(entry, index)
                 facts.agreed = self._keyring.agreements.get(self._keys.agreement_id)
@@ -239,6 +240,16 @@ class LogReader:
                     f"the {which} key that {entry.member!r} signed is not the trusted one"
                 )
         self.facts.agreements[entry.member] = (index, entry)
+
+    def _reserved(self, entry: Reservation) -> None:
+        """Which log has to show a run: the one that its reservation names, and this federation's if it names none."""
+        if entry.federation_log in {None, self._keys.federation_log}:
+            self._here.add(entry.run)
+            self.facts.elsewhere.pop(entry.run, None)
+        elif self._member is None:
+            raise LogVerificationError(f"run {entry.run!r} of {entry.member!r} was reserved for another log")
+        elif entry.run not in self._here:
+            self.facts.elsewhere.setdefault(entry.run, str(entry.federation_log))
 
     def _budget(self, index: int, entry: Kind) -> None:
         """The record of a budget that an entry of a member's own log is."""

@@ -29,6 +29,7 @@ class RunSpend:
     Attributes:
         member, dataset, run, agreement_id: which.
         entry: its reservation's place in the log.
+        federation_log: key of the log that has to show it, where its reservation names one.
         charges: what was reserved, by kind.
         recorded: events that releases, and aborts that cost, have charged, by kind.
         rounds: how many releases there were.
@@ -44,6 +45,7 @@ class RunSpend:
     agreement_id: str
     entry: int
     charges: Mapping[str, Charge]
+    federation_log: str | None = None
     recorded: Counter[str] = field(default_factory=Counter)
     rounds: int = 0
     steps: dict[str, set[int]] = field(default_factory=dict)
@@ -116,7 +118,7 @@ class Spending:
             charges = {str(one.kind): one.charge for one in entry.charges}
         except PrivacyParameterError as error:
             raise LogVerificationError(f"a reservation is of no known event: {error.cause}") from None
-        self.runs[key] = RunSpend(*key, entry.agreement_id, index, charges)
+        self.runs[key] = RunSpend(*key, entry.agreement_id, index, charges, entry.federation_log)
 
     def _run(self, member: str, dataset: str, entry: Release | Abort | RunClosed) -> RunSpend:
         run = self.runs.get((member, dataset, entry.run))

@@ -192,13 +192,16 @@ def granted(
     )
 
 
-def reserved(grant: BudgetGranted, record: records.Reservation, *, at: str) -> Reservation:
+def reserved(
+    grant: BudgetGranted, record: records.Reservation, *, at: str, federation_log: str | None = None
+) -> Reservation:
     """The entry of a reservation.
 
     Args:
         grant: of the dataset that it is spent of.
         record: its agreement is the agreement's id.
         at: now.
+        federation_log: key of the log that has to show the run.
 
     Raises:
         EntryError: an entry cannot say that.
@@ -209,6 +212,7 @@ def reserved(grant: BudgetGranted, record: records.Reservation, *, at: str) -> R
         unit=grant.unit,
         adjacency=grant.adjacency,
         charges=tuple(_charging(charge) for charge in record.charges),
+        federation_log=federation_log,
     )
 
 

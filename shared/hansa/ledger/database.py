@@ -61,9 +61,8 @@ class Database:
             with _told(path, layout):
                 self._connection = _connect(path, layout, _options(path, read_only=read_only))
                 _require(self._connection, path, layout)
-                if not read_only:
-                    for pragma in _PRAGMAS:
-                        self._connection.execute(f"PRAGMA {pragma}")
+                for pragma in _PRAGMAS:  # above all for copies of strangers
+                    self._connection.execute(f"PRAGMA {pragma}")
         except BaseException:
             self.close()
             raise

@@ -17,6 +17,7 @@ from hansa.ledger.entry import (
     DatasetId,
     Entry,
     EventText,
+    LogKey,
     Names,
     OfRun,
     Ordinal,
@@ -149,6 +150,7 @@ class Reservation(OfRun):
         member, dataset_id: whose data.
         unit, adjacency: what the events are about.
         charges: events with their counts, one for each kind of release; never an ε.
+        federation_log: key of the log that has to show what the run releases; `None` for the one log of the agreement.
     """
 
     type: Literal["reservation"] = "reservation"
@@ -157,6 +159,7 @@ class Reservation(OfRun):
     unit: Unit
     adjacency: Adjacency
     charges: Annotated[tuple[Charging, ...], Field(min_length=1, max_length=10)]
+    federation_log: LogKey | None = None
 
     @model_validator(mode="after")
     def _coherent(self) -> Reservation:

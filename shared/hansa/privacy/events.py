@@ -106,13 +106,21 @@ def counted(spends: Iterable[Spend]) -> tuple[tuple[bytes, int], ...]:
     return tuple(sorted(counts.items()))
 
 
+def _require_exact(number: float) -> None:
+    """JSON of numbers that no float64 holds has no canonical form."""
+    if type(number) is int and abs(number) >= 1 << 53:
+        raise PrivacyParameterError("an event holds an integer beyond 2^53 - 1")
+
+
 def _rate(sampling_rate: float) -> float:
+    _require_exact(sampling_rate)
     if isinstance(sampling_rate, bool) or not 0 < sampling_rate <= 1:
         raise PrivacyParameterError(f"a sampling rate of {sampling_rate:g} is outside (0, 1]")
     return float(sampling_rate)
 
 
 def _multiplier(noise_multiplier: float) -> float:
+    _require_exact(noise_multiplier)
     if isinstance(noise_multiplier, bool) or not (math.isfinite(noise_multiplier) and noise_multiplier > 0):
         raise PrivacyParameterError(f"a noise multiplier of {noise_multiplier:g} is not above 0 and finite")
     return float(noise_multiplier)
