@@ -132,7 +132,7 @@ class TestFiles:
             TrustedKeys.read(path)
         assert len(caught.value.problems) == told
         if extra > 10:
-            assert str(caught.value.problems[-1]) == f"{path}: has {extra - 10} more problems"
+            assert str(caught.value.problems[-1]) == f"{path}: has {extra - 10} more"
 
     def test_one_witness_key_under_two_names(self, tmp_path: Path) -> None:
         """A cosignature does not cover its witness' name: one key could make a quorum of one."""

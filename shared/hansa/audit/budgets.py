@@ -5,18 +5,20 @@ dp_accounting is imported when the first ε is computed, and not before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from hansa.audit.findings import Failure, Notebook, Spent
 from hansa.audit.integrity import Examined
 from hansa.audit.spending import RunSpend, total
 from hansa.errors import HansaError
+from hansa.ledger.budgets import total_granted
+from hansa.ledger.spends import BudgetGranted
 from hansa.privacy.book import BudgetBook
 from hansa.privacy.crosscheck import CheckedEpsilon, checked_epsilon
-from hansa.privacy.datasets import total_loss
 from hansa.privacy.errors import AccountantFailedError
 from hansa.privacy.events import Spend
 from hansa.privacy.records import Grant, Limit, Record
+from hansa.privacy.words import no_total_words
 
 EPSILON = "epsilon"  # the type of what is wrong where accountants contradict each other
 
@@ -28,15 +30,19 @@ def check_budgets(own: Mapping[str, Examined], notebook: Notebook) -> None:
             notebook.not_checked(f"whether {name!r} kept its budget", "its own log holds no grant")
         for dataset in log.facts.grants:
             _replay(name, dataset, log, notebook)
-        grants = [grant for _, grant, _ in log.facts.grants.values()]
+        grants = [entry for _, _, entry in log.facts.grants.values()]
         if len(grants) > 1:
-            loss = total_loss(grants)
-            notebook.remark(
-                log.log,
-                None,
-                f"{len(grants)} budgets together allow ε = {loss.epsilon:.6g} at δ = {loss.delta:g} to whoever is in "
-                "all of the datasets that were not declared disjoint",
-            )
+            notebook.remark(log.log, None, _together(grants))
+
+
+def _together(grants: Sequence[BudgetGranted]) -> str:
+    loss = total_granted(grants)
+    if loss is None:
+        return no_total_words([entry.unit for entry in grants])
+    return (
+        f"{len(grants)} budgets together allow ε = {loss.epsilon:.6g} at δ = {loss.delta:g} to whoever is in "
+        "all of the datasets that were not declared disjoint"
+    )
 
 
 def recomputed(

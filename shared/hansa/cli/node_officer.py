@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -150,14 +150,17 @@ def grant(
             entry = _sign(officer_key, name, asked.limits(disjoint_from or ()), asked, reason, ledger)
         else:
             entry = read_entry(signed or Path())
-        total = _in_all(entry, ledger)
+        total, units = (
+            _in_all(entry, ledger),
+            {one.unit for one in ledger.grants.values()} if ledger else set(),
+        )
         if ledger is not None:
             ledger.grant(entry)
         if out is not None:
             from hansa.identity.files import write_new
 
             write_new(out, entry_lines(entry).encode())
-        data, text = _shown(entry, total, began=began, out=out, home=home)
+        data, text = _shown(entry, total, units, began=began, out=out, home=home)
         emit(data, text=text, output_format=output_format)
 
 
@@ -251,30 +254,34 @@ def _sign(
 
 
 def _in_all(entry: SignedEntry, ledger: MemberLedger | None) -> PrivacyLoss | None:
-    """What a unit can lose over all of the member's datasets; `None` where it is this one's limit alone.
+    """What a unit can lose over all of the member's datasets; `None` for one dataset alone, and for several units.
 
     Raises:
         EntryError: it is no grant.
         PrivacyParameterError: nothing could be promised any more.
     """
     from hansa.ledger import BudgetGranted
-    from hansa.ledger.budgets import grant_of
+    from hansa.ledger.budgets import total_granted
     from hansa.ledger.errors import EntryError
-    from hansa.privacy.datasets import total_loss
 
     if not isinstance(entry.entry, BudgetGranted):
         raise EntryError(f"a {entry.entry.type} is no grant of a budget")
-    grants = {} if ledger is None else {name: book.grant for name, book in ledger.books.items()}
-    grants[entry.entry.dataset_id] = grant_of(entry.entry)
-    return None if len(grants) == 1 else total_loss(list(grants.values()))
+    grants = {**({} if ledger is None else ledger.grants), entry.entry.dataset_id: entry.entry}
+    return None if len(grants) == 1 else total_granted(list(grants.values()))
 
 
 def _shown(
-    signed: SignedEntry, total: PrivacyLoss | None, *, began: bool, out: Path | None, home: Path | None
+    signed: SignedEntry,
+    total: PrivacyLoss | None,
+    others: Collection[str],
+    *,
+    began: bool,
+    out: Path | None,
+    home: Path | None,
 ) -> tuple[dict[str, object], str]:
     from hansa.ledger import BudgetGranted
     from hansa.ledger.budgets import grant_of
-    from hansa.privacy.words import loss_words, rule_words
+    from hansa.privacy.words import loss_words, no_total_words, rule_words
     from hansa_client.protection import Protection
 
     entry = signed.entry
@@ -318,6 +325,8 @@ def _shown(
             f"With the member's other datasets, one {entry.unit} loses at most "
             f"{loss_words(total.epsilon, total.delta)}: what is not declared disjoint adds up."
         )
+    elif units := {*others} - {entry.unit}:
+        text.append(f"{no_total_words({*units, entry.unit})}.")
     if out is not None:
         text.append(f"Written to {out}. Keep it: a ledger that is lost is rebuilt upon it.")
     if began:

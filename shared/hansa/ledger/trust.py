@@ -165,7 +165,7 @@ def _problems(path: Path, tree: object, error: ValidationError) -> Iterator[Prob
     for item in told[:_MAX_PROBLEMS]:
         yield Problem(".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, "))
     if len(told) > _MAX_PROBLEMS:
-        yield Problem(str(path), f"has {len(told) - _MAX_PROBLEMS} more problems")
+        yield Problem(str(path), f"has {len(told) - _MAX_PROBLEMS} more")
 
 
 def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
