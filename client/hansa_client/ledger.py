@@ -325,6 +325,11 @@ class MemberLedger:
         return self._account().book
 
     @property
+    def grants(self) -> Mapping[str, BudgetGranted]:
+        """What was ever granted, by dataset."""
+        return {dataset: account.granted for dataset, account in self._accounts.items()}
+
+    @property
     def books(self) -> Mapping[str, BudgetBook]:
         """The budgets of all datasets that were ever granted, for reading."""
         return {dataset: account.book for dataset, account in self._accounts.items()}

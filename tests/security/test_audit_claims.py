@@ -52,6 +52,24 @@ class TestClaims:
         assert "lower" in failure["what"]
         assert failure["type"] == "claim"
 
+    def test_rounds_of_which_a_whole_log_holds_no_sum(self, tmp_path: Path) -> None:
+        report = write_report_json(report_of(TRUTH), tmp_path)
+        summed = {TRUTH.find("federation", "aggregate", round=number) for number in range(1, 5)}
+        entries = [data for index, data in enumerate(TRUTH.federation) if index not in summed]
+        ledgers = TRUTH.with_federation(entries).write(tmp_path)
+        (ledgers / "rounds.jsonl").unlink()
+        failure = failure_of(audited(ledgers, "--report", report), "report.json")
+        assert failure["what"] == "rounds is 4, and the log holds 0 sums"
+
+    def test_without_a_log_of_the_federation_its_rounds_are_not_checked(self, tmp_path: Path) -> None:
+        report = write_report_json(report_of(TRUTH), tmp_path)
+        ledgers = TRUTH.write(tmp_path)
+        shutil.rmtree(ledgers / "federation")
+        called = audited(ledgers, "--report", report)
+        assert called.status == 0, called.stdout
+        whys = {one["why"] for one in called.data["not_checked"]}
+        assert "no whole copy of the federation's log was given" in whys
+
     def test_a_lower_epsilon_with_fewer_events(self, tmp_path: Path) -> None:
         def fewer(tree: dict[str, Any]) -> None:
             tree["members"][1]["epsilon"] = epsilon_spent([Spend(EVENT, STEPS)], DELTA)

@@ -159,6 +159,13 @@ class TestBudgets:
         assert totals["e" * 32] == 0
         assert totals[DATASETS[ALPHA]] > 1
 
+    def test_datasets_of_another_unit_do_not_add_up(self) -> None:
+        other = reworded(TRUTH.own[ALPHA][0], dataset_id="e" * 32, unit="record", max_records_per_unit=1)
+        findings = self.audit_with([*TRUTH.own[ALPHA], signed(other)])
+        assert findings.verified, findings.failures
+        assert any("(patient, record), and have no total" in remark.what for remark in findings.remarks)
+        assert not any("together allow" in remark.what for remark in findings.remarks)
+
     def test_a_limit_against_colluding_members_is_told_beside_the_other(self) -> None:
         own = list(TRUTH.own[ALPHA])
         event, shared = poisson_gaussian(0.1, 2.0), poisson_gaussian(0.1, 4.0)

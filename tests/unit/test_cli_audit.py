@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from hansa.ledger import SqliteLogStore
+from hansa.ledger import Log, MemoryLogStore, NoteSigner, SqliteLogStore
 from support.audits import (
     FEDERATION_SIGNER,
     KEYS,
@@ -19,8 +21,10 @@ from support.audits import (
     MEMBERS,
     Story,
     edited,
+    rewrite_bundle,
     story,
     write_log,
+    write_store,
 )
 from support.cli import Called, finished, hansa, hansa_process
 from support.published import report_of, write_report_json
@@ -125,7 +129,62 @@ class TestWhatItReads:
         called = hansa(
             "audit", "verify", ledgers, ledgers.parent / "more.jsonl", "--keys", ledgers / "keys.json"
         )
-        assert "which ones" in told(called, 2, "HANSA-761")
+        text = told(called, 2, "HANSA-761")
+        assert "which ones" in text
+        assert "one federation at a time" in text
+
+    @pytest.mark.parametrize("log", ["federation", f"members/{MEMBERS[1]}"])
+    def test_tiles_without_their_checkpoint_are_not_left_out_in_silence(
+        self, ledgers: Path, log: str
+    ) -> None:
+        (ledgers / log / "checkpoint").unlink()
+        for place in (ledgers, ledgers / log):
+            text = told(hansa("audit", "verify", place, "--keys", ledgers / "keys.json"), 2, "HANSA-761")
+            assert f"{ledgers / log} holds tiles and no checkpoint" in text
+
+    def test_records_without_a_log_of_the_federation_are_named(self, ledgers: Path) -> None:
+        shutil.rmtree(ledgers / "federation")
+        called = hansa("audit", "verify", ledgers, "--format", "json")
+        assert called.status == 0
+        assert "the records of rounds in rounds.jsonl" in {one["what"] for one in called.data["not_checked"]}
+
+    def test_checkpoints_in_a_folder_are_held_against_the_log(self, ledgers: Path) -> None:
+        """As `hansa audit follow` leaves them where it has caught a log with two histories."""
+        mirror = ledgers.parent / "mirror"
+        mirror.mkdir()
+        write_store(TRUTH.federation, FEDERATION_SIGNER, mirror / "federation.sqlite", [38], MEMBERS)
+        log = Log(MemoryLogStore(), FEDERATION_SIGNER)
+        log.append(TRUTH.federation[:17])
+        (mirror / "newest.checkpoint").write_text(log.checkpoint().encoded)
+        arguments = ("audit", "verify", mirror, "--keys", ledgers / "keys.json", "--format", "json")
+        called = hansa(*arguments)
+        assert called.status == 0, called.stdout
+        log.append(TRUTH.federation[:3])
+        (mirror / "refused.checkpoint").write_text(log.checkpoint().encoded)
+        called = hansa(*arguments)
+        assert called.status == 4
+        (failure,) = called.data["failures"]
+        assert "another history of 20 entries" in failure["what"]
+        assert str(mirror / "refused.checkpoint") in failure["what"]
+
+    def test_a_folder_with_kept_checkpoints_alone_goes_with_a_log(self, ledgers: Path) -> None:
+        kept = ledgers.parent / "kept"
+        kept.mkdir()
+        log = Log(MemoryLogStore(), FEDERATION_SIGNER)
+        log.append([*TRUTH.federation, TRUTH.federation[0]])
+        (kept / "phoned.checkpoint").write_text(log.checkpoint().encoded)
+        keys = ("--keys", ledgers / "keys.json")
+        called = hansa("audit", "verify", ledgers, kept, *keys, "--format", "json")
+        assert called.status == 4
+        assert "older copy" in called.data["failures"][0]["what"]
+        told(hansa("audit", "verify", kept, *keys), 2, "HANSA-761")
+
+    def test_keys_of_another_federation(self, ledgers: Path) -> None:
+        other = NoteSigner.generate("hansa.example/else").key.text
+        KEYS.model_copy(update={"federation_log": other}).write(ledgers / "keys.json")
+        called = hansa("audit", "verify", ledgers / "federation", "--keys", ledgers / "keys.json")
+        assert called.status == 4
+        assert "are these keys of this federation?" in called.stdout
 
     @pytest.mark.parametrize("text", ["{}", "no JSON", '{"schema_version": 99}'])
     def test_a_report_that_is_none(self, ledgers: Path, text: str) -> None:
@@ -151,8 +210,6 @@ class TestWhatItReads:
 
     def test_a_live_database_with_entries_behind_its_checkpoint(self, ledgers: Path) -> None:
         """The writer goes on while the auditor reads: what no checkpoint covers is judged by its signatures."""
-        from hansa.ledger import Log
-
         own = TRUTH.own[MEMBERS[0]]
         shutil.rmtree(ledgers / "members" / MEMBERS[0])
         store = SqliteLogStore.create(ledgers / "live.sqlite")
@@ -169,8 +226,6 @@ class TestWhatItReads:
 
     @pytest.mark.parametrize("what", ["edited", "doubled"])
     def test_a_live_database_with_a_false_entry_behind_its_checkpoint(self, ledgers: Path, what: str) -> None:
-        from hansa.ledger import Log
-
         own = TRUTH.own[MEMBERS[0]]
         shutil.rmtree(ledgers / "members" / MEMBERS[0])
         store = SqliteLogStore.create(ledgers / "live.sqlite")
@@ -199,6 +254,70 @@ class TestWhatItReads:
         called = hansa("audit", "verify", ledgers.parent / "other" / "ledgers", "--format", "json")
         assert called.status == 0
         assert [seen["entries"] for seen in called.data["logs"]] == [0]
+
+
+class TestWhatTheMachineCannotRead:
+    """A right that lacks or a disk that fails is nobody's tampering: status 2, and no member is accused."""
+
+    @pytest.mark.parametrize(
+        "file",
+        [
+            "rounds.jsonl",
+            "federation/checkpoint",
+            "federation/tile/entries/000.p/{size}",
+            "federation/tile/0/000.p/{size}",
+            f"members/{MEMBERS[1]}/checkpoint",
+        ],
+    )
+    @pytest.mark.parametrize("command", ["verify", "report"])
+    def test_a_file(self, ledgers: Path, file: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = ledgers / file.format(size=len(TRUTH.federation))
+        assert path.is_file()
+        if "tile/0" in file:  # hashes are looked at where entries do not lead to the root
+            rewrite_bundle(ledgers / "federation", TRUTH.federation[:-1])
+        unreadable(path, monkeypatch)
+        out = ("--out", ledgers.parent / "audit.json") if command == "report" else ()
+        called = hansa("audit", command, ledgers, "--keys", ledgers / "keys.json", *out)
+        text = told(called, 2, "HANSA-761" if file == "rounds.jsonl" else "HANSA-762")
+        assert f"cannot read {path}: Permission denied" in text
+
+    def test_records_that_vanish_while_they_are_read(
+        self, ledgers: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        unreadable(ledgers / "rounds.jsonl", monkeypatch, after=1)
+        text = told(hansa("audit", "verify", ledgers), 2, "HANSA-762")
+        assert "rounds.jsonl" in text
+
+    def test_a_folder_is_called_by_its_own_name(self, ledgers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        closed = ledgers / "members"
+
+        def listed(path: Any, real: Any = os.listdir) -> list[str]:
+            if Path(path) == closed:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            found: list[str] = real(path)
+            return found
+
+        monkeypatch.setattr(os, "listdir", listed)
+        text = told(hansa("audit", "verify", ledgers, "--keys", ledgers / "keys.json"), 2, "HANSA-761")
+        assert f"cannot read {closed}: Permission denied" in text
+
+    def test_a_file_that_is_not_there_is_a_finding(self, ledgers: Path) -> None:
+        (ledgers / "federation" / "tile" / "entries" / "000.p" / str(len(TRUTH.federation))).unlink()
+        assert hansa("audit", "verify", ledgers).status == 4
+
+
+def unreadable(path: Path, monkeypatch: pytest.MonkeyPatch, after: int = 0) -> None:
+    """Let a file refuse to be opened, as it does where the right to read it lacks; root has every right."""
+    real, opened = Path.open, []
+
+    def refused(self: Path, *arguments: Any, **more: Any) -> Any:
+        if self == path:
+            opened.append(path)
+            if len(opened) > after:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(self, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", refused)
 
 
 class TestWhatItSays:

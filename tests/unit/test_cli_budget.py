@@ -166,6 +166,18 @@ class TestGrant:
         unknown = "0" * 32
         refused(grant(north, "--disjoint-from", unknown), "HANSA-104", unknown)
 
+    def test_budgets_for_several_units_are_not_added_up(self, north) -> None:
+        grant(north)
+        patients = (*NUMBERS[:4], "--unit", "patient", "--max-records", "4")
+        said = ("node", "grant", "--home", north, *patients, "--officer-key", key(north))
+        text = hansa(*said).stdout
+        assert "different units (patient, record), and have no total" in text
+        assert "loses at most" not in text
+        text = hansa("node", "budget", "--home", north).stdout
+        assert "different units (patient, record), and have no total" in text
+        assert "loses at most" not in text
+        assert node("budget", "--home", north).data["in_all"] == []
+
     @pytest.mark.parametrize(
         ("numbers", "code"),
         [

@@ -160,6 +160,17 @@ def test_datasets_add_up_unless_they_are_disjoint():
     )
 
 
+def test_budgets_for_several_units_have_no_total():
+    first = budget().entry
+    limits = Grant("f" * 32, Limit(PrivacyLoss(1.0, DELTA), RULE))
+    second = budget(limits=limits).entry
+    other = "record" if first.unit == "patient" else "patient"
+    mixed = BudgetGranted.model_validate({**second.model_dump(), "unit": other, "max_records_per_unit": 1})
+    assert standing_of([first, second]).in_all == (("everyone", PrivacyLoss(5.0, 2 * DELTA)),)
+    assert standing_of([first, mixed]).in_all == ()
+    assert standing_of([first, mixed]).as_dict()["in_all"] == []
+
+
 def test_spends_of_a_dataset_without_a_grant_are_told():
     log = list(entries(trained(1)))
     with pytest.raises(EntryError, match="nothing was granted before"):

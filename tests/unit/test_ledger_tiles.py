@@ -182,7 +182,7 @@ class TestRefusals:
             TileLog(tmp_path, LogPolicy(NoteSigner.generate(ORIGIN).key))
 
     def test_what_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(TilesError, match="cannot read checkpoint"):
+        with pytest.raises(TilesError, match="has no file checkpoint"):
             TileLog(tmp_path, POLICY)
         exported(tmp_path, 3)
         tiles = TileLog(tmp_path, POLICY)

@@ -13,7 +13,8 @@ from hansa.errors import ExitStatus
 from hansa.identity import Signer
 from hansa.ledger import NoteSigner, SignatureType, TrustedKeys
 from hansa.ledger.errors import TrustedKeysError
-from support.audits import AGREEMENT, KEYS, MEMBERS, ROSTER
+from support.audits import AGREEMENT, KEYS, MEMBERS, ROSTER, story
+from support.published import report_of, write_report_json
 
 OTHER = Signer.generate("other").public_key
 
@@ -114,6 +115,24 @@ class TestFiles:
             TrustedKeys.read(path)
         assert what in caught.value.diagnostics()
         assert caught.value.exit_status is ExitStatus.BAD_INPUT
+
+    def test_a_report_is_no_set_of_keys_and_is_called_what_it_is(self, tmp_path: Path) -> None:
+        path = write_report_json(report_of(story()), tmp_path)
+        with pytest.raises(TrustedKeysError, match="holds no keys") as caught:
+            TrustedKeys.read(path)
+        assert [str(one) for one in caught.value.problems] == [
+            f"{path}: is a report, not keys (the file of keys is called keys.json)"
+        ]
+
+    @pytest.mark.parametrize(("extra", "told"), [(3, 3), (10, 10), (11, 11), (45, 11)])
+    def test_very_many_problems_are_told_in_few_lines(self, tmp_path: Path, extra: int, told: int) -> None:
+        path = tmp_path / "keys.json"
+        path.write_text(json.dumps(tree(**{f"extra-{number}": 1 for number in range(extra)})))
+        with pytest.raises(TrustedKeysError) as caught:
+            TrustedKeys.read(path)
+        assert len(caught.value.problems) == told
+        if extra > 10:
+            assert str(caught.value.problems[-1]) == f"{path}: has {extra - 10} more"
 
     def test_one_witness_key_under_two_names(self, tmp_path: Path) -> None:
         """A cosignature does not cover its witness' name: one key could make a quorum of one."""

@@ -9,7 +9,7 @@ from hansa.audit.budgets import check_budgets
 from hansa.audit.claims import Evidence, check_claims
 from hansa.audit.copies import Kept, Sources
 from hansa.audit.crossing import check_aggregates, compare_logs
-from hansa.audit.findings import CHECKPOINT, FEDERATION, Failure, Findings, Notebook, log_name
+from hansa.audit.findings import CHECKPOINT, FEDERATION, RECORDS, Failure, Findings, Notebook, log_name
 from hansa.audit.integrity import Examined, check_notes, compare_copies, examine, origins
 from hansa.audit.rounds import check_records
 from hansa.errors import HansaError
@@ -33,6 +33,9 @@ def audit(
     Returns:
         What holds, what is wrong and where, and what could not be checked. Of each log the first broken entry is
         told; what lies behind it is not looked at.
+
+    Raises:
+        CopyUnreadableError: the machine cannot read a file that is there, which is no finding about a log.
     """
     notebook = Notebook()
     federation, own, kept = _examined(sources, keys, notebook, processes)
@@ -43,6 +46,11 @@ def audit(
     if federation is not None:
         check_aggregates(federation, notebook)
         check_records(federation, sources.records, keys, notebook)
+    elif sources.records is not None:
+        notebook.not_checked(
+            f"the records of rounds in {RECORDS}",
+            "no copy of the federation's log could be read, and it alone says which records are of its rounds",
+        )
     check_budgets(own, notebook)
     check_claims(report, Evidence(keys, federation, own), notebook)
     _tell_limits(keys, federation, notebook)

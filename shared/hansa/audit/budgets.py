@@ -13,13 +13,14 @@ from hansa.audit.findings import Failure, Notebook, Spent
 from hansa.audit.integrity import Examined
 from hansa.audit.spending import RunSpend, total
 from hansa.errors import HansaError
+from hansa.ledger.budgets import total_granted
 from hansa.privacy.book import REPLAY_TOLERANCE, BudgetBook
 from hansa.privacy.composition import FixedInAdvance
 from hansa.privacy.crosscheck import CheckedEpsilon, checked_epsilon
-from hansa.privacy.datasets import total_loss
 from hansa.privacy.errors import AccountantFailedError, BudgetRecordError
 from hansa.privacy.events import Spend
 from hansa.privacy.records import Grant, Limit, Record, Reservation
+from hansa.privacy.words import no_total_words
 
 EPSILON = "epsilon"  # the type of what is wrong where accountants contradict each other
 
@@ -36,13 +37,16 @@ def check_budgets(own: Mapping[str, Examined], notebook: Notebook) -> None:
 
 
 def _tell_together(log: Examined, notebook: Notebook) -> None:
-    grants = [grant for _, grant, _ in log.facts.grants.values()]
+    grants = [entry for _, _, entry in log.facts.grants.values()]
     try:
-        loss = total_loss(grants)
+        loss = total_granted(grants)
     except HansaError as error:
         place = max(index for index, _, _ in log.facts.grants.values())
         what = f"{len(grants)} budgets together bound nothing: {error.cause}"
         notebook.failed(Failure(log.log, place, log.type_at(place), what, log.place))
+        return
+    if loss is None:
+        notebook.remark(log.log, None, no_total_words([entry.unit for entry in grants]))
         return
     notebook.remark(
         log.log,

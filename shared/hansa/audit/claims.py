@@ -225,11 +225,14 @@ def _check_history(report: Report, evidence: Evidence, notebook: Notebook) -> No
 def _check_rounds(report: Report, evidence: Evidence, notebook: Notebook) -> None:
     """Who was summed in each round, and the model that came of it."""
     sums = [entry for entry in evidence.aggregates() if entry.purpose == TRAINING]
-    if not sums or evidence.federation is None or not evidence.federation.whole:
+    if evidence.federation is None or not evidence.federation.whole:
         notebook.not_checked(
             "who was summed in each round, and the hash of the model",
-            "no whole copy of the federation's log holds sums",
+            "no whole copy of the federation's log was given",
         )
+        return
+    if report.rounds and not sums:
+        _wrong("rounds", f"is {report.rounds}, and the log holds 0 sums", notebook)
         return
     if len({entry.run for entry in sums}) > 1:
         notebook.not_checked(

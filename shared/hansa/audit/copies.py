@@ -16,10 +16,24 @@ from hansa.audit.errors import AuditSourceError
 from hansa.audit.findings import RECORDS
 from hansa.errors import HansaError
 from hansa.ledger.database import Database
-from hansa.ledger.errors import LogDamagedError, LogStoreError, NoteFormatError, TilesError
+from hansa.ledger.errors import (
+    CopyUnreadableError,
+    LogDamagedError,
+    LogStoreError,
+    NoteFormatError,
+    TilesError,
+)
 from hansa.ledger.note import MAX_NOTE_BYTES, SignedNote
 from hansa.ledger.store import LOG_LAYOUT, Row, SqliteLogStore
-from hansa.ledger.tiles import CHECKPOINT_NAME, WIDTH, TileSource, bundle_path, split_bundle, tile_path
+from hansa.ledger.tiles import (
+    CHECKPOINT_NAME,
+    TILES_NAME,
+    WIDTH,
+    TileSource,
+    bundle_path,
+    split_bundle,
+    tile_path,
+)
 from hansa.ledger.trust import KEYS_NAME
 from hansa.ledger.verify import EntrySource, GivenEntries, StoredEntries
 from hansa.ledger.witness import WITNESS_LAYOUT
@@ -29,6 +43,7 @@ _SQLITE = b"SQLite format 3\x00"
 _APPLICATION_ID = slice(68, 72)  # in the header of an SQLite file
 _ALL = 1 << 62
 _DEPTH = 3  # of folders below one that is named
+_KEPT = ".checkpoint"  # how files with one kept checkpoint are called in folders
 
 
 class LogCopy(Protocol):
@@ -50,10 +65,18 @@ class LogCopy(Protocol):
         """
 
     def lying(self) -> Iterator[bytes]:
-        """The entries that are there, from the first to the last that can be read; never an error."""
+        """The entries that are there, from the first to the last that is whole.
+
+        Raises:
+            CopyUnreadableError: the machine cannot read what is there.
+        """
 
     def stored(self) -> Iterator[bytes]:
-        """The hashes of entries that the copy holds beside them, as far as it has any; never an error."""
+        """The hashes of entries that the copy holds beside them, as far as it has any.
+
+        Raises:
+            CopyUnreadableError: the machine cannot read what is there.
+        """
 
 
 @dataclass(frozen=True)
@@ -102,6 +125,8 @@ class TileCopy:
         """Index and width of each bundle that the checkpoint speaks of."""
         try:
             size = self.entries.size()
+        except CopyUnreadableError:
+            raise
         except HansaError:
             return
         for index in range(-(-size // WIDTH)):
@@ -186,7 +211,11 @@ class RecordSource(Protocol):
     """The records of rounds, one JSON a line."""
 
     def lines(self) -> Iterator[bytes]:
-        """Each line without its line break."""
+        """Each line without its line break.
+
+        Raises:
+            CopyUnreadableError: the machine cannot read them.
+        """
 
 
 @dataclass(frozen=True)
@@ -197,9 +226,12 @@ class RecordFile:
 
     def lines(self) -> Iterator[bytes]:
         """See `RecordSource.lines`."""
-        with self.path.open("rb") as stream:
-            for line in stream:
-                yield line.removesuffix(b"\n")
+        try:
+            with self.path.open("rb") as stream:
+                for line in stream:
+                    yield line.removesuffix(b"\n")
+        except OSError as error:
+            raise CopyUnreadableError(f"cannot read {self.path}: {error.strerror}") from None
 
 
 @dataclass(frozen=True)
@@ -264,7 +296,8 @@ def read_sources(paths: Sequence[Path]) -> Sources:
         raise AuditSourceError("there is no copy of a log in what was given")
     if len(found.records) > 1:
         raise AuditSourceError(
-            f"{found.records[0]} and {found.records[1]} are both records of rounds: which ones?"
+            f"{found.records[0]} and {found.records[1]} are both records of rounds: which ones?",
+            remedy="Audit the logs of one federation at a time, with its own records and no others.",
         )
     records = RecordFile(found.records[0]) if found.records else None
     return Sources(tuple(found.copies), records, tuple(found.kept))
@@ -280,30 +313,40 @@ def keys_beside(paths: Sequence[Path]) -> Path | None:
 def _sort(path: Path, found: _Found) -> None:
     try:
         if path.is_dir():
-            before = len(found.copies) + len(found.records)
+            before = len(found.copies) + len(found.records) + len(found.kept)
             _search(path, found, _DEPTH)
-            if len(found.copies) + len(found.records) == before:
-                raise AuditSourceError(f"there is no log in the folder {path}")
+            if len(found.copies) + len(found.records) + len(found.kept) == before:
+                raise AuditSourceError(f"there is no log and no {_KEPT} in the folder {path}")
         elif path.suffix == ".jsonl":
-            path.open("rb").close()
-            found.records.append(path)
+            _sort_records(path, found)
         else:
             _sort_file(path, found)
     except OSError as error:
-        raise AuditSourceError(f"cannot read {path}: {error.strerror}") from None
+        raise AuditSourceError(f"cannot read {error.filename or path}: {error.strerror}") from None
 
 
 def _search(folder: Path, found: _Found, depth: int) -> None:
     if (folder / CHECKPOINT_NAME).is_file():
         found.copies.append(TileCopy(folder))
         return
+    if (folder / TILES_NAME).is_dir():
+        raise AuditSourceError(
+            f"{folder} holds tiles and no {CHECKPOINT_NAME}, so that nothing says which log they are of",
+            remedy="Ask for that copy again, with all of its files, or name the others without it.",
+        )
     for path in sorted(folder.iterdir()):
-        if path.is_dir() and depth:
-            _search(path, found, depth - 1)
-        elif path.suffix == ".sqlite":
+        if path.is_dir():
+            if depth:
+                _search(path, found, depth - 1)
+        elif path.suffix in {".sqlite", _KEPT}:
             _sort_file(path, found)
         elif path.name == RECORDS:
-            found.records.append(path)
+            _sort_records(path, found)
+
+
+def _sort_records(path: Path, found: _Found) -> None:
+    path.open("rb").close()  # what cannot be read is told before anything is checked
+    found.records.append(path)
 
 
 def _sort_file(path: Path, found: _Found) -> None:

@@ -12,6 +12,7 @@ from hansa.audit.findings import CHECKPOINT, FEDERATION, Failure, LogSeen, Noteb
 from hansa.audit.reading import LogFacts, LogReader, read_log
 from hansa.errors import HansaError
 from hansa.ledger.checkpoint import Checkpoint, LogPolicy, VerifiedCheckpoint
+from hansa.ledger.errors import CopyUnreadableError
 from hansa.ledger.membership import AmendmentMade
 from hansa.ledger.note import SignedNote, VerifierKey
 from hansa.ledger.signed import Agreed, Keyring, SignedEntry
@@ -80,15 +81,20 @@ def examine(copy: LogCopy, keys: TrustedKeys, notebook: Notebook, processes: int
 
     Returns:
         What was read; `None` where not even a checkpoint says which log it is.
+
+    Raises:
+        CopyUnreadableError: the machine cannot read it, which is no finding about the log.
     """
     try:
         notes = copy.notes()
         origin = Checkpoint.parse(notes[0].text).origin
+    except CopyUnreadableError:
+        raise
     except HansaError as error:
         notebook.failed(Failure(copy.place, None, CHECKPOINT, error.cause, copy.place))
         return None
     if origin not in origins(keys):
-        what = f"it calls itself {origin!r}, and the trusted keys name no such log"
+        what = f"it calls itself {origin!r}, and the trusted keys name no such log: are these keys of this federation?"
         notebook.failed(Failure(copy.place, None, CHECKPOINT, what, copy.place))
         return None
     member, policy = origins(keys)[origin]
@@ -226,6 +232,8 @@ def _verify_entries(
 ) -> Failure | None:
     try:
         seen = verify_log(copy.entries, newest, keyring, processes=processes)
+    except CopyUnreadableError:
+        raise
     except HansaError as error:
         found = _locate(copy, newest, keyring)
         if found is None and processes > 1:  # a process may have ended, which says nothing of the log

@@ -129,6 +129,8 @@ def _forecast(agreement: Agreement, of: DatasetStanding) -> tuple[Mapping[str, J
 
 
 def _text(standing: Standing, *, verified: bool) -> str:
+    from hansa.privacy.words import no_total_words
+
     if not standing.datasets:
         return "Nothing was granted, and nothing was spent."
     checked = (
@@ -138,7 +140,9 @@ def _text(standing: Standing, *, verified: bool) -> str:
     )
     parts = [f"Budget of {standing.member}; {checked}."]
     parts += ["\n".join(_dataset(dataset)) for dataset in standing.datasets]
-    if len(standing.datasets) > 1:
+    if len(standing.datasets) > 1 and not standing.in_all:
+        parts.append(no_total_words([dataset.granted.unit for dataset in standing.datasets]) + ".")
+    elif len(standing.datasets) > 1:
         unit = standing.datasets[0].granted.unit
         parts.append(
             "\n".join(

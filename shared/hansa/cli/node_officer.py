@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -161,6 +161,7 @@ def grant(
         else:
             entry = read_entry(signed or Path())
         total = _in_all(entry, ledger)
+        units = {one.unit for one in ledger.grants.values()} if ledger else set()
         held = ledger is not None and ledger.holds(entry.encoded)
         if ledger is not None:
             ledger.grant(entry)
@@ -168,7 +169,7 @@ def grant(
             from hansa.identity.files import write_new
 
             write_new(out, entry_lines(entry).encode())
-        data, text = _shown(entry, total, began=began, out=out, home=home)
+        data, text = _shown(entry, total, units, began=began, out=out, home=home)
         data["held_before"] = held
         if home is not None:
             text += f"\n{_taken_words(home, name, held=held)}"
@@ -266,30 +267,34 @@ def _sign(
 
 
 def _in_all(entry: SignedEntry, ledger: MemberLedger | None) -> PrivacyLoss | None:
-    """What a unit can lose over all of the member's datasets; `None` where it is this one's limit alone.
+    """What a unit can lose over all of the member's datasets; `None` for one dataset alone, and for several units.
 
     Raises:
         EntryError: it is no grant.
         PrivacyParameterError: nothing could be promised any more.
     """
     from hansa.ledger import BudgetGranted
-    from hansa.ledger.budgets import grant_of
+    from hansa.ledger.budgets import total_granted
     from hansa.ledger.errors import EntryError
-    from hansa.privacy.datasets import total_loss
 
     if not isinstance(entry.entry, BudgetGranted):
         raise EntryError(f"a {entry.entry.type} is no grant of a budget")
-    grants = {} if ledger is None else {name: book.grant for name, book in ledger.books.items()}
-    grants[entry.entry.dataset_id] = grant_of(entry.entry)
-    return None if len(grants) == 1 else total_loss(list(grants.values()))
+    grants = {**({} if ledger is None else ledger.grants), entry.entry.dataset_id: entry.entry}
+    return None if len(grants) == 1 else total_granted(list(grants.values()))
 
 
 def _shown(
-    signed: SignedEntry, total: PrivacyLoss | None, *, began: bool, out: Path | None, home: Path | None
+    signed: SignedEntry,
+    total: PrivacyLoss | None,
+    others: Collection[str],
+    *,
+    began: bool,
+    out: Path | None,
+    home: Path | None,
 ) -> tuple[dict[str, object], str]:
     from hansa.ledger import BudgetGranted
     from hansa.ledger.budgets import grant_of
-    from hansa.privacy.words import loss_words, rule_words
+    from hansa.privacy.words import loss_words, no_total_words, rule_words
     from hansa_client.protection import Protection
 
     entry = signed.entry
@@ -337,6 +342,8 @@ def _shown(
             f"With the member's other datasets, one {entry.unit} loses at most "
             f"{loss_words(total.epsilon, total.delta)}: what is not declared disjoint adds up."
         )
+    elif units := {*others} - {entry.unit}:
+        text.append(f"{no_total_words({*units, entry.unit})}.")
     if out is not None:
         text.append(f"Written to {out}. Keep it: a ledger that is lost is rebuilt upon it.")
     if began:

@@ -8,7 +8,7 @@ the same record, to the bit: the book of a log is the book that wrote it, at eve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from pydantic import ValidationError
@@ -20,6 +20,7 @@ from hansa.ledger.spends import Abort, BudgetGranted, Charging, Release, Reserva
 from hansa.privacy import records
 from hansa.privacy.charges import Charge
 from hansa.privacy.composition import rule_from_json
+from hansa.privacy.datasets import total_loss
 from hansa.privacy.errors import BudgetRecordError
 from hansa.privacy.events import Spend
 from hansa.privacy.loss import PrivacyLoss
@@ -152,6 +153,25 @@ def require_unit(unit: Unit, max_records_per_unit: int) -> None:
             f"a unit that is a record holds 1 record, not {max_records_per_unit}: no agreement could use the budget",
             remedy="Grant for one record each, or for patients.",
         )
+
+
+def total_granted(grants: Sequence[BudgetGranted], coalition: int | None = None) -> PrivacyLoss | None:
+    """The most that one unit of a member can lose over all of its datasets.
+
+    Args:
+        grants: one for each dataset.
+        coalition: see `hansa.privacy.datasets.total_loss`.
+
+    Returns:
+        ε and δ; `None` where the grants are for several units: a person may have many records, so that a limit for
+        one record and a limit for one person have no sum.
+
+    Raises:
+        PrivacyParameterError: no grants, one dataset twice, or δ that add up to 1.
+    """
+    if len({grant.unit for grant in grants}) > 1:
+        return None
+    return total_loss(list(map(grant_of, grants)), coalition)
 
 
 def granted(

@@ -214,3 +214,11 @@ class TrustedKeysError(ProblemsError):
 
     code = "HANSA-759"
     remedy = "Get the file again from its maker, and compare the keys with their owners over another channel."
+
+
+class CopyUnreadableError(HansaError):
+    """A file of a copy is there, and the machine cannot read it: a permission, a disk. It says nothing of the log."""
+
+    code = "HANSA-762"
+    exit_status = ExitStatus.BAD_INPUT
+    remedy = "Give yourself the right to read it, or copy it again; nothing is known of the log until then."

@@ -14,12 +14,11 @@ from functools import cached_property
 from typing import Literal
 
 from hansa.canonical import Json
-from hansa.ledger.budgets import BudgetReader, Step
+from hansa.ledger.budgets import BudgetReader, Step, total_granted
 from hansa.ledger.entry import Entry
 from hansa.ledger.errors import EntryError
 from hansa.ledger.spends import BudgetGranted
 from hansa.privacy.book import BudgetBook
-from hansa.privacy.datasets import total_loss
 from hansa.privacy.loss import PrivacyLoss
 from hansa.privacy.records import Close, Grant, Record, Reservation
 
@@ -208,22 +207,23 @@ class Standing:
     def in_all(self) -> tuple[tuple[str, PrivacyLoss], ...]:
         """What one unit can lose at most over all datasets: against everyone, and against each coalition of a grant.
 
+        Empty without a grant, and where grants are for several units, which have no total.
+
         Raises:
             PrivacyParameterError: δ add up to 1.
         """
-        grants = [dataset.grant for dataset in self.datasets]
+        grants = [dataset.granted for dataset in self.datasets]
         if not grants:
             return ()
         words = {
             coalition: against
-            for grant in grants
-            for against, coalition, _ in grant.limits()
+            for dataset in self.datasets
+            for against, coalition, _ in dataset.grant.limits()
             if coalition is not None
         }
-        return (
-            ("everyone", total_loss(grants)),
-            *((words[coalition], total_loss(grants, coalition)) for coalition in sorted(words)),
-        )
+        totals = [("everyone", total_granted(grants))]
+        totals += [(words[coalition], total_granted(grants, coalition)) for coalition in sorted(words)]
+        return tuple((against, total) for against, total in totals if total is not None)
 
     def as_dict(self) -> dict[str, Json]:
         """As plain JSON values."""

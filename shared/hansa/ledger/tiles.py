@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hansa.ledger.checkpoint import Checkpoint, LogPolicy, VerifiedCheckpoint
 from hansa.ledger.database import flush
-from hansa.ledger.errors import TilesError
+from hansa.ledger.errors import CopyUnreadableError, TilesError
 from hansa.ledger.log import LogView
 from hansa.ledger.note import SignedNote
 from hansa.merkle import (
@@ -29,7 +29,7 @@ from hansa.merkle import (
 WIDTH = 256  # hashes in a full tile, entries in a full bundle
 _HEIGHT = 8  # WIDTH == 2**_HEIGHT
 _CACHED_TILES = 4096  # 8 KiB each
-CHECKPOINT_NAME = "checkpoint"
+CHECKPOINT_NAME, TILES_NAME = "checkpoint", "tile"
 
 
 def tile_path(level: int, index: int, width: int = WIDTH) -> str:
@@ -169,6 +169,7 @@ class TileSource:
 
         Raises:
             TilesError: there is none.
+            CopyUnreadableError: it is there, and the machine cannot read it.
             NoteFormatError: it is no note.
         """
         return SignedNote.parse(self._bytes(CHECKPOINT_NAME))
@@ -182,6 +183,7 @@ class TileSource:
 
         Raises:
             TilesError: a bundle is missing, or has not as many as it should.
+            CopyUnreadableError: a bundle is there, and the machine cannot read it.
         """
         size = self.size()
         for index in range(start // WIDTH, -(-end // WIDTH)):
@@ -193,13 +195,20 @@ class TileSource:
 
     def wide(self, path: str, full: str) -> bytes:
         """A partial file, or the full one where the partial was removed since."""
-        return self._bytes(path if path == full or (self._folder / path).exists() else full)
+        try:
+            return self._bytes(path)
+        except TilesError:
+            if path == full:
+                raise
+            return self._bytes(full)
 
     def _bytes(self, path: str) -> bytes:
         try:
             return (self._folder / path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise TilesError(f"{self._folder} has no file {path}") from None
         except OSError as error:
-            raise TilesError(f"cannot read {path} in {self._folder}: {error.strerror}") from None
+            raise CopyUnreadableError(f"cannot read {self._folder / path}: {error.strerror}") from None
 
 
 class TileLog:
@@ -211,6 +220,7 @@ class TileLog:
 
     Raises:
         TilesError: files are missing, or their hashes do not lead to the checkpoint's root.
+        CopyUnreadableError: files are there, and the machine cannot read them.
         NoteFormatError, NoteSignatureError, CosignatureQuorumError: see `LogPolicy.verify`.
     """
 

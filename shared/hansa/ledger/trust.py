@@ -28,6 +28,7 @@ from hansa.ledger.note import VerifierKey
 from hansa.ledger.signed import Agreed, Keyring
 
 KEYS_NAME = "keys.json"
+_MAX_PROBLEMS = 10  # told one by one
 MAX_KEYS_BYTES = 1024 * 1024  # a hundred members take 60 kB
 
 
@@ -135,7 +136,7 @@ class TrustedKeys(BaseModel):
         """Read a file of keys.
 
         Raises:
-            TrustedKeysError: it cannot be read, or holds no keys that could be trusted; says every place.
+            TrustedKeysError: it cannot be read, or holds no keys that could be trusted; says the first places.
         """
         try:
             with path.open("rb") as stream:
@@ -146,19 +147,25 @@ class TrustedKeys(BaseModel):
             ) from None
         if len(data) > MAX_KEYS_BYTES:
             raise TrustedKeysError(f"{path} holds no keys", [Problem(str(path), "is too large")])
+        tree: object = None
         try:
-            json.loads(data, object_pairs_hook=_each_once)
+            tree = json.loads(data, object_pairs_hook=_each_once)
             return cls.model_validate_json(data)
         except ValidationError as error:
-            raise TrustedKeysError(
-                f"{path} holds no keys",
-                [
-                    Problem(".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, "))
-                    for item in error.errors(include_url=False, include_input=False, include_context=False)
-                ],
-            ) from None
+            raise TrustedKeysError(f"{path} holds no keys", list(_problems(path, tree, error))) from None
         except (ValueError, RecursionError) as error:
             raise TrustedKeysError(f"{path} is not JSON", [Problem(str(path), str(error))]) from None
+
+
+def _problems(path: Path, tree: object, error: ValidationError) -> Iterator[Problem]:
+    if isinstance(tree, dict) and "schema_version" in tree:  # of a run, or of an audit
+        yield Problem(str(path), "is a report, not keys", "the file of keys is called " + KEYS_NAME)
+        return
+    told = error.errors(include_url=False, include_input=False, include_context=False)
+    for item in told[:_MAX_PROBLEMS]:
+        yield Problem(".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, "))
+    if len(told) > _MAX_PROBLEMS:
+        yield Problem(str(path), f"has {len(told) - _MAX_PROBLEMS} more")
 
 
 def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:

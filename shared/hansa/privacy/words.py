@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from hansa.privacy.composition import Adding, AnyOf, FixedInAdvance, RenyiFilter, Rule
 
 
@@ -32,6 +34,15 @@ def rule_words(rule: Rule) -> str:
             ways = "\n".join(f"  - {rule_words(one)}" for one in rules)
             return f"A run is admitted if one of these admits it, each with an equal part of δ:\n{ways}"
     return f"By the rule {rule.as_dict()['rule']}."
+
+
+def no_total_words(units: Collection[str]) -> str:
+    """Why budgets for several units have no total."""
+    each = ", ".join(sorted(set(units)))
+    return (
+        f"Its budgets are for different units ({each}), and have no total: a person may be in all of the datasets, with "
+        "more than one record, and may lose more than any one of these budgets says"
+    )
 
 
 def loss_words(epsilon: float, delta: float) -> str:

@@ -117,8 +117,11 @@ def joined(parts: list[str]) -> str:
 
 
 def short_id(identifier: str) -> str:
-    """The first twelve digits of a hash."""
-    return f"{identifier[:12]}…" if len(identifier) > 12 else identifier
+    """The first twelve digits of a hash; of a run called ``HASH-SUFFIX`` its suffix too, which tells it from others."""
+    if len(identifier) <= 12:
+        return identifier
+    _, dash, suffix = identifier.partition("-")
+    return f"{identifier[:12]}…{dash}{suffix[:12]}"
 
 
 def clock(created: str) -> str:

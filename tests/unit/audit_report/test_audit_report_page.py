@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from hansa.audit.report import AuditReport, pictures, render_html
+from hansa.audit.report import AuditReport, pictures, render_html, words
 from hansa.audit.report.page import PAGE_RELEASES, _shortened
+from hansa.privacy.composition import Adding
+from hansa.report import words as plain
 from support.audit_reports import published, report_on
 from support.audits import LATE, MEMBERS, RUN, Story, changed, edited, story
 from support.pages import Page
@@ -195,6 +197,28 @@ def test_a_browser_prints_it_with_no_line_cut_off(pages: dict[str, str], tmp_pat
     assert len(re.findall(rb"/Type\s*/Page\b", data)) >= 4
 
 
+def test_a_title_is_the_run_s_own_word(read: dict[str, Page]) -> None:
+    assert "but for the title, which is the run's own" in read["claimed"].text()
+    assert "title, which is the run's own" not in read["verified"].text()
+
+
+def test_a_run_costs_what_was_reserved_and_the_page_says_so(read: dict[str, Page]) -> None:
+    assert "by a rule under which a run costs what was reserved" in read["verified"].text()
+    assert "it costs what was reserved, finished or not" in words.rule(Adding(1))
+
+
+def test_no_cell_of_a_history_is_blank_and_none_repeats_its_heading(pages: dict[str, str]) -> None:
+    assert "<td></td>" not in pages["verified"]
+    assert pages["verified"].count(f"History of {MEMBERS[0]}, dataset") == 1
+
+
+def test_runs_of_one_agreement_are_told_apart() -> None:
+    one, other = (plain.short_id(f"{'a1' * 8}-{end * 6}") for end in ("0b", "0c"))
+    assert one != other
+    assert one == "a1a1a1a1a1a1…-0b0b0b0b0b0b"
+    assert plain.short_id("a1" * 32) == "a1a1a1a1a1a1…"
+
+
 class TestHistories:
     def test_a_page_shows_a_few_releases_and_says_how_many_it_leaves_out(self, tmp_path: Path) -> None:
         report = report_on([TRUTH.write(tmp_path)])
@@ -219,6 +243,7 @@ class TestPictures:
         assert drawn is not None
         assert "has spent most of its budget" in drawn.description
         assert all(f">{name}<" in drawn.svg for name in MEMBERS)
+        assert "time, UTC" in drawn.svg
         assert pictures.budgets_over_time(reports["federation alone"]) is None
 
     def test_a_clock_that_went_back_does_not_draw_backwards(self, reports: dict[str, AuditReport]) -> None:

@@ -14,15 +14,15 @@ from hansa.audit.report.evidence import Composition, Curve, History, Line
 from hansa.audit.report.value import Spot
 from hansa.canonical import canonical_json
 from hansa.errors import HansaError
-from hansa.ledger.budgets import grant_of
+from hansa.ledger.budgets import grant_of, total_granted
 from hansa.ledger.spends import Abort, BudgetGranted, Reservation, RunClosed
 from hansa.ledger.trust import TrustedKeys
 from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.charges import Charge
 from hansa.privacy.composition import Block
-from hansa.privacy.datasets import total_loss
 from hansa.privacy.events import EventJson, Spend
 from hansa.privacy.records import Grant
+from hansa.privacy.words import no_total_words
 
 MAX_POINTS = 40  # of a curve; each is an ε that is computed anew
 MAX_RELEASES = 200  # that the history of one dataset lists
@@ -47,9 +47,13 @@ def composition(told: Chronicles, keys: TrustedKeys) -> Composition:
 def _per_person(told: Chronicles, keys: TrustedKeys) -> Iterator[str]:
     yield words.ACROSS_MEMBERS
     for member in keys.members:
-        grants = [grant_of(placed.entry) for placed in told.own[member].grants] if member in told.own else []
-        if len(grants) > 1:
-            loss = total_loss(grants)
+        grants = [placed.entry for placed in told.own[member].grants] if member in told.own else []
+        if len(grants) < 2:
+            continue
+        loss = total_granted(grants)
+        if loss is None:
+            yield f"{member}: {no_total_words([entry.unit for entry in grants])}."
+        else:
             yield words.several_budgets(member, len(grants), loss.epsilon, loss.delta)
 
 

@@ -67,6 +67,7 @@ def budgets_over_time(report: AuditReport) -> Picture | None:
         locator = AutoDateLocator(minticks=2, maxticks=5)
         bottom.xaxis.set_major_locator(locator)
         bottom.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        bottom.set_xlabel("time, UTC")
 
     title = "ε that counts as spent (filled) and what a run has released (line), over time"
     return picture("budgets", title, description, 0.55 + 0.62 * len(shown), draw)
@@ -102,7 +103,11 @@ def _panel(axes: Axes, one: _Steps, number: Callable[[datetime], float], end: fl
     axes.fill_between([*x, end], [*y, y[-1]], step="post", color=SKY, alpha=0.45, linewidth=0)
     axes.plot([*x, end], [*y, y[-1]], drawstyle="steps-post", color=SKY, linewidth=1.4)
     for run in one.released:
-        axes.plot([number(at) for at, _ in run], [value for _, value in run], color=BLUE, linewidth=1.8)
+        begun = [(run[0][0], 0.0), *run]  # nothing is released between two releases
+        axes.plot(
+            [number(at) for at, _ in begun], [value for _, value in begun],
+            drawstyle="steps-post", color=BLUE, linewidth=1.8,
+        )  # fmt: skip
     axes.axhline(one.limit, color=VERMILION, linewidth=1.2, linestyle="--")
     axes.set_ylim(0, 1.18 * max(one.limit, *y))
     axes.set_yticks([one.limit / 2], [wrapped(one.name, 2)], color=INK)

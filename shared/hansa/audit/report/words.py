@@ -63,8 +63,8 @@ UNTOLD: Mapping[str, tuple[str, ...]] = {
         "whether noise was added as stated: it happens inside a member's walls",
     ),
     "coverage": (
-        "reads of the data that released nothing, such as a check before signing: they leave a member's walls by no "
-        "road",
+        "reads of the data that released nothing, such as a check before signing: what they read "
+        "stays inside a member's walls",
         "which public data and which public model training began with: see the agreement",
     ),
     "composition": (
@@ -98,7 +98,7 @@ def rule(value: Rule) -> str:
         case FixedInAdvance():
             return "all runs were fixed before the first; exact composition"
         case Adding(reservations=1):
-            return "one run, composed exactly; a second would be refused"
+            return "one run, composed exactly, and a second would be refused; it costs what was reserved, finished or not"
         case Adding(reservations=most):
             return f"at most {most} runs, each with an equal part of δ; their ε add up"
         case RenyiFilter(order=order):
