@@ -90,6 +90,17 @@ class TestClaims:
 
         assert "history.3.epsilon" in self.claim(tmp_path, lower)["what"]
 
+    def test_what_no_log_can_tell_is_said_to_be_not_checked(self, tmp_path: Path) -> None:
+        tree = report_of(TRUTH).model_dump(mode="json")
+        tree.update(clipping_norm=1e9, randomness="dice", history=[])
+        path = tmp_path / "report.json"
+        path.write_text(json.dumps(tree))
+        called = audited(TRUTH.write(tmp_path), "--report", path)
+        assert called.status == 0
+        said = " ".join(one["what"] for one in called.data["not_checked"])
+        for words in ("the clipping norm, where randomness came from", "ε by round"):
+            assert words in said
+
     @pytest.mark.parametrize(
         ("change", "what"),
         [
@@ -107,6 +118,26 @@ class TestClaims:
             (lambda t: t["round_log"][1]["present"].append(LATE), "round_log.2.present"),
             (lambda t: t["events"][0]["event"].update(sampling_probability=0.01), "events of"),
             (lambda t: t["events"][0].update(event={"type": "Magic"}), "no event"),
+            (
+                lambda t: t.update(noise_multiplier=200.0),
+                "noise_multiplier is 200, and events were reserved at 2",
+            ),
+            (lambda t: t.update(noise_multiplier=None), "noise_multiplier is missing"),
+            (lambda t: t.update(sampling_rate=0.0001), "sampling_rate is 0.0001"),
+            (lambda t: t.update(mechanism="distributed"), "members reserved their own noise"),
+            (lambda t: t.update(mechanism="none"), "mechanism is none"),
+            (lambda t: t["members"][0].update(rounds_present=0), "rounds_present is 0, and 4 sums"),
+            (lambda t: t["members"][0].update(budget_epsilon=None), "budget_epsilon is not named"),
+            (
+                lambda t: t["members"][0].update(delta=0.9999, epsilon=0.0),
+                "delta is 0.9999, and 1e-05 was granted",
+            ),
+            (lambda t: t["history"][2].update(epsilon=None), "history.2.epsilon is missing"),
+            (lambda t: t["history"].pop(), "history ends at round 3"),
+            (lambda t: [one.update(round=0, epsilon=0.0) for one in t["history"]], "history does not go"),
+            (lambda t: t.update(round_log=[]), "round_log tells of 0 sums"),
+            (lambda t: t.update(round_log=[t["round_log"][0]] * 4), "round_log tells of 4 sums"),
+            (lambda t: [one.update(present=[]) for one in t["round_log"]], "round_log tells of 0 sums"),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )

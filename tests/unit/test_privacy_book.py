@@ -51,9 +51,9 @@ def test_an_open_reservation_counts_whole_and_a_closed_one_with_what_was_release
     assert book.spent() == (Spend(gaussian(20.0), 100),)
     book.close("run")
     assert book.spent() == (Spend(gaussian(20.0), 30),)
-    book.reserve("next", [charge(70)])
+    book.reserve("next", [charge(70)], "agreement")
     with pytest.raises(BudgetExceededError):
-        book.reserve("one more", [charge(1)])
+        book.reserve("one more", [charge(1)], "agreement")
 
 
 def test_a_question_whether_a_step_may_be_confirmed_records_nothing():
@@ -182,7 +182,7 @@ def test_kinds_of_one_run_are_counted_apart():
 def test_a_refusal_says_requested_remaining_and_what_would_fit():
     _, book = opened(60)
     with pytest.raises(BudgetExceededError) as raised:
-        book.reserve("next", [charge(60)])
+        book.reserve("next", [charge(60)], "agreement")
     short = raised.value.shortfall
     assert short.against == "everyone"
     assert short.requested.epsilon == pytest.approx(epsilon_spent([Spend(gaussian(20.0), 60)], DELTA))
@@ -204,7 +204,7 @@ def test_a_refusal_spends_nothing():
     store, book = opened(60)
     before = book.state()
     with pytest.raises(BudgetExceededError):
-        book.reserve("next", [charge(60)])
+        book.reserve("next", [charge(60)], "agreement")
     assert book.state() == before
     assert len(store.records) == 2
 
@@ -231,6 +231,19 @@ def test_sampled_steps_are_offered_noise_too():
     assert needed is not None
     cost = epsilon_spent([Spend(poisson_gaussian(0.1, needed), 100)], DELTA)
     assert 0.97 < cost <= 1.0
+
+
+def test_what_is_fixed_in_advance_is_one_agreement():
+    """A second agreement is made after the outputs of the first were seen: the rule has no theorem for that."""
+    book = BudgetBook.begin(grant(4.0, FixedInAdvance()))
+    book.reserve("run-1", [charge(1)], "9f" * 32)
+    book.reserve("run-2", [charge(1)], "9f" * 32)
+    book.close("run-1")
+    before = book.quotes()
+    with pytest.raises(BudgetRefusedError, match="agreements follow one another"):
+        book.reserve("run-3", [charge(1)], "8e" * 32)
+    assert book.quotes() == before
+    assert book.reservation("run-3") is None
 
 
 # --- two budgets ---------------------------------------------------------------------------------------------
@@ -306,7 +319,7 @@ def test_replay_gives_the_same_book():
     book.confirm("run", "round 1", 10)
     book.abort("run", "round 2", 10)
     book.close("run", {"training": 25})
-    book.reserve("next", [charge(20)])
+    book.reserve("next", [charge(20)], "agreement")
     again = store.replay()
     assert again.state() == book.state()
     assert again.spent() == book.spent()
@@ -322,7 +335,7 @@ def test_a_store_that_fails_stops_the_book_until_it_is_replayed(when):
         book.confirm("run", "round 1", 10)
     for call in (
         lambda: book.confirm("run", "round 2", 1),
-        lambda: book.reserve("next", [charge(1)]),
+        lambda: book.reserve("next", [charge(1)], "agreement"),
         lambda: book.close("run"),
     ):
         with pytest.raises(BudgetRecordError, match="may or may not"):

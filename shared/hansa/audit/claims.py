@@ -10,6 +10,7 @@ from typing import cast
 from hansa.audit.budgets import recomputed
 from hansa.audit.findings import REPORT, Failure, Notebook
 from hansa.audit.integrity import Examined
+from hansa.audit.mechanism import contradiction
 from hansa.audit.spending import RunSpend, total
 from hansa.errors import HansaError
 from hansa.ledger.outcomes import Aggregate
@@ -84,8 +85,13 @@ def check_claims(report: Report | None, evidence: Evidence, notebook: Notebook) 
             notebook.not_checked(f"what {REPORT} claims about {member.name!r}", why)
         else:
             _check_member(report, member, evidence, notebook)
-    _check_history(report, evidence, notebook)
+    runs = [run for name in evidence.keys.members for run in evidence.runs(name)]
+    wrong = contradiction(report, runs, notebook)
+    if wrong is not None:
+        _wrong(*wrong, notebook)
+        return
     _check_rounds(report, evidence, notebook)
+    _check_history(report, evidence, notebook)
 
 
 def _wrong(place: str, what: str, notebook: Notebook) -> None:
@@ -158,11 +164,21 @@ def _check_epsilon(member: MemberReport, spends: tuple[Spend, ...], notebook: No
 
 
 def _check_grant(report: Report, member: MemberReport, evidence: Evidence, notebook: Notebook) -> None:
-    log = evidence.own.get(member.name)
-    if log is None or member.budget_epsilon is None:
+    log, place = evidence.own.get(member.name), f"members.{member.name}"
+    if log is None:
+        notebook.not_checked(
+            f"budget and δ that {REPORT} names for {member.name!r}", "its own log was not given"
+        )
         return
     for dataset in {run.dataset for run in evidence.runs(member.name)}:
         _, grant, entry = log.facts.grants[dataset]
+        limit = grant.everyone.loss
+        if member.budget_epsilon is None:
+            _wrong(f"{place}.budget_epsilon", f"is not named, and {limit.epsilon:.6g} was granted", notebook)
+            return
+        if member.delta is not None and member.delta > limit.delta * (1 + TOLERANCE):
+            _wrong(f"{place}.delta", f"is {member.delta:g}, and {limit.delta:g} was granted", notebook)
+            return
         if not _close(member.budget_epsilon, grant.everyone.loss.epsilon):
             _wrong(
                 f"members.{member.name}.budget_epsilon",
@@ -190,6 +206,20 @@ def _check_history(report: Report, evidence: Evidence, notebook: Notebook) -> No
         for kind, charge in run.charges.items()
         for steps in (run.steps.get(kind, set()) if kind == TRAINING else ())
     }
+    private = any(member.epsilon is not None for member in report.members)
+    if private and len(claimed) != len(report.history):
+        missing = next(point.round for point in report.history if point.epsilon is None)
+        _wrong(f"history.{missing}.epsilon", "is missing, and members claim what they spent", notebook)
+        return
+    numbers = [point.round for point in report.history]
+    if numbers != sorted(set(numbers)) or (numbers and numbers[-1] > report.rounds):
+        _wrong("history", "does not go from round to round, up to the last that was finished", notebook)
+        return
+    if report.status == "done" and numbers and numbers[-1] != report.rounds:
+        _wrong("history", f"ends at round {numbers[-1]}, and {report.rounds} were finished", notebook)
+        return
+    if private and not claimed:
+        notebook.not_checked("ε by round", f"{REPORT} shows none")
     if not claimed:
         return
     if len(costs) != 1 or len(deltas) != 1:
@@ -240,6 +270,23 @@ def _check_rounds(report: Report, evidence: Evidence, notebook: Notebook) -> Non
         )
     else:
         released = {entry.round: set(entry.released) for entry in sums}
+        said = [
+            one.secure_sum.rounds[-1]
+            for one in report.round_log
+            if one.present and one.secure_sum is not None and one.secure_sum.rounds
+        ]
+        if sorted(said) != sorted(released):
+            _wrong("round_log", f"tells of {len(said)} sums, and the log holds {len(released)}", notebook)
+            return
+        for member in report.members:
+            present = sum(member.name in names for names in released.values())
+            if member.rounds_present != present:
+                _wrong(
+                    f"members.{member.name}.rounds_present",
+                    f"is {member.rounds_present}, and {present} sums of the log hold its vector",
+                    notebook,
+                )
+                return
         for one in report.round_log:
             if one.secure_sum is None or not one.present:
                 continue

@@ -20,7 +20,7 @@ from hansa.canonical import Json
 from hansa.errors import BudgetRefusedError, PrivacyParameterError
 from hansa.privacy.accountant import DISCRETIZATION_INTERVAL
 from hansa.privacy.charges import Charge
-from hansa.privacy.composition import Block
+from hansa.privacy.composition import Block, FixedInAdvance
 from hansa.privacy.errors import BudgetExceededError, BudgetRecordError, Shortfall
 from hansa.privacy.events import Spend, rate_and_multiplier
 from hansa.privacy.loss import PrivacyLoss
@@ -333,7 +333,14 @@ class BudgetBook:
             raise BudgetRefusedError(f"run {record.run[:12]} {what}", remedy="Start another run.")
         if tolerance == math.inf:
             return
+        others = {run.reservation.agreement for run in self._runs.values()} - {record.agreement}
         for words, coalition, limit in self._grant.limits():
+            if others and isinstance(limit.rule, FixedInAdvance):
+                raise BudgetRefusedError(
+                    f"the limit {words} is composed as if all runs were fixed in advance, and agreements follow one "
+                    "another: another one has reserved already",
+                    remedy="Have the privacy officer grant under a rule for several agreements, for another dataset id.",
+                )
             together = self._epsilon(coalition, limit, record.charges)
             if not together <= limit.loss.epsilon * (1 + tolerance):
                 raise BudgetExceededError(self._shortfall(words, coalition, limit, record.charges))

@@ -1,0 +1,65 @@
+"""What a run's report says of its mechanism, against the events that members reserved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from hansa.audit.findings import REPORT, Notebook
+from hansa.audit.spending import RunSpend
+from hansa.privacy.charges import TRAINING, Charge
+from hansa.privacy.events import rate_and_multiplier
+from hansa.report.schema import Report
+
+RELATIVE = 1e-6  # a multiplier goes through the grid and back, and is the same but for its last digits
+_RATE = "sampling_probability"
+_NOT_IN_LOGS = "the clipping norm, where randomness came from, how many rounds were planned, bytes, times and versions of software"
+
+
+def contradiction(report: Report, runs: Sequence[RunSpend], notebook: Notebook) -> tuple[str, str] | None:
+    """The first member of the report that the events contradict, and how.
+
+    Args:
+        report: what was published.
+        runs: of all members under the agreement.
+        notebook: learns what was compared, and what could not be.
+    """
+    notebook.not_checked(f"what {REPORT} says of {_NOT_IN_LOGS}", "logs do not hold it")
+    charges = [charge for run in runs for kind, charge in run.charges.items() if kind == TRAINING]
+    if not charges:
+        if report.mechanism != "none":
+            notebook.not_checked(
+                f"the mechanism that {REPORT} names", "the logs reserve nothing for training"
+            )
+        return None
+    if report.mechanism == "none":
+        return "mechanism", "is none, and members reserved events of one"
+    for charge in charges:
+        found = _of_charge(report, charge)
+        if found is not None:
+            return found
+    notebook.passed("claims: the mechanism")
+    return None
+
+
+def _of_charge(report: Report, charge: Charge) -> tuple[str, str] | None:
+    shared = charge.shared is not None
+    if shared != (report.mechanism == "distributed"):
+        return (
+            "mechanism",
+            f"is {report.mechanism}, and members reserved {'shared' if shared else 'their own'} noise",
+        )
+    events = [event for event in (charge.event, charge.shared) if event is not None]
+    for event in events:
+        rate, _ = rate_and_multiplier(event)
+        if _RATE in event and not math.isclose(report.sampling_rate, rate, rel_tol=RELATIVE):
+            return "sampling_rate", f"is {report.sampling_rate:g}, and events were reserved at {rate:g}"
+    multipliers = [rate_and_multiplier(event)[1] for event in events]
+    said = report.noise_multiplier
+    if said is None or not any(math.isclose(said, one, rel_tol=RELATIVE) for one in multipliers):
+        shown = " and ".join(f"{one:g}" for one in multipliers)
+        return (
+            "noise_multiplier",
+            f"is {'missing' if said is None else f'{said:g}'}, and events were reserved at {shown}",
+        )
+    return None
