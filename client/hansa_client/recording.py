@@ -15,7 +15,7 @@ from hansa.ledger import VerifierKey
 from hansa.privacy.charges import TRAINING, charges_of
 from hansa.privacy.crosscheck import Finding, checked_epsilon
 from hansa.privacy.events import Spend
-from hansa.protocol import News, Word
+from hansa.protocol import MAX_SAID, News, Word
 from hansa.secagg import Manifest
 from hansa_client.accounting import member_checks
 from hansa_client.ledger import MemberLedger
@@ -75,7 +75,7 @@ class LedgerRecords:
         return self._mirror.news(news.entries, news.checkpoint).line
 
     def word(self, run: str) -> Word:  # noqa: ARG002  # what it owes the log may be of an earlier run
-        return Word(self._mirror.size, self._mirror.outstanding(), None, self._nonce)
+        return Word(self._mirror.size, self._mirror.outstanding()[:MAX_SAID], None, self._nonce)
 
     def admit(self, run: str, manifest: Manifest) -> None:
         self._mirror.verify_manifest_checkpoint(manifest.checkpoint, self._nonce)

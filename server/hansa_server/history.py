@@ -8,6 +8,7 @@ from all that it has cosigned before.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -39,7 +40,7 @@ from hansa.ledger import (
 )
 from hansa.ledger.entry import OfAgreement
 from hansa.ledger.errors import NoteSignatureError
-from hansa.protocol import MAX_NEWS, News, Word, first_of, fresh_line
+from hansa.protocol import MAX_NEWS, MAX_SAID, News, Word, first_of, fresh_line
 from hansa.secagg import SumOutcome
 
 _LOG = logging.getLogger("hansa.coordinator")
@@ -93,6 +94,7 @@ class History:
         self._releases: dict[tuple[str, str, int], Release] = {}
         self._ended: set[tuple[str, int]] = set()  # rounds that have an aggregate or an abort
         self._said = self._size = 0  # up to where members' own entries reach, and all
+        self._heard = Counter[str]()  # how many entries of each member were taken since a round ended
         self._counted = self._count()
         for data in self._log.entries():
             self._remember(SignedEntry.parse(data))
@@ -154,7 +156,8 @@ class History:
         """Take a member's word: its entries, how far its mirror is, its cosignature, its nonce.
 
         A cosignature that is not of the newest checkpoint is passed over: a coordinator that is called again has
-        signed a newer one since, and what is missing is asked for again.
+        signed a newer one since, and what is missing is asked for again. Of entries that the log lacks, it takes `MAX_SAID`
+        of a member in a round: no member can make the log of all the others grow as it likes.
 
         Raises:
             HansaError: an entry is malformed, foreign or wrongly signed, or the cosignature is none. What came before
@@ -167,10 +170,15 @@ class History:
             self._nonces[member] = word.nonce
         said = (read_entry(data) for data in dict.fromkeys(word.entries))
         new = [signed for signed in said if signed.encoded not in self._known]
+        room = MAX_SAID - self._heard[member]
+        if len(new) > room:
+            _LOG.warning("%s says more than %d entries in a round; the rest must wait", member, MAX_SAID)
+            new = new[:room]  # it says the others again
         said_now = set[tuple[str, int]]()  # of which rounds this word releases
         for signed in new:
             self._check(member, signed, said_now)
         self._append(new)
+        self._heard[member] += len(new)
         if word.cosignature is not None and self._note is not None:
             self._cosign(member, self._note, NoteSignature.parse(word.cosignature))
 
@@ -281,6 +289,7 @@ class History:
             self._releases[entry.member, entry.run, entry.round] = entry
         elif isinstance(entry, Aggregate) or (isinstance(entry, Abort) and entry.party == COORDINATOR):
             self._ended.add((entry.run, entry.round))
+            self._heard.clear()
 
     def _amend(self, amendments: Sequence[Proposal]) -> None:
         held, given = self._amended, [proposal.amendment for proposal in amendments]

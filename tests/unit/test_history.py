@@ -24,7 +24,8 @@ from hansa.ledger import (
 from hansa.ledger.errors import EntryError, LogStoreError
 from hansa.ledger.kinds import Kind
 from hansa.ledger.store import Head, Row
-from hansa.protocol import Word
+from hansa.protocol import MAX_SAID, Word
+from hansa.protocol.history import read_word, word_body
 from hansa.secagg import SumOutcome
 from hansa_server.history import History
 from hansa_simulations.seat import history_of
@@ -293,6 +294,49 @@ class TestHowMuchItTells:
         assert outcome.stopped_because is None
         assert outcome.rounds[0].present == ("a", "b", "c")
         assert federation.exchanges.count({"witness"}) > 5
+
+
+class TestHowMuchItHears:
+    def test_a_member_that_signs_without_end_fills_nobodys_mirror(
+        self, done: Federation, history: History
+    ) -> None:
+        release = next(
+            signed.entry
+            for signed in map(SignedEntry.parse, said_by(done, "a"))
+            if signed.entry.type == "release"
+        )
+        signer = done.keys.signer("a")
+        many = [
+            SignedEntry.sign(changed(release, round=number), signer).encoded
+            for number in range(1, 2 * MAX_SAID + 9)
+        ]
+        for start in range(0, len(many), 100):
+            history.take("a", Word(0, tuple(many[start : start + 100])))
+        assert list(history.log.entries()) == many[:MAX_SAID]
+        history.take("b", Word(0, said_by(done, "b")))  # the others are heard
+        assert history.log.size == MAX_SAID + len(said_by(done, "b"))
+        history.abort("r", 1, "too-few", ())  # the next round has room again, also for what was left out
+        history.take("a", Word(0, tuple(many[MAX_SAID : MAX_SAID + 9])))
+        assert history.release("a", "r", MAX_SAID + 9) is not None
+
+    def test_a_word_with_more_entries_than_are_heard_is_refused(self) -> None:
+        body = word_body(Word())
+        entries = tuple(b"%d" % number for number in range(MAX_SAID + 1))
+        assert read_word(body, entries[:-1]).entries == entries[:-1]
+        with pytest.raises(WireError, match="257 entries at once"):
+            read_word(body, entries)
+
+    def test_a_member_that_has_more_to_say_says_it_in_several_words(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("hansa_client.recording.MAX_SAID", 1)
+        updates = {name: (lambda w: np.full_like(w, 0.125)) for name in "abc"}
+        federation = Federation(AGREEMENT, BUILT.initial_vector(), updates)
+        federation.run()  # a reservation and a release are due at once, so that the first rounds fail
+        said = {name: said_by(federation, name) for name in "abc"}
+        assert all(len(mine) >= 2 for mine in said.values())
+        for mine in said.values():
+            assert [SignedEntry.parse(data).entry.type for data in mine][:2] == ["agreement", "reservation"]
 
 
 def test_a_vector_that_came_and_was_left_out_of_the_sum_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

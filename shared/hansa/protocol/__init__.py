@@ -35,11 +35,12 @@ from hansa.protocol.exchange import (
     witness_request,
     witnessed_reply,
 )
-from hansa.protocol.history import MAX_NEWS, News, Word, first_of, fresh_line
+from hansa.protocol.history import MAX_NEWS, MAX_SAID, News, Word, first_of, fresh_line
 
 __all__ = [
     "MAX_AGGREGATES",
     "MAX_NEWS",
+    "MAX_SAID",
     "UPDATE",
     "Aggregate",
     "Answered",

@@ -17,6 +17,7 @@ ENTRIES = "log.entries"  # the array that holds entries, in either direction
 MAX_NEWS = (
     16 * 1024 * 1024
 )  # bytes of entries in one message; a member that lacks more catches up over several
+MAX_SAID = 256  # entries of a member in one word; a round of a run is one or two, and what is left comes with the next
 _LENGTH_BYTES = 4
 Counter = Annotated[int, Field(ge=0, lt=2**53)]
 
@@ -42,7 +43,7 @@ class Word:
 
     Attributes:
         mirrored: how many entries of the log it has and has checked.
-        entries: of its own log, which the federation's does not show yet.
+        entries: of its own log, which the federation's does not show yet; the first `MAX_SAID` of them.
         cosignature: of the checkpoint in `News`, as a line of a note; absent where it was shown none.
         nonce: from a process that has just started, 32 hexadecimal digits, until a cosigned checkpoint holds it.
     """
@@ -109,6 +110,8 @@ def read_word(body: Json, entries: tuple[bytes, ...]) -> Word:
         form = _WordForm.model_validate(body)
     except ValidationError:
         raise WireError("a member's word to a log is not what it must be") from None
+    if len(entries) > MAX_SAID:
+        raise WireError(f"a member says {len(entries)} entries at once; at most {MAX_SAID} are heard")
     return Word(form.mirrored, entries, form.cosignature, form.nonce)
 
 
