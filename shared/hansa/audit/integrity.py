@@ -25,6 +25,23 @@ _AGREEMENT_ID = re.compile(rb'"agreement_id":"([0-9a-f]{64})"')
 
 
 @dataclass(frozen=True)
+class Named:
+    """A copy that says which log it is.
+
+    Attributes:
+        copy: where.
+        notes: its checkpoints, of which none is verified yet; at least one.
+        member: whose log; `None` for the federation's.
+        policy: whose word counts about the log.
+    """
+
+    copy: LogCopy
+    notes: Sequence[SignedNote]
+    member: str | None
+    policy: LogPolicy
+
+
+@dataclass(frozen=True)
 class Examined:
     """A copy that was read.
 
@@ -76,11 +93,8 @@ def origins(keys: TrustedKeys) -> dict[str, tuple[str | None, LogPolicy]]:
     return {keys.federation.log.name: (None, keys.federation), **own}
 
 
-def examine(copy: LogCopy, keys: TrustedKeys, notebook: Notebook, processes: int = 1) -> Examined | None:
-    """Verify one copy as far as it goes.
-
-    Returns:
-        What was read; `None` where not even a checkpoint says which log it is.
+def name_log(copy: LogCopy, keys: TrustedKeys, notebook: Notebook) -> Named | None:
+    """Which log a copy says it is; `None` where not even a checkpoint says that.
 
     Raises:
         CopyUnreadableError: the machine cannot read it, which is no finding about the log.
@@ -98,13 +112,33 @@ def examine(copy: LogCopy, keys: TrustedKeys, notebook: Notebook, processes: int
         notebook.failed(Failure(copy.place, None, CHECKPOINT, what, copy.place))
         return None
     member, policy = origins(keys)[origin]
+    return Named(copy, notes, member, policy)
+
+
+def examine(
+    named: Named, keys: TrustedKeys, agreed: Agreed, notebook: Notebook, processes: int = 1
+) -> Examined:
+    """Verify one copy as far as it goes.
+
+    Args:
+        named: the copy.
+        keys: that are trusted.
+        agreed: the rosters that count for members' own logs: of the keys, and after each amendment that the
+            federation's log shows.
+        notebook: for what is found.
+        processes: for signatures of long logs.
+
+    Raises:
+        CopyUnreadableError: the machine cannot read it, which is no finding about the log.
+    """
+    copy, notes, member, policy = named.copy, named.notes, named.member, named.policy
     verified = _verified_notes(copy, notes, member, policy, notebook)
     newest = max(
         [seen.checkpoint for seen in verified] or [Checkpoint.parse(note.text) for note in notes],
         key=lambda checkpoint: checkpoint.size,
     )
     quorum = None if member is not None else _quorum(copy, verified, policy, notebook)
-    keyring = keys.keyring if member is None else _with_other_agreements(copy, keys)
+    keyring = keys.keyring if member is None else _of_own_log(copy, keys, agreed)
     failure = _verify_entries(copy, newest, keyring, member, notebook, processes)
     reader = LogReader(keys, keyring, member, sealed=newest.size)
     upto = None if failure is None else failure.entry
@@ -215,9 +249,12 @@ def _quorum(
     return None
 
 
-def _with_other_agreements(copy: LogCopy, keys: TrustedKeys) -> Keyring:
-    """A member's own log spans all agreements that it signed; what it says under others counts by the same keys."""
-    agreed = Agreed.of(keys.roster, keys.quorum)
+def _of_own_log(copy: LogCopy, keys: TrustedKeys, agreed: Agreed) -> Keyring:
+    """A member's own log spans all agreements that it signed; what it says under others counts by the same keys.
+
+    An entry that is signed with a key from before or after its time is caught where the federation's log has it.
+    """
+    agreed = replace(agreed, anywhere=True)
     found = {match.decode() for data in copy.lying() for match in _AGREEMENT_ID.findall(data)}
     return Keyring({**dict.fromkeys(sorted(found), agreed), keys.agreement_id: agreed}, keys.officers)
 
