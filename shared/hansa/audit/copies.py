@@ -376,6 +376,6 @@ def _witnessed(path: Path) -> list[Kept]:
             rows = connection.execute(
                 "SELECT note FROM seen UNION SELECT known FROM forks UNION SELECT shown FROM forks"
             ).fetchall()
-        return [Kept(str(path), SignedNote.parse(note)) for (note,) in rows]
+        return [Kept(str(path), SignedNote.parse(memory.typed(str, note))) for (note,) in rows]
     except HansaError as error:
         raise AuditSourceError(f"{path} cannot be read as a witness' memory: {error.cause}") from None
