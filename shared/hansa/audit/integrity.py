@@ -158,6 +158,8 @@ def examine(
         signed=bool(verified),
         quorum=quorum,
     )
+    if failure is None:
+        _check_tiles(examined, notebook)
     _tell(examined, newest, keys, notebook)
     return examined
 
@@ -280,6 +282,32 @@ def _verify_entries(
     notebook.passed("entries in their one form, under their checkpoint", newest.size)
     notebook.passed("signatures of entries", seen.signatures)
     return None
+
+
+def _check_tiles(log: Examined, notebook: Notebook) -> None:
+    """Compare the tiles of hashes in a copy, by which others prove things, with its entries, which are good."""
+    missing = 0
+    for tile in log.copy.tiles():
+        if tile.data is None:
+            missing += 1
+            continue
+        wrong = tile.wrong(log.facts.tree.nodes(tile.level, tile.first, tile.width))
+        if wrong is not None:
+            entry = tile.first + wrong << tile.level
+            over = (
+                "its hash"
+                if tile.level == 0
+                else f"the hash over it and the {(1 << tile.level) - 1} after it"
+            )
+            what = f"{over} is another one in {tile.path}: the entries are good, the tile was changed or cut"
+            notebook.failed(Failure(log.log, entry, log.type_at(entry), what, log.place))
+            return
+        notebook.passed("tiles of hashes that are those of the entries")
+    if missing:
+        notebook.not_checked(
+            f"{missing} tiles of hashes of {log.log}",
+            "the copy lacks them; its entries were hashed anew and need them for nothing",
+        )
 
 
 def _locate(copy: LogCopy, checkpoint: Checkpoint, keyring: Keyring) -> tuple[int, str, str] | None:
