@@ -15,13 +15,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hansa.errors import BudgetRefusedError, PrivacyParameterError
-from hansa.ledger import BudgetGranted, GivenEntries, Log, MemoryLogStore, SignedEntry, records_of
-from hansa.ledger.budgets import aborted, closed, granted, released, reserved
+from hansa.ledger import (
+    Abort,
+    BudgetGranted,
+    GivenEntries,
+    Log,
+    MemoryLogStore,
+    SignedEntry,
+    Spending,
+    records_of,
+)
+from hansa.ledger.budgets import closed, granted, released, reserved
 from hansa.privacy import records
 from hansa.privacy.book import BudgetBook
 from hansa.privacy.charges import Charge
 from hansa.privacy.composition import RenyiFilter
-from hansa.privacy.events import gaussian, poisson_gaussian
+from hansa.privacy.events import Spend, gaussian, poisson_gaussian
 from hansa.privacy.records import Record
 from support import budgets
 from support.ledgers import AGREEMENT, AT, HASH, LOG_SIGNER, MEMBERS, OTHER, signed
@@ -90,8 +99,17 @@ class Scribe:
             return closed(self.granted, under.agreement, record, at=AT)
         charge = next(one for one in under.charges if one.kind == record.kind)
         if isinstance(record, records.Abort):
-            return aborted(
-                self.granted, under.agreement, record, charge, code="lost", manifest_sha256=None, at=AT
+            return Abort(
+                at=AT,
+                agreement_id=under.agreement,
+                run=record.run,
+                party=MEMBERS[0],
+                dataset_id=self.granted.dataset_id,
+                round=int(record.step),
+                manifest_sha256=None,
+                code="lost",
+                purpose=record.kind,
+                spends=(Spending.of(Spend(charge.event, record.count)),),
             )
         return released(
             self.granted,

@@ -169,6 +169,54 @@ class TestKeysThatDoNotCount:
         assert failure["entry"] == told.find("federation", "release", member=VICTIM, round=3)
         assert "revoked" in failure["what"]
 
+    def replaced(self, key: Signer) -> tuple[AmendmentMade, Story]:
+        """The victim's key is replaced before it closes its run, which it signs with the new one in both logs."""
+        change = Amendment(AGREEMENT, 1, ROSTER.sha256, "replace-key", VICTIM, key.public_key, "rotated")
+        made = AmendmentMade.of(
+            change, {name: change.sign(SIGNERS[name]) for name in MEMBERS if name != VICTIM}, at(95)
+        )
+        index, last = TRUTH.find("federation", "closed", member=VICTIM), TRUTH.find(VICTIM, "closed")
+        closed = SignedEntry.sign(entry_of(TRUTH.federation[index]), key).encoded
+        federation = [*TRUTH.federation[:index], signed(made), closed, *TRUTH.federation[index + 1 :]]
+        return made, TRUTH.with_own(VICTIM, with_one(TRUTH.own[VICTIM], last, closed)).with_federation(
+            federation
+        )
+
+    @pytest.mark.parametrize("noted", [False, True], ids=["", "and its own log holds the amendment too"])
+    def test_an_honest_member_whose_key_was_replaced_is_not_accused(
+        self, tmp_path: Path, noted: bool
+    ) -> None:
+        made, told = self.replaced(Signer.generate(VICTIM))
+        if noted:
+            own = told.own[VICTIM]
+            told = told.with_own(VICTIM, [*own[:-1], signed(made), own[-1]])
+        ledgers = told.write(tmp_path)
+        # In whichever order the copies are named.
+        for paths in ([ledgers], [ledgers / "members", ledgers / "federation", ledgers / "rounds.jsonl"]):
+            called = audited(paths[0], *paths[1:])
+            assert (called.status, called.data["failures"]) == (0, []), called.stdout
+
+    def test_a_key_counts_only_if_the_federation_made_it_one(self, tmp_path: Path) -> None:
+        _, told = self.replaced(Signer.generate(VICTIM))
+        forged = SignedEntry.sign(entry_of(told.own[VICTIM][OWN_RELEASE]), Signer.generate(VICTIM)).encoded
+        told = told.with_own(VICTIM, with_one(told.own[VICTIM], OWN_RELEASE, forged))
+        failure = failure_of(audited(told.write(tmp_path)), f"members/{VICTIM}")
+        assert (failure["entry"], failure["type"]) == (OWN_RELEASE, "release")
+
+    @pytest.mark.parametrize("early", [True, False], ids=["new key before", "old key after"])
+    def test_a_key_that_is_used_outside_its_time(self, tmp_path: Path, early: bool) -> None:
+        key = Signer.generate(VICTIM)
+        _, told = self.replaced(key)
+        last = len(told.own[VICTIM]) - 1
+        place = OWN_RELEASE if early else last
+        index = RELEASE if early else told.find("federation", "closed", member=VICTIM)
+        wrong = SignedEntry.sign(entry_of(told.own[VICTIM][place]), key if early else SIGNERS[VICTIM]).encoded
+        own = told.with_own(VICTIM, with_one(told.own[VICTIM], place, wrong))
+        both = own.with_federation(with_one(told.federation, index, wrong))
+        assert failure_of(audited(both.write(tmp_path / "both")), "federation")["entry"] == index
+        failure = failure_of(audited(own.write(tmp_path / "own")), f"members/{VICTIM}")
+        assert (failure["entry"], failure["beside"]) == (place, {"log": "federation", "entry": index})
+
     def test_an_amendment_that_too_few_approved(self, tmp_path: Path) -> None:
         change = Amendment(AGREEMENT, 1, ROSTER.sha256, "revoke", VICTIM, reason="a whim")
         approvals = {MEMBERS[0]: change.sign(SIGNERS[MEMBERS[0]])}

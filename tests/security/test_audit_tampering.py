@@ -216,6 +216,37 @@ class TestACopyThatWasChanged:
         failure = failure_of(audited(ledgers), f"members/{VICTIM}")
         assert (failure["entry"], failure["type"]) == (OWN_RELEASE, "missing")
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda data: bytes([data[0] ^ 1]) + data[1:],
+            lambda data: data[:-1] + bytes([data[-1] ^ 128]),
+            lambda data: data[:-1],
+            lambda data: data[:-32],
+            lambda data: data + bytes(32),
+            lambda _: b"",
+        ],
+        ids=["first bit", "last bit", "a byte less", "a hash less", "a hash more", "nothing"],
+    )
+    def test_a_damaged_tile_of_hashes(self, tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+        ledgers = TRUTH.write(tmp_path)
+        (tile,) = (path for path in (ledgers / "federation" / "tile" / "0").rglob("*") if path.is_file())
+        before, after = tile.read_bytes(), change(tile.read_bytes())
+        tile.write_bytes(after)
+        failure = failure_of(audited(ledgers), "federation")
+        last = len(TRUTH.federation) - 1
+        assert failure["entry"] == (0 if after[:32] != before[:32] else last)
+        assert failure["type"] == entry_of(TRUTH.federation[failure["entry"]]).type
+        assert "the tile was changed or cut" in failure["what"]
+
+    def test_tiles_of_hashes_that_are_gone_are_not_checked(self, tmp_path: Path) -> None:
+        ledgers = TRUTH.write(tmp_path)
+        assert audited(ledgers).data["passed"]["tiles of hashes that are those of the entries"] == 6
+        shutil.rmtree(ledgers / "federation" / "tile" / "0")
+        called = audited(ledgers)
+        assert called.status == 0
+        assert "1 tiles of hashes of federation" in {one["what"] for one in called.data["not_checked"]}
+
     def test_a_bundle_that_is_gone(self, tmp_path: Path) -> None:
         ledgers = TRUTH.write(tmp_path)
         shutil.rmtree(ledgers / "federation" / "tile" / "entries")

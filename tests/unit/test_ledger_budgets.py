@@ -20,7 +20,7 @@ from hansa.ledger import (
     parse_entry,
     records_of,
 )
-from hansa.ledger.budgets import aborted, closed, grant_of, granted, released, reserved
+from hansa.ledger.budgets import closed, grant_of, granted, released, reserved
 from hansa.ledger.errors import EntryError
 from hansa.privacy import records
 from hansa.privacy.book import BudgetBook
@@ -50,7 +50,18 @@ TOLD: dict[str, Any] = {
 CONFIRMED = records.Confirmation("run-1", "1", "training", 20)
 RELEASED = released(GRANT, AGREEMENT, CONFIRMED, TRAINING, step=0, at=AT, **TOLD)
 LOST = records.Abort("run-1", "2", "training", 20)
-ABORTED = aborted(GRANT, AGREEMENT, LOST, TRAINING, code="too-few", manifest_sha256=None, at=AT)
+ABORTED = Abort(
+    at=AT,
+    agreement_id=AGREEMENT,
+    run=LOST.run,
+    party=MEMBER,
+    dataset_id=GRANT.dataset_id,
+    round=int(LOST.step),
+    manifest_sha256=None,
+    code="too-few",
+    purpose=LOST.kind,
+    spends=(Spending.of(Spend(TRAINING.event, LOST.count)),),
+)
 CLOSED = closed(GRANT, AGREEMENT, records.Close("run-1", {"training": 40, "evaluation": 0}), at=AT)
 ALL = (GRANT, RESERVED, RELEASED, ABORTED, CLOSED)
 

@@ -275,3 +275,33 @@ def test_any_growth_leaves_a_whole_folder(sizes: list[int], tmp_path_factory: py
         export_tiles(log, log.checkpoint(), folder)
     assert read_all(folder) == entries(max(sizes))
     shutil.rmtree(folder)
+
+
+class TestHashTiles:
+    """As they lie there, for whoever has hashed the entries anew."""
+
+    def test_each_tile_of_each_level_is_there_and_right(self, tmp_path: Path) -> None:
+        log = exported(tmp_path, 600)
+        seen = list(TileSource(tmp_path).tiles())
+        assert [(tile.path, tile.level, tile.first, tile.width) for tile in seen] == [
+            ("tile/0/000", 0, 0, 256),
+            ("tile/0/001", 0, 256, 256),
+            ("tile/0/002.p/88", 0, 512, 88),
+            ("tile/1/000.p/2", 8, 0, 2),
+        ]
+        for tile in seen:
+            right = [log.node(tile.level, tile.first + place) for place in range(tile.width)]
+            assert tile.wrong(b"".join(right)) is None
+            for place in {0, tile.width // 2, tile.width - 1}:
+                other = [*right[:place], bytes(32), *right[place + 1 :]]
+                assert tile.wrong(b"".join(other)) == place
+
+    def test_a_partial_tile_that_was_removed_is_read_from_the_full_one(self, tmp_path: Path) -> None:
+        exported(tmp_path / "short", 300)
+        long = exported(tmp_path / "long", 600)
+        shutil.rmtree(tmp_path / "short" / "tile" / "0")
+        assert [tile.data for tile in TileSource(tmp_path / "short").tiles()][:2] == [None, None]
+        shutil.copytree(tmp_path / "long" / "tile" / "0", tmp_path / "short" / "tile" / "0")
+        tile = list(TileSource(tmp_path / "short").tiles())[1]
+        assert (tile.width, len(tile.data or b"")) == (44, 256 * 32)
+        assert tile.wrong(b"".join(long.node(0, 256 + place) for place in range(44))) is None

@@ -10,10 +10,11 @@ from hansa.audit.claims import Evidence, check_claims
 from hansa.audit.copies import Kept, Sources
 from hansa.audit.crossing import check_aggregates, compare_logs
 from hansa.audit.findings import CHECKPOINT, FEDERATION, RECORDS, Failure, Findings, Notebook, log_name
-from hansa.audit.integrity import Examined, check_notes, compare_copies, examine, origins
+from hansa.audit.integrity import Examined, check_notes, compare_copies, examine, name_log, origins
 from hansa.audit.rounds import check_records
 from hansa.errors import HansaError
 from hansa.ledger.checkpoint import Checkpoint, LogPolicy
+from hansa.ledger.signed import Agreed
 from hansa.ledger.trust import TrustedKeys
 from hansa.report.schema import Report
 from hansa.secagg.terms import threshold
@@ -61,11 +62,15 @@ def _examined(
     sources: Sources, keys: TrustedKeys, notebook: Notebook, processes: int
 ) -> tuple[Examined | None, Mapping[str, Examined], Mapping[str, Sequence[Kept]]]:
     """The best copy of each log, and every other checkpoint of it that somebody has."""
+    named = [name_log(copy, keys, notebook) for copy in sources.copies]
     groups: dict[str | None, list[Examined]] = defaultdict(list)
-    for copy in sources.copies:
-        seen = examine(copy, keys, notebook, processes)
-        if seen is not None:
-            groups[seen.member].append(seen)
+    agreed = Agreed.of(keys.roster, keys.quorum)
+    # The federation's first: it shows the amendments by which the others are read.
+    for log in sorted(filter(None, named), key=lambda log: log.member is not None):
+        seen = examine(log, keys, agreed, notebook, processes)
+        groups[seen.member].append(seen)
+        if log.member is None and seen.facts.agreed is not None:
+            agreed = max(agreed, seen.facts.agreed, key=lambda rosters: len(rosters.rosters))
     best = {member: compare_copies(copies, notebook) for member, copies in groups.items()}
     kept: dict[str, list[Kept]] = defaultdict(list)
     for member, copies in groups.items():

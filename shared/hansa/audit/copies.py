@@ -29,6 +29,7 @@ from hansa.ledger.tiles import (
     CHECKPOINT_NAME,
     TILES_NAME,
     WIDTH,
+    HashTile,
     TileSource,
     bundle_path,
     split_bundle,
@@ -78,6 +79,13 @@ class LogCopy(Protocol):
             CopyUnreadableError: the machine cannot read what is there.
         """
 
+    def tiles(self) -> Iterator[HashTile]:
+        """The tiles of hashes of a copy that has any, for others to serve and read.
+
+        Raises:
+            CopyUnreadableError: the machine cannot read what is there.
+        """
+
 
 @dataclass(frozen=True)
 class TileCopy:
@@ -120,6 +128,10 @@ class TileCopy:
                 return
             for place in range(0, width * HASH_BYTES, HASH_BYTES):
                 yield tile[place : place + HASH_BYTES]
+
+    def tiles(self) -> Iterator[HashTile]:
+        """See `LogCopy.tiles`."""
+        return self.entries.tiles()
 
     def _bundles(self) -> Iterator[tuple[int, int]]:
         """Index and width of each bundle that the checkpoint speaks of."""
@@ -165,6 +177,10 @@ class StoreCopy:
         """See `LogCopy.stored`."""
         return (row.hashes[:HASH_BYTES] for row in self._rows())
 
+    def tiles(self) -> Iterator[HashTile]:
+        """See `LogCopy.tiles`."""
+        return iter(())
+
     def _rows(self) -> Iterator[Row]:
         try:
             with closing(SqliteLogStore(self.path, read_only=True)) as store:
@@ -204,6 +220,10 @@ class GivenCopy:
 
     def stored(self) -> Iterator[bytes]:
         """See `LogCopy.stored`."""
+        return iter(())
+
+    def tiles(self) -> Iterator[HashTile]:
+        """See `LogCopy.tiles`."""
         return iter(())
 
 
@@ -376,6 +396,6 @@ def _witnessed(path: Path) -> list[Kept]:
             rows = connection.execute(
                 "SELECT note FROM seen UNION SELECT known FROM forks UNION SELECT shown FROM forks"
             ).fetchall()
-        return [Kept(str(path), SignedNote.parse(note)) for (note,) in rows]
+        return [Kept(str(path), SignedNote.parse(memory.typed(str, note))) for (note,) in rows]
     except HansaError as error:
         raise AuditSourceError(f"{path} cannot be read as a witness' memory: {error.cause}") from None

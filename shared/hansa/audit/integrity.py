@@ -25,6 +25,23 @@ _AGREEMENT_ID = re.compile(rb'"agreement_id":"([0-9a-f]{64})"')
 
 
 @dataclass(frozen=True)
+class Named:
+    """A copy that says which log it is.
+
+    Attributes:
+        copy: where.
+        notes: its checkpoints, of which none is verified yet; at least one.
+        member: whose log; `None` for the federation's.
+        policy: whose word counts about the log.
+    """
+
+    copy: LogCopy
+    notes: Sequence[SignedNote]
+    member: str | None
+    policy: LogPolicy
+
+
+@dataclass(frozen=True)
 class Examined:
     """A copy that was read.
 
@@ -76,11 +93,8 @@ def origins(keys: TrustedKeys) -> dict[str, tuple[str | None, LogPolicy]]:
     return {keys.federation.log.name: (None, keys.federation), **own}
 
 
-def examine(copy: LogCopy, keys: TrustedKeys, notebook: Notebook, processes: int = 1) -> Examined | None:
-    """Verify one copy as far as it goes.
-
-    Returns:
-        What was read; `None` where not even a checkpoint says which log it is.
+def name_log(copy: LogCopy, keys: TrustedKeys, notebook: Notebook) -> Named | None:
+    """Which log a copy says it is; `None` where not even a checkpoint says that.
 
     Raises:
         CopyUnreadableError: the machine cannot read it, which is no finding about the log.
@@ -98,13 +112,33 @@ def examine(copy: LogCopy, keys: TrustedKeys, notebook: Notebook, processes: int
         notebook.failed(Failure(copy.place, None, CHECKPOINT, what, copy.place))
         return None
     member, policy = origins(keys)[origin]
+    return Named(copy, notes, member, policy)
+
+
+def examine(
+    named: Named, keys: TrustedKeys, agreed: Agreed, notebook: Notebook, processes: int = 1
+) -> Examined:
+    """Verify one copy as far as it goes.
+
+    Args:
+        named: the copy.
+        keys: that are trusted.
+        agreed: the rosters that count for members' own logs: of the keys, and after each amendment that the
+            federation's log shows.
+        notebook: for what is found.
+        processes: for signatures of long logs.
+
+    Raises:
+        CopyUnreadableError: the machine cannot read it, which is no finding about the log.
+    """
+    copy, notes, member, policy = named.copy, named.notes, named.member, named.policy
     verified = _verified_notes(copy, notes, member, policy, notebook)
     newest = max(
         [seen.checkpoint for seen in verified] or [Checkpoint.parse(note.text) for note in notes],
         key=lambda checkpoint: checkpoint.size,
     )
     quorum = None if member is not None else _quorum(copy, verified, policy, notebook)
-    keyring = keys.keyring if member is None else _with_other_agreements(copy, keys)
+    keyring = keys.keyring if member is None else _of_own_log(copy, keys, agreed)
     failure = _verify_entries(copy, newest, keyring, member, notebook, processes)
     reader = LogReader(keys, keyring, member, sealed=newest.size)
     upto = None if failure is None else failure.entry
@@ -124,6 +158,8 @@ def examine(copy: LogCopy, keys: TrustedKeys, notebook: Notebook, processes: int
         signed=bool(verified),
         quorum=quorum,
     )
+    if failure is None:
+        _check_tiles(examined, notebook)
     _tell(examined, newest, keys, notebook)
     return examined
 
@@ -215,9 +251,12 @@ def _quorum(
     return None
 
 
-def _with_other_agreements(copy: LogCopy, keys: TrustedKeys) -> Keyring:
-    """A member's own log spans all agreements that it signed; what it says under others counts by the same keys."""
-    agreed = Agreed.of(keys.roster, keys.quorum)
+def _of_own_log(copy: LogCopy, keys: TrustedKeys, agreed: Agreed) -> Keyring:
+    """A member's own log spans all agreements that it signed; what it says under others counts by the same keys.
+
+    An entry that is signed with a key from before or after its time is caught where the federation's log has it.
+    """
+    agreed = replace(agreed, anywhere=True)
     found = {match.decode() for data in copy.lying() for match in _AGREEMENT_ID.findall(data)}
     return Keyring({**dict.fromkeys(sorted(found), agreed), keys.agreement_id: agreed}, keys.officers)
 
@@ -243,6 +282,32 @@ def _verify_entries(
     notebook.passed("entries in their one form, under their checkpoint", newest.size)
     notebook.passed("signatures of entries", seen.signatures)
     return None
+
+
+def _check_tiles(log: Examined, notebook: Notebook) -> None:
+    """Compare the tiles of hashes in a copy, by which others prove things, with its entries, which are good."""
+    missing = 0
+    for tile in log.copy.tiles():
+        if tile.data is None:
+            missing += 1
+            continue
+        wrong = tile.wrong(log.facts.tree.nodes(tile.level, tile.first, tile.width))
+        if wrong is not None:
+            entry = tile.first + wrong << tile.level
+            over = (
+                "its hash"
+                if tile.level == 0
+                else f"the hash over it and the {(1 << tile.level) - 1} after it"
+            )
+            what = f"{over} is another one in {tile.path}: the entries are good, the tile was changed or cut"
+            notebook.failed(Failure(log.log, entry, log.type_at(entry), what, log.place))
+            return
+        notebook.passed("tiles of hashes that are those of the entries")
+    if missing:
+        notebook.not_checked(
+            f"{missing} tiles of hashes of {log.log}",
+            "the copy lacks them; its entries were hashed anew and need them for nothing",
+        )
 
 
 def _locate(copy: LogCopy, checkpoint: Checkpoint, keyring: Keyring) -> tuple[int, str, str] | None:

@@ -47,7 +47,11 @@ class Tree:
 
     def node(self, level: int, index: int) -> bytes:
         """The hash of a complete subtree."""
-        return bytes(self._levels[level][index * HASH_BYTES : (index + 1) * HASH_BYTES])
+        return self.nodes(level, index, 1)
+
+    def nodes(self, level: int, first: int, count: int) -> bytes:
+        """The hashes of so many complete subtrees that stand beside each other."""
+        return bytes(self._levels[level][first * HASH_BYTES : (first + count) * HASH_BYTES])
 
     def root_at(self, size: int) -> bytes:
         """The root over the first `size` leaves, of which there are as many."""

@@ -273,40 +273,6 @@ def released(
     )
 
 
-def aborted(
-    grant: BudgetGranted,
-    agreement_id: str,
-    record: records.Abort,
-    charge: Charge,
-    *,
-    code: str,
-    manifest_sha256: str | None,
-    missing: tuple[str, ...] = (),
-    at: str,
-) -> Abort:
-    """The entry of a step that came to nothing, and is charged.
-
-    Args:
-        grant, agreement_id, record, charge, at: as of `released`.
-        code, manifest_sha256, missing: as of `Abort`.
-
-    Raises:
-        EntryError: an entry cannot say that.
-    """
-    of_run = _of_run(grant, agreement_id, record.run, at)
-    return _made(
-        Abort,
-        **{key: value for key, value in of_run.items() if key != "member"},
-        party=grant.member,
-        round=_round(record.step),
-        manifest_sha256=manifest_sha256,
-        code=code,
-        missing=missing,
-        purpose=record.kind,
-        spends=(_spending(Spend(charge.event, record.count)),),
-    )
-
-
 def closed(grant: BudgetGranted, agreement_id: str, record: records.Close, *, at: str) -> RunClosed:
     """The entry of a run that the member ends; see `reserved`.
 

@@ -1,7 +1,8 @@
 """One SQLite file that is written by one process and is on disk before a write returns, unless it says otherwise.
 
 Write-ahead log, ``synchronous = FULL``, a lock file beside the database, an application id and a version in its
-header. A file of another program, or of another version, is refused before anything in it changes.
+header. A file of another program, of another version, or with other tables is refused before anything in it changes.
+Nor is a copy believed about the types of what it holds: a file can say that its tables are strict and lie.
 """
 
 from __future__ import annotations
@@ -12,14 +13,18 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from hansa.ledger.errors import LogDamagedError, LogStoreError
 
+T = TypeVar("T")
+
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PRAGMAS = ("trusted_schema = OFF", "cell_size_check = ON")
+_SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_master"
 _BUSY_TIMEOUT_S = 5.0  # readers of other processes are quick
 
 
@@ -50,7 +55,7 @@ class Database:
 
     Raises:
         LogStoreError: it is missing, in use, of another program or version, or cannot be opened.
-        LogDamagedError: it is no database any more.
+        LogDamagedError: it is no database any more, or has other tables than the layout.
     """
 
     def __init__(self, path: Path, layout: Layout, *, read_only: bool = False) -> None:
@@ -60,9 +65,9 @@ class Database:
         try:
             with _told(path, layout):
                 self._connection = _connect(path, layout, _options(path, read_only=read_only))
-                _require(self._connection, path, layout)
                 for pragma in _PRAGMAS:  # above all for copies of strangers
                     self._connection.execute(f"PRAGMA {pragma}")
+                _require(self._connection, path, layout)
         except BaseException:
             self.close()
             raise
@@ -131,6 +136,20 @@ class Database:
         with self.reading() as connection:
             row: tuple[Any, ...] | None = connection.execute(query, values).fetchone()
             return row
+
+    def typed(self, kind: type[T], value: object) -> T:
+        """A value of a row, which is of its column's type.
+
+        Raises:
+            LogDamagedError: it is of another type.
+        """
+        if type(value) is not kind:
+            raise self.mistyped()
+        return value
+
+    def mistyped(self) -> LogDamagedError:
+        """The error of a row that holds what no such file holds."""
+        return LogDamagedError(f"{self.path} holds values of types that no {self.layout.what} holds")
 
     def close(self) -> None:
         """Close the file and give the lock back."""
@@ -213,6 +232,25 @@ def _require(connection: sqlite3.Connection, path: Path, layout: Layout) -> None
             f"{path} is a {layout.what} of version {version}; this release reads version {layout.version}",
             remedy="Use the release that wrote it.",
         )
+    _require_tables(connection, path, layout)
+
+
+def _require_tables(connection: sqlite3.Connection, path: Path, layout: Layout) -> None:
+    # A view in the place of a table may have no end, and a trigger of somebody else's do anything.
+    wanted = _schema(layout)
+    held = connection.execute(f"{_SCHEMA} LIMIT ?", (len(wanted) + 1,)).fetchall()
+    lacking = wanted - set(held)
+    if len(held) > len(wanted) - len(lacking) or any(kind != "trigger" for kind, *_ in lacking):
+        raise LogDamagedError(f"{path} has other tables than a {layout.what}: it was edited, or made anew")
+
+
+@cache
+def _schema(layout: Layout) -> frozenset[tuple[str, ...]]:
+    """What SQLite remembers of the statements of a layout."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for statement in layout.tables:
+            connection.execute(statement)
+        return frozenset(connection.execute(_SCHEMA).fetchall())
 
 
 def _code(error: sqlite3.Error) -> int:

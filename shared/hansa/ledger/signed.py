@@ -11,8 +11,10 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import pairwise
 
-from hansa.identity.errors import SignatureError, UnknownSignerError
+from hansa.errors import HansaError
+from hansa.identity.errors import RevokedError, SignatureError, UnknownSignerError
 from hansa.identity.keys import MAX_SIGNATURE_BYTES, Signer, verify
 from hansa.identity.roster import Roster
 from hansa.identity.statement import Statement
@@ -115,10 +117,13 @@ class Agreed:
         rosters: the roster from each place of the log on, in order: the agreement's from 0, then one for each
             amendment.
         quorum: how many members must have approved a gate and a publication.
+        anywhere: whether each roster counts for every entry: places in a member's own log say nothing of when
+            the federation's log showed an amendment.
     """
 
     rosters: tuple[tuple[int, Roster], ...]
     quorum: int
+    anywhere: bool = False
 
     @classmethod
     def of(cls, roster: Roster, quorum: int) -> Agreed:
@@ -128,6 +133,47 @@ class Agreed:
     def roster_at(self, index: int) -> Roster:
         """The roster in force for the entry at a place of the log."""
         return self.rosters[bisect_right(self.rosters, index, key=lambda epoch: epoch[0]) - 1][1]
+
+    def verify(self, signed: SignedEntry, index: int) -> None:
+        """Check an entry under the roster in force at its place, or under any if each counts for every entry.
+
+        Raises:
+            EntryError: too few members have approved it.
+            UnknownSignerError, RevokedError, SignatureError: a signature does not count; as the first roster says it.
+        """
+        if not self.anywhere:
+            self._verify_under(self.roster_at(index), signed)
+            return
+        refused: HansaError | None = None
+        for _, roster in self.rosters:
+            try:
+                self._verify_under(roster, signed)
+            except (RevokedError, SignatureError) as error:
+                refused = refused or error
+            else:
+                return
+        if refused is not None:
+            raise refused
+
+    def knows(self, entry: AmendmentMade) -> bool:
+        """Whether an amendment leads from one of the rosters to the next.
+
+        Raises:
+            AmendmentError: it begins at one of them, and too few members approved it.
+        """
+        for sequence, ((_, before), (_, after)) in enumerate(pairwise(self.rosters), 1):
+            if before.sha256 == entry.roster_sha256:
+                return entry.apply(before, sequence).sha256 == after.sha256
+        return False
+
+    def _verify_under(self, roster: Roster, signed: SignedEntry) -> None:
+        entry = signed.entry
+        for statement in signed.statements:
+            statement.verify(roster, PURPOSE + entry.type)
+        if entry.approved:
+            approving = sum(statement.signer in roster.members for statement in signed.statements)
+            if approving < self.quorum:
+                raise EntryError(f"{approving} members approved a {entry.type}, {self.quorum} are needed")
 
 
 @dataclass(frozen=True)
@@ -160,15 +206,7 @@ class Keyring:
             agreed = self.agreements.get(entry.agreement_id)
             if agreed is None:
                 raise EntryError(f"the agreement {entry.agreement_id[:12]} of an entry is not known here")
-            roster = agreed.roster_at(index)
-            for statement in signed.statements:
-                statement.verify(roster, PURPOSE + entry.type)
-            if entry.approved:
-                approving = sum(statement.signer in roster.members for statement in signed.statements)
-                if approving < agreed.quorum:
-                    raise EntryError(
-                        f"{approving} members approved a {entry.type}, {agreed.quorum} are needed"
-                    )
+            agreed.verify(signed, index)
         if all(statement.signer != entry.writer for statement in signed.statements):
             raise EntryError(f"{entry.writer!r} has not signed its {entry.type}")
 
@@ -186,6 +224,8 @@ class Keyring:
         agreed = self.agreements.get(entry.agreement_id)
         if agreed is None:
             raise EntryError(f"the agreement {entry.agreement_id[:12]} of an amendment is not known here")
+        if agreed.anywhere and agreed.knows(entry):
+            return self
         _, roster = agreed.rosters[-1]
         later = (index + 1, entry.apply(roster, len(agreed.rosters)))
         changed = replace(agreed, rosters=(*agreed.rosters, later))

@@ -198,7 +198,7 @@ class SqliteLogStore:
         row = self._database.one("SELECT size, root, (SELECT max(idx) FROM entries) FROM head")
         if row is None or row[0] != (-1 if row[2] is None else row[2]) + 1:
             raise LogDamagedError(f"{self._database.path} has another number of entries than its head says")
-        return Head(row[0], row[1])
+        return Head(self._database.typed(int, row[0]), self._database.typed(bytes, row[1]))
 
     def append(self, before: Head, rows: Sequence[Row], root: bytes) -> None:
         """See `LogStore.append`."""
@@ -217,12 +217,12 @@ class SqliteLogStore:
         query = "SELECT idx, hashes, data FROM entries WHERE idx >= ? AND idx < ? ORDER BY idx"
         with self._database.reading() as connection:
             found = connection.execute(query, (start, end))
-            yield from _contiguous(((index, Row(*row)) for index, *row in found), start, end)
+            yield from _contiguous(self._typed(found), start, end)
 
     def node(self, level: int, index: int) -> bytes:
         """See `LogStore.node`."""
         row = self._database.one("SELECT hashes FROM entries WHERE idx = ?", (index + 1 << level) - 1)
-        return _node(None if row is None else row[0], level, index)
+        return _node(None if row is None else self._database.typed(bytes, row[0]), level, index)
 
     def add_checkpoint(
         self,
@@ -250,12 +250,21 @@ class SqliteLogStore:
         with self._database.reading() as connection:
             for number, known, line in connection.execute(query, (text, text)):
                 lines = connection.execute(more, (number,)).fetchall()
-                parsed = [NoteSignature.parse(one) for (one,) in lines]
-                yield _noted(known, NoteSignature.parse(line), parsed)
+                parsed = [self._signature(one) for (one,) in lines]
+                yield _noted(self._database.typed(str, known), self._signature(line), parsed)
 
     def close(self) -> None:
         """Close the file and give the lock back."""
         self._database.close()
+
+    def _typed(self, found: Iterable[tuple[int, object, object]]) -> Iterator[tuple[int, Row]]:
+        for index, hashes, data in found:
+            if type(hashes) is not bytes or type(data) is not bytes:
+                raise self._database.mistyped()
+            yield index, Row(hashes, data)
+
+    def _signature(self, line: object) -> NoteSignature:
+        return NoteSignature.parse(self._database.typed(str, line))
 
 
 def _cosigned(connection: sqlite3.Connection, text: str, signatures: Iterable[NoteSignature]) -> None:

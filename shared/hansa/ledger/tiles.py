@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from hansa.ledger.checkpoint import Checkpoint, LogPolicy, VerifiedCheckpoint
 from hansa.ledger.database import flush
@@ -153,6 +154,33 @@ def _numbered(index: int, width: int) -> str:
     return name if width == WIDTH else f"{name}.p/{width}"
 
 
+class HashTile(NamedTuple):
+    """A tile of hashes as it lies there.
+
+    Attributes:
+        path: in its folder.
+        level: of the tree, that its hashes are of.
+        first: index of its first hash on that level.
+        width: how many hashes a checkpoint speaks of.
+        data: its bytes, of which a later export may have added some; `None` where it is missing.
+    """
+
+    path: str
+    level: int
+    first: int
+    width: int
+    data: bytes | None
+
+    def wrong(self, expected: bytes) -> int | None:
+        """The place in the tile of the first hash that is not the expected one, or is cut; `None` if all are right."""
+        data = self.data or b""
+        if len(data) in {len(expected), WIDTH * HASH_BYTES} and data.startswith(expected):
+            return None
+        places = range(0, len(expected), HASH_BYTES)
+        different = (p for p in places if data[p : p + HASH_BYTES] != expected[p : p + HASH_BYTES])
+        return next(different, len(expected) - HASH_BYTES) // HASH_BYTES
+
+
 class TileSource:
     """The entries of a folder as they lie there, for `hansa.ledger.verify`; nothing is verified here.
 
@@ -192,6 +220,24 @@ class TileSource:
             if len(entries) != width:
                 raise TilesError(f"bundle {index} has {len(entries)} entries, not {width}")
             yield from entries[max(start - first, 0) : end - first]
+
+    def tiles(self) -> Iterator[HashTile]:
+        """Every tile of hashes that the checkpoint speaks of, lowest level first.
+
+        Raises:
+            CopyUnreadableError: a tile is there, and the machine cannot read it.
+        """
+        size, level = self.size(), 0
+        while count := size >> _HEIGHT * level:
+            for index in range(-(-count // WIDTH)):
+                width = min(WIDTH, count - index * WIDTH)
+                path = tile_path(level, index, width)
+                try:
+                    data = self.wide(path, tile_path(level, index))
+                except TilesError:
+                    data = None
+                yield HashTile(path, _HEIGHT * level, index * WIDTH, width, data)
+            level += 1
 
     def wide(self, path: str, full: str) -> bytes:
         """A partial file, or the full one where the partial was removed since."""

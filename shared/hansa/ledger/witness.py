@@ -113,7 +113,7 @@ class SqliteWitness:
     def last(self, origin: str) -> str | None:
         """See `WitnessMemory.last`."""
         row = self._database.one("SELECT note FROM seen WHERE origin = ? ORDER BY id DESC LIMIT 1", origin)
-        return None if row is None else str(row[0])
+        return None if row is None else self._database.typed(str, row[0])
 
     def advance(self, origin: str, before: str | None, note: str, *, durable: bool = True) -> None:
         """See `WitnessMemory.advance`."""
