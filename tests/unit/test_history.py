@@ -284,11 +284,11 @@ class TestHowMuchItTells:
     def test_members_without_a_mirror_catch_up_in_pieces_before_the_first_manifest(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("hansa_server.history.MAX_NEWS", 300)  # less than an entry: each comes by itself
+        monkeypatch.setattr("hansa_server.history.MAX_NEWS", 8_000)  # what a round adds, and little more
         updates = {name: (lambda w: np.full_like(w, 0.125)) for name in "abc"}
         federation = Federation(AGREEMENT, BUILT.initial_vector(), updates)
         history = history_of(federation.log, AGREEMENT, federation.keys)
-        for number in range(10, 20):
+        for number in range(10, 170):
             history.abort("earlier", number, "too-few", ())
         outcome = federation.run()
         assert outcome.stopped_because is None

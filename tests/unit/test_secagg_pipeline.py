@@ -209,7 +209,7 @@ class TestCalls:
         assert travelling == {
             "HANSA-401", "HANSA-501", "HANSA-505", "HANSA-701", "HANSA-702", "HANSA-703",
             "HANSA-715", "HANSA-716", "HANSA-717", "HANSA-718", "HANSA-719", "HANSA-720", "HANSA-721",
-            *("HANSA-752", "HANSA-754", "HANSA-755", "HANSA-756"),
+            *("HANSA-752", "HANSA-754", "HANSA-755", "HANSA-756", "HANSA-760"),
         }  # fmt: skip
 
 
