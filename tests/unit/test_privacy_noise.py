@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.noise import CHECKS, SUSPICIOUS, pmf, suspicious
 
 from hansa.errors import PrivacyParameterError
 from hansa.privacy.noise import (
@@ -20,7 +21,6 @@ from hansa.privacy.noise import (
     statistical_distance,
 )
 from hansa.privacy.streams import AesStream
-from tests.support.noise import CHECKS, SUSPICIOUS, pmf, suspicious
 
 DRAWS = 1 << 19
 SIGMAS = [20.0, 20.5, 33.3, 63.99, 64.0, 1000.0, 4096.0, 1e6, 2.0**30, LARGEST_SIGMA]
@@ -128,9 +128,7 @@ def test_a_block_that_is_drawn_again_is_caught() -> None:
 
 def test_a_correct_sampler_is_not_accused_by_chance() -> None:
     """Over 60 keys no p-value is below the threshold, and their spread is that of p-values."""
-    values = [
-        check(draws(100 + key, 50.0, 1 << 15), 50.0) for key in range(60) for check in CHECKS.values()
-    ]
+    values = [check(draws(100 + key, 50.0, 1 << 15), 50.0) for key in range(60) for check in CHECKS.values()]
     assert min(values) > SUSPICIOUS
     assert 0.02 < np.mean(np.array(values) < 0.05) < 0.08
 
@@ -138,9 +136,21 @@ def test_a_correct_sampler_is_not_accused_by_chance() -> None:
 @pytest.mark.parametrize(
     ("sigma", "first", "digest"),
     [
-        (20.0, [19, 0, 27, -14, 13, 5, -18, -8], "751fbd63c1e84b52ac4df6c924b1cecd763000a8c7b00e9fe10908a915216af7"),
-        (1000.0, [1058, 73, 1568, -666, 766, 328, -862, -384], "0782652007a475ae8e843107d4400d22142741a2c78d02f63d0e22aa70f0d178"),
-        (2.0**30, [1107333362, 43709353, 1618370032, -711199066, 783662094, 363440136, -917093422, -374104448], "970f0b0c6b20ab8646b4376f9d30088e7c7cf34620f77436889231eed8e5bdf3"),
+        (
+            20.0,
+            [19, 0, 27, -14, 13, 5, -18, -8],
+            "751fbd63c1e84b52ac4df6c924b1cecd763000a8c7b00e9fe10908a915216af7",
+        ),
+        (
+            1000.0,
+            [1058, 73, 1568, -666, 766, 328, -862, -384],
+            "0782652007a475ae8e843107d4400d22142741a2c78d02f63d0e22aa70f0d178",
+        ),
+        (
+            2.0**30,
+            [1107333362, 43709353, 1618370032, -711199066, 783662094, 363440136, -917093422, -374104448],
+            "970f0b0c6b20ab8646b4376f9d30088e7c7cf34620f77436889231eed8e5bdf3",
+        ),
     ],
 )
 def test_draws_of_a_fixed_key_are_these(sigma: float, first: list[int], digest: str) -> None:
@@ -157,9 +167,7 @@ def test_the_size_is_what_was_asked_for(size: int) -> None:
     assert made.flags.owndata
 
 
-@given(
-    st.floats(SMALLEST_SIGMA, LARGEST_SIGMA), st.integers(0, 3000), st.integers(0, 2**32), st.booleans()
-)
+@given(st.floats(SMALLEST_SIGMA, LARGEST_SIGMA), st.integers(0, 3000), st.integers(0, 2**32), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_draws_repeat_with_the_key_alone(sigma: float, size: int, key: int, same: bool) -> None:
     first = draws(key, sigma, size)

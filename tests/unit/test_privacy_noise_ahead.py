@@ -184,9 +184,15 @@ def test_an_interrupt_while_waiting_loses_noise_and_repeats_none(
 
 def test_an_interrupt_inside_the_context_closes_it() -> None:
     source = Numbered()
-    with pytest.raises(KeyboardInterrupt), NoiseAhead(source, SIGMA, SIZE, 9) as ahead:
-        ahead.noise(SIGMA, SIZE)
-        raise KeyboardInterrupt
+
+    def interrupted(ahead: NoiseAhead) -> None:
+        with ahead:
+            ahead.noise(SIGMA, SIZE)
+            raise KeyboardInterrupt
+
+    ahead = NoiseAhead(source, SIGMA, SIZE, 9)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(ahead)
     made = source.made
     assert made <= 2
     assert not noise_threads()

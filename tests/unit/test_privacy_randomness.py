@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from randomgen import AESCounter
+from tests.support.noise import SUSPICIOUS, between
 
 from hansa.errors import PrivacyParameterError
 from hansa.privacy import streams
 from hansa.privacy.noise import discrete_gaussian
 from hansa.privacy.randomness import PublicSampling, SecretRandomness, _poisson_mask
 from hansa.privacy.streams import AesStream
-from tests.support.noise import SUSPICIOUS, between
 
 SIGMA = 100.0
 
@@ -155,7 +155,11 @@ def test_a_rate_is_kept_exactly(rate: float) -> None:
     """Of 2^64 words exactly rate·2^64 select: the last that does, and the first that does not."""
     below = int(rate * 2**64)
     assert below / 2**64 == rate
-    assert _poisson_mask(np.array([0, below - 1, below], dtype=np.uint64), rate).tolist() == [True, True, False]
+    assert _poisson_mask(np.array([0, below - 1, below], dtype=np.uint64), rate).tolist() == [
+        True,
+        True,
+        False,
+    ]
 
 
 @given(st.floats(0, 2.0**-12))
@@ -188,7 +192,7 @@ def test_public_sampling_repeats_and_depends_on_every_name() -> None:
 
 def test_public_sampling_draws_what_it_always_drew() -> None:
     """Runs that were made with a seed can be made again: numpy's uniform numbers below the rate."""
-    key = int.from_bytes(hashlib.sha256("1\x1fa\x1f2".encode()).digest()[:16], "little")
+    key = int.from_bytes(hashlib.sha256(b"1\x1fa\x1f2").digest()[:16], "little")
     generator = np.random.Generator(AESCounter(key=key))
     sampling = PublicSampling(1, "a", 2)
     for units, rate in ((1000, 0.25), (77, 0.013), (5000, 0.9)):

@@ -41,7 +41,7 @@ def curve(steps: Staircase, k: int) -> Decimal:
     with localcontext() as context:
         context.prec = 60
         sigma = Decimal(steps.sigma)
-        return Decimal(steps.height) * (-(Decimal(int(k)) / sigma) ** 2 / 2).exp()
+        return Decimal(steps.height) * (-((Decimal(int(k)) / sigma) ** 2) / 2).exp()
 
 
 def counts(steps: Staircase) -> tuple[Counter[int], Counter[int]]:

@@ -36,9 +36,10 @@ def counter_blocks(key: bytes, count: int) -> list[int]:
 def test_words_are_those_of_aes_256_in_counter_mode() -> None:
     assert words(AesStream(KEY), 600) == counter_blocks(KEY, 300)
     # NIST SP 800-38A has no vector from counter 0; this is AES-256 of a zero block, FIPS 197 known answer (all-zero key)
-    assert words(AesStream(bytes(32)), 2) == np.frombuffer(
-        bytes.fromhex("dc95c078a2408989ad48a21492842087"), dtype="<u8"
-    ).tolist()
+    assert (
+        words(AesStream(bytes(32)), 2)
+        == np.frombuffer(bytes.fromhex("dc95c078a2408989ad48a21492842087"), dtype="<u8").tolist()
+    )
 
 
 @given(st.lists(st.integers(0, 700), max_size=8))
