@@ -21,6 +21,7 @@ MARGIN = 2.0**-10
 # Under autocast the factors of a gradient are bfloat16, 8 bits. Norms and sums take the same factors and multiply
 # them in float32; what is rounded again is a factor times its record's weight, on a GPU only.
 LOW_PRECISION_MARGIN = 2.0**-7
+_BLOCK = 1 << 15  # numbers that are scaled and rounded at once: the working array stays in the cache
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,8 @@ class ClippedSumBuilder:
         rule, norm = self.clipping, self.clipping.norm * (1 - margin)
         if rule.kind != "per-layer":
             norms = squares.sum(1).clamp(min=0.0).sqrt()
-            if rule.kind == "automatic":
-                factor = norm / (norms + rule.gamma)
-            else:
-                factor = norm / norms.clamp(min=norm)
+            automatic = rule.kind == "automatic"
+            factor = norm / (norms + rule.gamma if automatic else norms.clamp(min=norm))
             return [torch.where(sound, factor, 0.0)] * squares.shape[1]
         layers = {layer: i for i, layer in enumerate(dict.fromkeys(layer_of))}
         group = torch.tensor([layers[layer] for layer in layer_of], device=squares.device)
@@ -173,12 +172,13 @@ class ClippedSumBuilder:
     def finish(self) -> ClippedSum:
         """The sum of all that was added, scaled and rounded once; zeros if nothing was."""
         values = np.zeros(self.grid.dimension, dtype=np.int64)
-        flat = torch.from_numpy(values)
+        total = torch.from_numpy(values)
         offset = 0
         for part in self._parts:
-            scaled = part.flatten().double() * self.grid.scale
-            flat[offset : offset + scaled.numel()] = scaled.round_()
-            offset += scaled.numel()
+            for block in part.detach().to("cpu").flatten().split(_BLOCK):
+                scaled = block.to(torch.float64, copy=True).mul_(self.grid.scale).round_()
+                total[offset : offset + len(block)] = scaled
+                offset += len(block)
         return ClippedSum(values, self.grid)
 
 

@@ -18,6 +18,7 @@ from hansa.errors import ModelError, TrainingError
 from hansa.models import BuiltModel, trim_padding
 from hansa_client.training.bookkeeping import BookKeeper, survey
 from hansa_client.training.clipping import LOW_PRECISION_MARGIN, MARGIN, ClippedSumBuilder
+from hansa_client.training.memory import keep_freed_memory
 
 _LOG = logging.getLogger("hansa.node")  # the member's own
 _AGREEMENT = 1e-3  # of a record's whole gradient: what float32 may change between two ways to it
@@ -56,6 +57,8 @@ class GradientEngine:
         self.precision = torch.float32
         self.parameters = built.flat.parameters(built.module)
         self._device = self.parameters[0].device
+        if self._device.type == "cpu":
+            keep_freed_memory()
         trained = {id(p) for p in self.parameters}
         self._untrained = [p for p in built.module.parameters() if id(p) not in trained]
         if any(p.requires_grad for p in self._untrained):

@@ -117,7 +117,7 @@ class Recording:
                 inputs = _for_each(inputs, records, 2)
                 output = _for_each(output, records, 3)
             if not output.requires_grad:
-                output = _Start.apply(anchor, output)
+                output = _start(anchor, output)
             if self._open:
                 if len(inputs) != records or len(output) != records:
                     raise TrainingError(
@@ -149,7 +149,7 @@ class Recording:
         """Let the module find a copy for each record where its parameter was; an instance's attribute comes first."""
         uses = self._uses[tensor.place]
         parameter = self.parameters[tensor.place]
-        copies = _Start.apply(anchor, parameter.detach().expand(records, *parameter.shape[1:]))
+        copies = _start(anchor, parameter.detach().expand(records, *parameter.shape[1:]))
         copies.register_hook(lambda gradient: uses.append(Whole(gradient.detach())))
         tensor.owner.__dict__[tensor.name] = copies
         undo.callback(tensor.owner.__dict__.pop, tensor.name)
@@ -168,6 +168,11 @@ class _Start(torch.autograd.Function):
     @staticmethod
     def backward(_ctx: Any, *_gradients: Tensor) -> tuple[None, None]:
         return None, None
+
+
+def _start(anchor: Tensor, output: Tensor) -> Tensor:
+    started: Tensor = _Start.apply(anchor, output)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return started
 
 
 def _for_each(shared: Tensor, records: int, dimensions: int) -> Tensor:

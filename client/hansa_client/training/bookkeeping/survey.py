@@ -91,7 +91,7 @@ def _called_once_for_all(module: nn.Module, forward: Callable[[int], Tensor]) ->
     hooks = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in tables]
     try:
         with torch.no_grad():
-            for records in (1, 2):  # noqa: B007  # `note` reads it
+            for records in (1, 2):  # `note` reads it
                 forward(records)
     finally:
         for hook in hooks:

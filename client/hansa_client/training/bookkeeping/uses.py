@@ -256,7 +256,7 @@ def _inner(one: Use, other: Use, units: Units) -> Tensor:
     if isinstance(one, Whole) and isinstance(other, Whole):
         return (one.rows * other.rows).flatten(1).sum(1)
     if isinstance(one, Whole):
-        one, other = other, one
+        return _inner(other, one, units)
     right = units.joined(one.right)
     if isinstance(other, Whole):
         matrix = other.rows.flatten(2) if other.rows.dim() > 2 else other.rows.unsqueeze(2)
