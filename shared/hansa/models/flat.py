@@ -121,7 +121,9 @@ class FlatParameters:
             ModelError: another dtype or length, or an entry that is not a finite float32; nothing was written.
         """
         self._check(vector)
-        source = vector if vector.flags.writeable else vector.copy()  # torch shares memory with writeable arrays only
+        source = (
+            vector if vector.flags.writeable else vector.copy()
+        )  # torch shares memory with writeable arrays only
         with torch.no_grad():
             for part, parameter in self._parts(source, module):
                 parameter.copy_(torch.from_numpy(part))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hansa_client.training.bookkeeping.recording import Recording
 from hansa_client.training.bookkeeping.survey import Survey
-from hansa_client.training.bookkeeping.uses import Memory, Units, Use, squared_norms, weighted_sum
+from hansa_client.training.bookkeeping.uses import Memory, Noted, Units, squared_norms, weighted_sum
 
 
 class PassGradients:
@@ -20,14 +20,13 @@ class PassGradients:
         squares: float64 [U, P]: squared norms by unit and trained tensor; garbage where not sound.
     """
 
-    def __init__(self, uses: list[list[Use]], shapes: Sequence[torch.Size], units: Units) -> None:
-        self._uses = uses
+    def __init__(self, noted: list[list[Noted]], shapes: Sequence[torch.Size], units: Units) -> None:
+        self._noted = noted
         self._shapes = shapes
         self._units = units
-        self._memory = Memory([use for of_one in uses for use in of_one])
         device = units.of_record.device
         nothing = torch.zeros(units.count, dtype=torch.float64, device=device)
-        columns = [squared_norms(of_one, units, self._memory) if of_one else None for of_one in uses]
+        columns = [squared_norms(of_one, units) if of_one else None for of_one in noted]
         self.squares = torch.stack([nothing if c is None else c.values for c in columns], dim=1)
         every = [c.sound for c in columns if c is not None]
         self.sound = (
@@ -48,11 +47,11 @@ class PassGradients:
         bad: Tensor | None = ~self._units.of_records(self.sound)
         if bad is not None and not bad.is_cuda and not bool(bad.any()):  # on a GPU asking would wait for it
             bad = None
-        sums = []
+        sums, memory = [], Memory()
         for place, shape in enumerate(self._shapes):
             weights = told[id(factors[place])]
-            sums.append(weighted_sum(self._uses[place], shape, weights, bad, self._memory))
-            self._uses[place] = []
+            sums.append(weighted_sum([n.use for n in self._noted[place]], shape, weights, bad, memory))
+            self._noted[place] = []
         return sums
 
 
@@ -81,10 +80,10 @@ class BookKeeper:
             TrainingError: the model did something on the way that would make the norms wrong.
         """
         grouped = Units(unit_of_record, units)
-        with self._recording.of(len(unit_of_record), self._anchor) as uses:
+        with self._recording.of(grouped, self._anchor) as noted:
             total = loss()
             self._recording.close()
             if total.requires_grad:
                 torch.autograd.backward(total)
             with torch.no_grad():
-                return PassGradients(uses, self._shapes, grouped)
+                return PassGradients(noted, self._shapes, grouped)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hansa.errors import TrainingError
 from hansa_client.training.bookkeeping.rules import Rule
-from hansa_client.training.bookkeeping.uses import Use, Whole
+from hansa_client.training.bookkeeping.uses import Memory, Noted, Units, Whole
 
 
 @dataclass(frozen=True)
@@ -65,43 +65,45 @@ class Recording:
     layers: Mapping[nn.Module, RecordedLayer]
     broadcast: tuple[BroadcastTensor, ...]
     parameters: tuple[nn.Parameter, ...]
-    _uses: list[list[Use]] = field(default_factory=list)
+    _noted: list[list[Noted]] = field(default_factory=list)
+    _memory: Memory = field(default_factory=Memory)
     _open: bool = False
 
     @contextmanager
-    def of(self, records: int, anchor: Tensor) -> Iterator[list[list[Use]]]:
+    def of(self, units: Units, anchor: Tensor) -> Iterator[list[list[Noted]]]:
         """Within the block calls of the model are noted until `close`; the uses by place are complete after backward.
 
         Args:
-            records: B, in the pass.
+            units: of the pass' records.
             anchor: an empty tensor that requires a gradient: where the graph starts.
 
         Raises:
             TrainingError: a trained layer ran without autograd, or its input was overwritten after it ran.
         """
-        self._uses = [[] for _ in self.parameters]
+        self._noted = [[] for _ in self.parameters]
         self._open = True
         with ExitStack() as undo:
             for parameter in self.parameters:
                 parameter.requires_grad_(False)
                 undo.callback(parameter.requires_grad_, True)
             for layer, recorded in self.layers.items():
-                hook = self._hook(recorded, records, anchor)
+                hook = self._hook(recorded, units, anchor)
                 undo.callback(layer.register_forward_hook(hook, with_kwargs=True).remove)
             for tensor in self.broadcast:
-                self._stand_in(tensor, records, anchor, undo)
+                self._stand_in(tensor, units, anchor, undo)
             try:
-                yield self._uses
+                yield self._noted
             finally:
                 self._open = False
-                self._uses = []
+                self._noted = []
+                self._memory.forget()
 
     def close(self) -> None:
         """The forward pass is over: what runs from here on is recomputed for checkpoints, and noted already."""
         self._open = False
 
-    def _hook(self, recorded: RecordedLayer, records: int, anchor: Tensor) -> Any:
-        uses = self._uses
+    def _hook(self, recorded: RecordedLayer, units: Units, anchor: Tensor) -> Any:
+        noted, memory, records = self._noted, self._memory, len(units.of_record)
 
         def hook(
             layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], output: Tensor
@@ -135,7 +137,7 @@ class Recording:
                     for name, use in recorded.rule(layer, kept, gradient.detach()):
                         place = recorded.places.get(name)
                         if place is not None:
-                            uses[place].append(use)
+                            noted[place].append(Noted.of(use, units, memory))
 
                 def given_version() -> int:
                     return inputs._version  # noqa: SLF001  # shared with what it was detached from
@@ -145,12 +147,12 @@ class Recording:
 
         return hook
 
-    def _stand_in(self, tensor: BroadcastTensor, records: int, anchor: Tensor, undo: ExitStack) -> None:
+    def _stand_in(self, tensor: BroadcastTensor, units: Units, anchor: Tensor, undo: ExitStack) -> None:
         """Let the module find a copy for each record where its parameter was; an instance's attribute comes first."""
-        uses = self._uses[tensor.place]
+        noted, records = self._noted[tensor.place], len(units.of_record)
         parameter = self.parameters[tensor.place]
         copies = _start(anchor, parameter.detach().expand(records, *parameter.shape[1:]))
-        copies.register_hook(lambda gradient: uses.append(Whole(gradient.detach())))
+        copies.register_hook(lambda gradient: noted.append(Noted(Whole(gradient.detach()), None)))
         tensor.owner.__dict__[tensor.name] = copies
         undo.callback(tensor.owner.__dict__.pop, tensor.name)
 

@@ -11,7 +11,7 @@ their sum: `squared_norms` adds the inner products of all pairs, so that no cros
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -22,6 +22,7 @@ _LOW = (torch.bfloat16, torch.float16)
 # Rounding of dot products of up to 10^6 terms in blocks, in units of the last place: what a computed squared norm
 # may be short of the true one, relative to the squared sum of lengths. Worst cases in tests stay below 8.
 _SLACK_UNITS = 64.0
+_REMEMBERED = 2
 
 
 @dataclass(frozen=True)
@@ -116,77 +117,111 @@ class SquaredNorms:
 
 
 class Memory:
-    """What several layers of one pass share: Gram matrices and weighted copies of the same tensor.
+    """The last results that layers may share: Gram matrices and weighted copies of the same tensor.
 
-    Query, key and value maps read one input; the embeddings of a token get one gradient. A result is kept as long
-    as somebody is still to ask for it.
+    Query, key and value maps read one input; the embeddings of a token get one gradient. They ask one after the
+    other.
     """
 
-    def __init__(self, uses: Sequence[Use]) -> None:
-        self._asked: dict[tuple[object, ...], int] = {}
-        self._grams: dict[tuple[object, ...], Tensor] = {}
-        self._scaled: dict[tuple[object, ...], Tensor] = {}
-        for use in uses:
-            if isinstance(use, Outer):
-                for side in (use.left, use.right):
-                    if isinstance(side, Tensor):
-                        self._asked[_key(side)] = self._asked.get(_key(side), 0) + 1
-        self._shared = {key for key, count in self._asked.items() if count > 1}
+    def __init__(self) -> None:
+        self._last: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
 
     def gram(self, factor: Tensor, units: Units) -> Tensor:
         """⟨factor_t, factor_s⟩ for all places of a unit, [U, T, T], at least float32."""
-        key = _key(factor)
-        found = self._grams.pop(key, None)
-        if found is None:
+
+        def make() -> Tensor:
             joined = units.joined(factor)
-            found = batched_product(joined, joined.transpose(1, 2))
-        self._asked[key] = self._asked.get(key, 1) - 1
-        if self._asked[key] > 0:
-            self._grams[key] = found
-        return found
+            return batched_product(joined, joined.transpose(1, 2))
+
+        return self._found(("gram", *_key(factor)), factor, make)
 
     def scaled(self, factor: Tensor, weights: Tensor, bad: Tensor | None) -> Tensor:
         """Each record's factor times its weight; zeros for the records that are bad."""
-        key = (*_key(factor), id(weights))
-        found = self._scaled.get(key)
-        if found is None:
-            found = without(factor * _column(weights, factor).to(_wide(factor.dtype)), bad)
-            if key[:-1] in self._shared:
-                self._scaled[key] = found
-        return found
+
+        def make() -> Tensor:
+            return without(factor * _column(weights, factor).to(_wide(factor.dtype)), bad)
+
+        return self._found(("scaled", id(weights), *_key(factor)), factor, make)
+
+    def forget(self) -> None:
+        """Let go of everything."""
+        self._last.clear()
+
+    def _found(self, key: tuple[object, ...], of: Tensor, make: Callable[[], Tensor]) -> Tensor:
+        if key not in self._last:
+            if len(self._last) >= _REMEMBERED:
+                self._last.pop(next(iter(self._last)))
+            self._last[key] = (
+                of,
+                make(),
+            )  # with its tensor, whose place in memory must not be another's meanwhile
+        return self._last[key][1]
 
 
-def squared_norms(uses: Sequence[Use], units: Units, memory: Memory) -> SquaredNorms:
+@dataclass(frozen=True)
+class GhostNorm:
+    """The squared norm of one `Outer` by itself, worked out while its factors are at hand.
+
+    Attributes:
+        square: [U].
+        lengths: [U], Σ_t ‖left_t‖ ‖right_t‖: what the norm would be at most, and what rounding is relative to.
+        fits: bool [U]; false where a factor is so large that products with small numbers may have been lost.
+    """
+
+    square: Tensor
+    lengths: Tensor
+    fits: Tensor
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A use, with its own norm where it is kept as factors."""
+
+    use: Use
+    norm: GhostNorm | None
+
+    @classmethod
+    def of(cls, use: Use, units: Units, memory: Memory) -> Noted:
+        """Work out what can be worked out now."""
+        return cls(use, ghost_norm(use, units, memory) if isinstance(use, Outer) else None)
+
+
+def ghost_norm(use: Outer, units: Units, memory: Memory) -> GhostNorm:
+    """‖Σ_t left_t right_tᵀ‖² for each unit, from two Gram matrices."""
+    right = memory.gram(use.right, units)
+    of_right = right.diagonal(dim1=1, dim2=2)
+    most = 2.0 ** (100 if right.dtype == torch.float32 else 800)
+    fits = of_right.sum(1) < most
+    if isinstance(use.left, Rows):
+        index = units.joined(use.left.index.unsqueeze(2)).squeeze(2)
+        square = (right * (index.unsqueeze(1) == index.unsqueeze(2))).sum((1, 2))
+        return GhostNorm(square, of_right.sqrt().sum(1), fits)
+    left = memory.gram(use.left, units)
+    of_left = left.diagonal(dim1=1, dim2=2)
+    lengths = (of_left * of_right).sqrt().sum(1)
+    return GhostNorm((left * right).sum((1, 2)), lengths, fits & (of_left.sum(1) < most))
+
+
+def squared_norms(noted: Sequence[Noted], units: Units) -> SquaredNorms:
     """‖Σ uses‖² for each unit.
 
     Args:
-        uses: of one tensor, at least one.
+        noted: the uses of one tensor, at least one.
         units: of the records.
-        memory: of the pass.
     """
     total: Tensor | None = None
     lengths: Tensor | None = None
-    sound: Tensor | None = None
-    summed = [Whole(units.summed(use.rows)) if isinstance(use, Whole) else use for use in uses]
-    for i, one in enumerate(summed):
-        if isinstance(one, Whole):
+    fits: Tensor | None = None
+    summed = [Whole(units.summed(n.use.rows)) if isinstance(n.use, Whole) else n.use for n in noted]
+    for i, (one, norm) in enumerate(zip(summed, (n.norm for n in noted), strict=True)):
+        if norm is not None:
+            part = norm.square
+            lengths = norm.lengths if lengths is None else lengths + norm.lengths
+            fits = norm.fits if fits is None else fits & norm.fits
+        elif isinstance(one, Whole):
             part = one.rows.flatten(1).square().sum(1)
         else:
-            right = memory.gram(one.right, units)
-            if isinstance(one.left, Rows):
-                index = units.joined(one.left.index.unsqueeze(2)).squeeze(2)
-                part = (right * (index.unsqueeze(1) == index.unsqueeze(2))).sum((1, 2))
-                of_left = torch.ones_like(right[:, 0])
-            else:
-                left = memory.gram(one.left, units)
-                part = (left * right).sum((1, 2))
-                of_left = left.diagonal(dim1=1, dim2=2)
-            of_right = right.diagonal(dim1=1, dim2=2)
-            here = (of_left * of_right).sqrt().sum(1)
-            lengths = here if lengths is None else lengths + here
-            most = 2.0 ** (100 if right.dtype == torch.float32 else 800)
-            fits = (of_left.sum(1) < most) & (of_right.sum(1) < most)
-            sound = fits if sound is None else sound & fits
+            raise TypeError("factors without their norm")
         total = part if total is None else total + part
         for other in summed[i + 1 :]:
             total = total + 2 * _inner(one, other, units)
@@ -197,7 +232,7 @@ def squared_norms(uses: Sequence[Use], units: Units, memory: Memory) -> SquaredN
         unit_in_last_place = torch.finfo(total.dtype).eps / 2
         values = values.clamp(min=0.0) + _SLACK_UNITS * unit_in_last_place * lengths.double().square()
     finite = torch.isfinite(values)
-    return SquaredNorms(values, finite if sound is None else finite & sound)
+    return SquaredNorms(values, finite if fits is None else finite & fits)
 
 
 def weighted_sum(
