@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from hansa.errors import ModelError, TrainingError
 from hansa.models import BuiltModel, trim_padding
 from hansa_client.training.bookkeeping import BookKeeper, survey
 from hansa_client.training.clipping import LOW_PRECISION_MARGIN, MARGIN, ClippedSumBuilder
+from hansa_client.training.kept import FrozenPart, KeptActivations, longest
 from hansa_client.training.memory import keep_freed_memory
 
 _LOG = logging.getLogger("hansa.node")  # the member's own
@@ -67,6 +69,7 @@ class GradientEngine:
         self.by_record = found.by_record
         self.layer_of = found.layer_of
         self._keeper = BookKeeper(self.parameters, found)
+        self._kept: KeptActivations | None = None
         if self.by_record:
             _LOG.info("gradients per record, more slowly, in the layers %s", ", ".join(self.by_record))
         self._check_on_probe()
@@ -99,6 +102,7 @@ class GradientEngine:
         inputs: Mapping[str, np.ndarray],
         labels: np.ndarray,
         unit_of_record: npt.NDArray[np.int64],
+        records: npt.NDArray[np.int64] | None = None,
     ) -> None:
         """Add the clipped gradients of a microbatch of whole units, by one forward and one backward pass.
 
@@ -107,6 +111,8 @@ class GradientEngine:
             inputs: arrays with B records along the first axis.
             labels: int64 [B].
             unit_of_record: int64 [B], which unit of this microbatch a record belongs to, 0 … U−1, each in it.
+            records: int64 [B], the records' places in the data set whose activations are kept; read within
+                `kept_activations` only.
 
         Raises:
             TrainingError: the model did something on the way that would make the norms wrong.
@@ -120,10 +126,46 @@ class GradientEngine:
         tensors, targets = self._tensors(inputs), self._targets(labels)
         of_record = torch.from_numpy(np.ascontiguousarray(unit_of_record)).to(self._device)
         units = int(unit_of_record.max()) + 1
-        found = self._keeper.gradients(lambda: self._loss(tensors, targets), of_record, units)
+        with self._below(tensors, records):
+            found = self._keeper.gradients(lambda: self._loss(tensors, targets), of_record, units)
         margin = MARGIN if self.precision == torch.float32 else LOW_PRECISION_MARGIN
         factors = builder.factors(found.squares, found.sound, self.layer_of, margin=margin)
         builder.add_sums(found.weighted(factors), found.sound)
+
+    @contextmanager
+    def kept_activations(
+        self, inputs: Mapping[str, np.ndarray], folder: Path | None = None
+    ) -> Iterator[KeptActivations]:
+        """Within the block, frozen layers below the first trained one run once for each record of a data set.
+
+        Args:
+            inputs: of the whole data set; only their number and lengths are read here.
+            folder: where to keep activations in a private memory-mapped file instead of memory.
+
+        Raises:
+            TrainingError: nothing can be kept, or frozen weights change meanwhile.
+        """
+        probe = self.built.probe_inputs
+        length = longest(probe) if "attention_mask" in probe else None
+        part = FrozenPart.of(self.built.module, lambda: self._on_probe(2), length)
+        records = len(next(iter(inputs.values())))
+        with KeptActivations(part, records, longest(inputs), folder) as kept:
+            self._kept = kept
+            try:
+                yield kept
+            finally:
+                self._kept = None
+
+    @contextmanager
+    def _below(self, tensors: Mapping[str, Tensor], records: npt.NDArray[np.int64] | None) -> Iterator[None]:
+        """Activations that are kept stand in for the frozen layers, where there are any."""
+        if self._kept is None or records is None:
+            yield
+            return
+        with self._autocast():
+            last = self._kept.of(records, tensors, self.built.module)
+        with self._kept.part.replaced(last):
+            yield
 
     def summed(self, inputs: Mapping[str, np.ndarray], labels: np.ndarray) -> list[Tensor]:
         """The sum of the records' gradients, without clipping; for runs that claim no privacy."""

@@ -84,8 +84,8 @@ class Recording:
         self._open = True
         with ExitStack() as undo:
             for parameter in self.parameters:
-                parameter.requires_grad_(False)
-                undo.callback(parameter.requires_grad_, True)
+                parameter.requires_grad = False
+                undo.callback(setattr, parameter, "requires_grad", True)  # noqa: FBT003
             for layer, recorded in self.layers.items():
                 hook = self._hook(recorded, units, anchor)
                 undo.callback(layer.register_forward_hook(hook, with_kwargs=True).remove)

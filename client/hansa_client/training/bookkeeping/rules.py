@@ -59,12 +59,12 @@ def per_record_rule(layer: nn.Module) -> Rule | None:
     def rule(module: nn.Module, inputs: Tensor | None, gradient: Tensor) -> Iterable[tuple[str, Use]]:
         trained = {name: p for name, p in module.named_parameters(recurse=False) if id(p) in wanted}
         for parameter in trained.values():  # a sampler looks at this to see what is trained
-            parameter.requires_grad_(True)
+            parameter.requires_grad = True
         try:
             found = sampler(module, [inputs], gradient)
         finally:
             for parameter in trained.values():
-                parameter.requires_grad_(False)
+                parameter.requires_grad = False
         for name, parameter in trained.items():
             yield name, Whole(found[parameter].detach())
 
@@ -93,7 +93,7 @@ def _linear(layer: nn.Linear, inputs: Tensor | None, gradient: Tensor) -> Iterab
 
 
 def _transposed_linear(
-    layer: nn.Module, inputs: Tensor | None, gradient: Tensor
+    _layer: nn.Module, inputs: Tensor | None, gradient: Tensor
 ) -> Iterable[tuple[str, Use]]:
     places = _sequence(gradient)
     if inputs is not None:
