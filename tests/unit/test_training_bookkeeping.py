@@ -297,9 +297,7 @@ def test_a_layer_that_does_not_see_the_batch_stops_the_pass() -> None:
 
 
 @settings(max_examples=30)
-@given(
-    st.integers(1, 6), st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.integers(0, 10**6)
-)
+@given(st.integers(1, 6), st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.integers(0, 10**6))
 def test_the_choice_between_factors_and_gradient_is_for_the_smaller(
     records: int, places: int, m: int, n: int, seed: int
 ) -> None:
