@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from hansa.errors import TrainingError
 from hansa.models import BuiltModel
@@ -207,6 +206,19 @@ def test_the_largest_clipped_norm_is_within_the_bound(family: str, precision: to
             one = np.linalg.norm(alone.finish().values)
             assert one <= bound * (1 - margin) * (1 + 1e-5) + np.sqrt(grid.dimension) / 2
             assert np.linalg.norm(total - without.finish().values) <= grid.sensitivity
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_float32_sums_err_by_less_than_a_tenth_of_the_margin(family: str) -> None:
+    built, inputs = made(family)
+    engine, sums = GradientEngine(built), []
+    grid = Grid(0.5, built.flat.size, 2.0**40)  # fine enough to show it
+    for _ in range(2):
+        builder = ClippedSumBuilder(grid)
+        engine.add_clipped(builder, inputs, answers(RECORDS), np.arange(RECORDS))
+        sums.append(builder.finish().values / grid.scale)
+        inputs = in_double(built, inputs)
+    assert 0 < np.linalg.norm(sums[0] - sums[1]) < 0.1 * MARGIN * grid.clipping_norm
 
 
 def test_low_precision_is_close_to_full_precision() -> None:

@@ -16,12 +16,12 @@ from hansa.privacy.clipping import Clipping
 from hansa.privacy.grid import Grid
 
 # η: gradients are clipped to C · (1 − η), so that what float arithmetic adds to a sum stays within C. In float32
-# a sum over a pass errs by some 10^-6 of what is added; 2^-10 is room for about a thousand times C.
+# a sum over a pass was measured to err by some 10^-6 of C.
 MARGIN = 2.0**-10
 # Under autocast the factors of a gradient are bfloat16, 8 bits. Norms and sums take the same factors and multiply
 # them in float32; what is rounded again is a factor times its record's weight, on a GPU only.
 LOW_PRECISION_MARGIN = 2.0**-7
-_BLOCK = 1 << 15  # numbers that are scaled and rounded at once: the working array stays in the cache
+_BLOCK = 1 << 18  # numbers that are scaled and rounded at once: little enough to stay near the processor
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,9 @@ class ClippedSum:
     Assumes: the gradients of the other units do not depend on the unit: no layer mixes records. And that float
         arithmetic errs by no more than s·C·η between the two sums: sums within a pass of some dozens of records
         are float32, sums over passes float64. A bound for the worst case would grow with the batch (about
-        n·2^-24 of the lengths that are added up, n places in a pass); what is measured, and kept by a test on
-        neighbouring batches, is a few 10^-6 of C a pass, and η is a thousandth.
+        n·2^-24 of the lengths that are added up, n places in a pass), and η does not cover it. Measured against
+        float64 on a BERT of 5.3 million weights, a pass of 32 records errs by 2·10^-6 of C; η is a thousandth.
+        Tests hold small models' error below a tenth of η, and neighbouring sums within the sensitivity.
     """
 
     values: npt.NDArray[np.int64]

@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
     """Tell glibc to reuse large blocks: a training step frees and asks for the same hundreds of megabytes again.
 
     Left to itself glibc unmaps what is larger than 32 MB and trims the rest, and every step pays for fresh pages,
-    a fifth of its time with some million weights. The process keeps its peak until it ends.
+    about a seventh of its time with five million weights. The process keeps its peak until it ends.
 
     Returns:
         Whether it was told; elsewhere than under glibc nothing is done.

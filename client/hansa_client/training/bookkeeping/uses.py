@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 _LOW = (torch.bfloat16, torch.float16)
-# Rounding of dot products of up to 10^6 terms in blocks, in units of the last place: what a computed squared norm
-# may be short of the true one, relative to the squared sum of lengths. Worst cases in tests stay below 8.
+# What a computed squared norm may be short of the true one by rounding, in units of the last place and relative to
+# the squared sum of lengths; it is added, so that clipping errs towards the shorter. Chosen with room, not proven: a
+# worst case grows with the terms of a dot product, and torch adds them in blocks.
 _SLACK_UNITS = 64.0
 _REMEMBERED = 2
 
