@@ -88,8 +88,7 @@ class Trainer:
             raise TrainingError("a plan without a mechanism has no clipped sums")
         builder = ClippedSumBuilder(self._plan.grid)
         for records, units in self._microbatches(randomness):
-            gradients = self._engine.per_record(*self._batch(records))
-            builder.add(gradients, units)
+            self._engine.add_clipped(builder, *self._batch(records), units)
         self.observed.non_finite_units += builder.non_finite_units
         return builder.finish()
 
