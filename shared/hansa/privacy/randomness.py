@@ -18,19 +18,17 @@ from randomgen import AESCounter
 from hansa.errors import PrivacyParameterError
 from hansa.privacy.noise import discrete_gaussian
 
+KEY_BYTES = 32
+
 
 class Randomness(Protocol):
     """The two kinds of draws that DP training makes."""
 
-    def select(self, units: int, rate: float) -> npt.NDArray[np.bool_]:
-        """Poisson sampling: for each of `units` units independently, true with probability `rate`."""
+    def key(self) -> bytes:
+        """32 fresh bytes: the key by which one step, or one epoch, draws its units."""
 
     def noise(self, sigma: float, size: int) -> npt.NDArray[np.int64]:
         """`size` independent draws of the discrete Gaussian of parameter `sigma`, in grid units."""
-
-
-def _poisson_mask(generator: np.random.Generator, units: int, rate: float) -> npt.NDArray[np.bool_]:
-    return np.asarray(generator.random(units) < rate)
 
 
 class SecretRandomness:
@@ -43,8 +41,8 @@ class SecretRandomness:
     def __init__(self) -> None:
         self._generator = np.random.Generator(AESCounter(key=secrets.randbits(128)))
 
-    def select(self, units: int, rate: float) -> npt.NDArray[np.bool_]:
-        return _poisson_mask(self._generator, units, rate)
+    def key(self) -> bytes:
+        return secrets.token_bytes(KEY_BYTES)
 
     def noise(self, sigma: float, size: int) -> npt.NDArray[np.int64]:
         return discrete_gaussian(self._generator, sigma, size)
@@ -60,8 +58,8 @@ class PublicSampling:
         digest = hashlib.sha256("\x1f".join(str(name) for name in names).encode()).digest()
         self._generator = np.random.Generator(AESCounter(key=int.from_bytes(digest[:16], "little")))
 
-    def select(self, units: int, rate: float) -> npt.NDArray[np.bool_]:
-        return _poisson_mask(self._generator, units, rate)
+    def key(self) -> bytes:
+        return self._generator.bytes(KEY_BYTES)
 
     def noise(self, sigma: float, size: int) -> npt.NDArray[np.int64]:
         raise PrivacyParameterError(
