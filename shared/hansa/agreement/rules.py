@@ -180,7 +180,7 @@ def _sampling(
     if privacy.sampling == "truncated-poisson":
         if privacy.sampling_rate == 1:
             yield Problem("privacy.sampling_rate", "is 1, and every batch would be cut", "below 1")
-        if privacy.max_batch_units is None:
+        elif privacy.max_batch_units is None:
             yield Problem(place, "is missing", "sampling = 'truncated-poisson' needs the largest batch")
         elif members:
             yield from _largest_batch(privacy, privacy.max_batch_units, max(m.units for m in members))
