@@ -414,6 +414,10 @@ class ClipsPasses(Trainer):
         return ClippedSum(np.rint(total * self._plan.grid.scale).astype(np.int64), self._plan.grid)
 
 
-@pytest.mark.parametrize("broken", [DropsTheLast, ClipsPasses])
-def test_data_dependent_microbatching(broken: Build) -> None:
-    caught(broken, neighbours(two_minds()), "sensitivity", SMALL_PASSES)
+@pytest.mark.parametrize(
+    ("broken", "unit"),
+    [(DropsTheLast, with_features(one_unit(), 1e3)), (ClipsPasses, two_minds())],
+    ids=["drop_last", "clips the mean of a pass"],
+)
+def test_data_dependent_microbatching(broken: Build, unit: Dataset) -> None:
+    caught(broken, neighbours(unit), "sensitivity", SMALL_PASSES)
