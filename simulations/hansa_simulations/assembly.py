@@ -223,12 +223,13 @@ def _events(run: Run) -> list[EventCount]:
 def _history(run: Run) -> list[HistoryPoint]:
     """Quality by round, with the ε of the rounds so far: all members take the same steps."""
     terms = run.agreement.terms
-    spend = TrainingPlan.of(run.agreement, terms.members[0].name).spend()
+    plan = TrainingPlan.of(run.agreement, terms.members[0].name)
+    spend = plan.spend()
     points = []
     for number, quality in run.history:
         epsilon = None
         if spend is not None and terms.privacy.delta is not None:
-            epsilon = epsilon_spent([Spend(spend.event, number * terms.local_steps)], terms.privacy.delta)
+            epsilon = epsilon_spent([Spend(spend.event, number * plan.round_events())], terms.privacy.delta)
         points.append(
             HistoryPoint(
                 round=number,

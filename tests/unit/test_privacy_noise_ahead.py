@@ -29,14 +29,14 @@ class Numbered:
     def __init__(self) -> None:
         self.made = 0
         self.threads: set[int] = set()
-        self.selecting: set[int] = set()
+        self.keying: set[int] = set()
         self.fail: Callable[[int], None] = lambda number: None
         self.begun = threading.Semaphore(0)
         self.references: list[weakref.ref[np.ndarray]] = []
 
-    def select(self, units: int, rate: float) -> np.ndarray:
-        self.selecting.add(threading.get_ident())
-        return np.ones(units, dtype=np.bool_)
+    def key(self) -> bytes:
+        self.keying.add(threading.get_ident())
+        return bytes(32)
 
     def noise(self, sigma: float, size: int) -> np.ndarray:
         self.threads.add(threading.get_ident())
@@ -76,13 +76,13 @@ def noise_threads() -> list[threading.Thread]:
 
 @given(st.lists(st.booleans(), max_size=14))
 @settings(max_examples=40, deadline=None)
-def test_reading_ahead_changes_neither_noise_nor_sampling(calls: list[bool]) -> None:
-    """True is a selection, False a noise vector, in any order."""
+def test_reading_ahead_changes_neither_noise_nor_keys(calls: list[bool]) -> None:
+    """True is a key, False a noise vector, in any order."""
     plain, under = twins()
     with NoiseAhead(under, SIGMA, SIZE, calls.count(False)) as ahead:
-        for selects in calls:
-            if selects:
-                assert np.array_equal(plain.select(90, 0.4), ahead.select(90, 0.4))
+        for keyed in calls:
+            if keyed:
+                assert plain.key() == ahead.key()
             else:
                 assert np.array_equal(plain.noise(SIGMA, SIZE), ahead.noise(SIGMA, SIZE))
     assert not noise_threads()
@@ -93,14 +93,14 @@ def test_vectors_come_in_order_and_once() -> None:
         assert numbers(ahead, 30) == list(range(1, 31))
 
 
-def test_noise_is_made_in_one_other_thread_and_sampling_in_the_callers() -> None:
+def test_noise_is_made_in_one_other_thread_and_keys_in_the_callers() -> None:
     source = Numbered()
     with NoiseAhead(source, SIGMA, SIZE, 5) as ahead:
-        ahead.select(3, 0.5)
+        ahead.key()
         numbers(ahead, 5)
     assert len(source.threads) == 1
     assert source.threads.isdisjoint({threading.get_ident()})
-    assert source.selecting == {threading.get_ident()}
+    assert source.keying == {threading.get_ident()}
 
 
 def test_the_next_vector_is_made_while_the_caller_computes() -> None:
@@ -155,7 +155,7 @@ def test_an_exception_in_the_thread_is_raised_in_the_caller_and_nothing_repeats(
 
 def test_a_public_stream_refuses_in_the_caller() -> None:
     with NoiseAhead(PublicSampling(1), SIGMA, SIZE, 2) as ahead:
-        assert np.array_equal(ahead.select(50, 0.5), PublicSampling(1).select(50, 0.5))
+        assert ahead.key() == PublicSampling(1).key()
         with pytest.raises(PrivacyParameterError, match="public stream"):
             ahead.noise(SIGMA, SIZE)
 

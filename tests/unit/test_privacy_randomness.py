@@ -1,4 +1,4 @@
-"""A member's randomness: one key for sampling, one for noise, and nothing shared between members, rounds and steps."""
+"""A member's randomness: one stream of keys for its draws, one of noise, and nothing shared between members, rounds and steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.noise import SUSPICIOUS, between
 from hansa.errors import PrivacyParameterError
 from hansa.privacy import streams
 from hansa.privacy.noise import discrete_gaussian
-from hansa.privacy.randomness import PublicSampling, SecretRandomness, _poisson_mask
+from hansa.privacy.randomness import PublicSampling, SecretRandomness
 from hansa.privacy.streams import AesStream
 
 SIGMA = 100.0
@@ -46,7 +46,7 @@ def run_of(members: int, rounds: int, steps: int, size: int) -> np.ndarray:
     for _member, _round in itertools.product(range(members), range(rounds)):
         secret = SecretRandomness()
         for _ in range(steps):
-            secret.select(50, 0.5)
+            secret.key()
             rows.append(secret.noise(SIGMA, size))
     return np.array(rows)
 
@@ -75,32 +75,32 @@ def test_shared_noise_would_be_caught(public_keys: list[bytes], shared: str) -> 
     assert between(rows.reshape(-1, 5000), SIGMA) < SUSPICIOUS
 
 
-def test_sampling_and_noise_have_keys_of_their_own(public_keys: list[bytes]) -> None:
+def test_keys_and_noise_have_streams_of_their_own(public_keys: list[bytes]) -> None:
     secret = SecretRandomness()
-    drawn, noise = secret.select(4000, 0.5), secret.noise(SIGMA, 4000)
+    key, noise = secret.key(), secret.noise(SIGMA, 4000)
     assert len(public_keys) == 2
-    words = np.empty(4000, dtype=np.uint64)
+    words = np.empty(4, dtype=np.uint64)
     AesStream(public_keys[0]).fill(words)
-    assert np.array_equal(drawn, words < np.uint64(2**63))
+    assert key == words.tobytes()
     assert np.array_equal(noise, discrete_gaussian(AesStream(public_keys[1]), SIGMA, 4000))
 
 
 @given(st.lists(st.one_of(st.integers(1, 90), st.none()), max_size=12))
 @settings(deadline=None)
 def test_how_much_is_read_of_one_changes_nothing_in_the_other(calls: list[int | None]) -> None:
-    """Numbers are sizes of noise vectors, None is a selection, in any order."""
+    """Numbers are sizes of noise vectors, None is a key, in any order."""
     with pytest.MonkeyPatch.context() as patch:
         keys = [bytes([number]) * 32 for number in (1, 2)]
         patch.setattr(streams.secrets, "token_bytes", lambda _size: keys.pop(0))
         patch.setattr(streams.SecretStream, "_seen", {})
         secret = SecretRandomness()
-    selected = [secret.select(70, 0.3) if size is None else secret.noise(SIGMA, size) for size in calls]
-    sampling, noise = AesStream(bytes([1]) * 32), AesStream(bytes([2]) * 32)
-    for size, found in zip(calls, selected, strict=True):
+    given_out = [secret.key() if size is None else secret.noise(SIGMA, size) for size in calls]
+    keys_of, noise = AesStream(bytes([1]) * 32), AesStream(bytes([2]) * 32)
+    for size, found in zip(calls, given_out, strict=True):
         if size is None:
-            words = np.empty(70, dtype=np.uint64)
-            sampling.fill(words)
-            assert np.array_equal(found, _poisson_mask(words, 0.3))
+            words = np.empty(4, dtype=np.uint64)
+            keys_of.fill(words)
+            assert found == words.tobytes()
         else:
             assert np.array_equal(found, discrete_gaussian(noise, SIGMA, size))
 
@@ -138,65 +138,28 @@ def test_a_forked_process_makes_other_noise() -> None:
     assert not set(np.frombuffer(theirs, dtype=np.int64)) & set(secret.noise(1e9, 64))
 
 
-def test_poisson_sampling_takes_each_unit_with_the_public_rate(public_keys: list[bytes]) -> None:
+def test_secret_keys_are_fresh_and_long(public_keys: list[bytes]) -> None:
     secret = SecretRandomness()
-    drawn = np.array([secret.select(1000, 0.3) for _ in range(300)])
-    assert abs(drawn.mean() - 0.3) < 5 * math.sqrt(0.21 / drawn.size)
-    sizes = drawn.sum(1)
-    assert abs(sizes.var() / (1000 * 0.21) - 1) < 0.5  # a fixed batch size would have variance 0
-    assert between((drawn[:60] * 10 - 3).astype(np.int64), math.sqrt(21)) > SUSPICIOUS
-    assert secret.select(1000, 1.0).all()
-    assert not secret.select(1000, 0.0).any()
-    assert secret.select(0, 0.5).shape == (0,)
+    keys = {secret.key() for _ in range(50)} | {SecretRandomness().key() for _ in range(50)}
+    assert len(keys) == 100
+    assert {len(key) for key in keys} == {32}
+    assert keys.isdisjoint(public_keys)  # no stream's own key is given away
 
 
-@given(st.floats(2.0**-12, 1.0, exclude_max=True))
-def test_a_rate_is_kept_exactly(rate: float) -> None:
-    """Of 2^64 words exactly rate·2^64 select: the last that does, and the first that does not."""
-    below = int(rate * 2**64)
-    assert below / 2**64 == rate
-    assert _poisson_mask(np.array([0, below - 1, below], dtype=np.uint64), rate).tolist() == [
-        True,
-        True,
-        False,
-    ]
+def test_public_keys_repeat_and_depend_on_every_name() -> None:
+    first = PublicSampling(1, "a", 2).key()
+    assert first == PublicSampling(1, "a", 2).key()
+    assert len(first) == 32
+    names = [(2, "a", 2), (1, "b", 2), (1, "a", 3), ("1a", 2)]
+    assert first not in {PublicSampling(*name).key() for name in names}
 
 
-@given(st.floats(0, 2.0**-12))
-def test_a_tiny_rate_is_never_exceeded(rate: float) -> None:
-    most = math.floor(rate * 2**64)
-    assert not _poisson_mask(np.array([most], dtype=np.uint64), rate).any()
-    if most:
-        assert _poisson_mask(np.array([most - 1], dtype=np.uint64), rate).all()
-
-
-@pytest.mark.parametrize("rate", [-0.1, 1.0000001, math.nan, math.inf])
-def test_rates_that_are_none_are_refused(rate: float) -> None:
-    with pytest.raises(PrivacyParameterError, match="rate"):
-        SecretRandomness().select(3, rate)
-    with pytest.raises(PrivacyParameterError, match="rate"):
-        PublicSampling(1).select(3, rate)
-
-
-def test_public_sampling_repeats_and_depends_on_every_name() -> None:
-    first = PublicSampling(1, "a", 2).select(500, 0.5)
-    assert np.array_equal(first, PublicSampling(1, "a", 2).select(500, 0.5))
-    for other in (
-        PublicSampling(2, "a", 2),
-        PublicSampling(1, "b", 2),
-        PublicSampling(1, "a", 3),
-        PublicSampling("1a", 2),
-    ):
-        assert not np.array_equal(first, other.select(500, 0.5))
-
-
-def test_public_sampling_draws_what_it_always_drew() -> None:
-    """Runs that were made with a seed can be made again: numpy's uniform numbers below the rate."""
-    key = int.from_bytes(hashlib.sha256(b"1\x1fa\x1f2").digest()[:16], "little")
-    generator = np.random.Generator(AESCounter(key=key))
+def test_public_keys_are_the_words_of_the_public_stream() -> None:
+    """Runs that were made with a seed can be made again, on any machine."""
+    words = AESCounter(key=int.from_bytes(hashlib.sha256(b"1\x1fa\x1f2").digest()[:16], "little"))
     sampling = PublicSampling(1, "a", 2)
-    for units, rate in ((1000, 0.25), (77, 0.013), (5000, 0.9)):
-        assert np.array_equal(sampling.select(units, rate), generator.random(units) < rate)
+    for _ in range(3):
+        assert sampling.key() == words.random_raw(4).astype("<u8").tobytes()
 
 
 def test_the_public_stream_is_aes_in_counter_mode() -> None:

@@ -207,6 +207,9 @@ class GradientEngine:
         gradients = []
         for name, parameter in zip(self.built.flat.names, self.parameters, strict=True):
             gradient = getattr(parameter, "grad_sample", None)
+            if gradient is None:
+                # a weight that none of these records reaches: stopping here would tell which records there are
+                gradient = torch.zeros((records, *parameter.shape), device=parameter.device)
             if not isinstance(gradient, Tensor) or gradient.shape != (records, *parameter.shape):
                 raise TrainingError(f"the trained weight {name!r} has no gradient per record")
             gradients.append(gradient)

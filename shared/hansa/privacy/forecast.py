@@ -12,6 +12,7 @@ from hansa.errors import PrivacyParameterError
 from hansa.privacy.book import BudgetBook, Quote
 from hansa.privacy.calibration import calibrated_noise_multiplier
 from hansa.privacy.charges import charges_of
+from hansa.privacy.sampling import sampling_of
 
 if TYPE_CHECKING:
     from hansa.agreement.terms import Terms
@@ -96,7 +97,7 @@ def forecast(
         if privacy.epsilon is None or privacy.delta is None:
             raise PrivacyParameterError("an agreement without privacy has no price")
         noise_multiplier = calibrated_noise_multiplier(
-            privacy.epsilon, privacy.delta, privacy.sampling_rate, terms.charged_steps
+            privacy.epsilon, privacy.delta, sampling_of(terms), terms.charged_steps
         )
     retries = terms.secure_sum.retries if retries is None else retries
     rounds = terms.training.rounds

@@ -18,8 +18,8 @@ from hansa.privacy.randomness import Randomness
 class NoiseAhead:
     """A `Randomness` whose noise is drawn one step ahead, in one background thread.
 
-    Sampling is handed through, in the caller's thread; it has a stream of its own, so that it draws the same units with
-    and without this class. At most one vector is ready or being made, 8·size bytes. Use it as a context: leaving it
+    Keys are handed through, in the caller's thread; they have a stream of their own, so that the same units are drawn
+    with and without this class. At most one vector is ready or being made, 8·size bytes. Use it as a context: leaving it
     waits for the thread, at most for one vector.
 
     Guarantees: a vector is given away at most once. It leaves this object before anyone waits for it, so that an
@@ -50,8 +50,8 @@ class NoiseAhead:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hansa-noise")
         self._prepare()
 
-    def select(self, units: int, rate: float) -> npt.NDArray[np.bool_]:
-        return self._randomness.select(units, rate)
+    def key(self) -> bytes:
+        return self._randomness.key()
 
     def noise(self, sigma: float, size: int) -> npt.NDArray[np.int64]:
         """The next vector; waits for it, and has the one after it begun."""

@@ -53,7 +53,7 @@ class MemberReport(Part):
         units: the public number of units.
         weight: its public share in the average, of a total of 1.
         rounds_present: rounds in which its update was summed.
-        noisy_steps: optimiser steps charged.
+        noisy_steps: events charged: optimiser steps, or epochs of fixed batches.
         upload_bytes: bytes that left it.
         download_bytes: bytes that it received.
         train_seconds: spent in training, as measured by the simulator.
@@ -308,7 +308,7 @@ class Report(Part):
         mechanism: ``local``, ``distributed`` or ``none``.
         unit: the privacy unit: ``record`` or ``patient``.
         adjacency: of neighbouring data sets.
-        sampling_rate: public Poisson rate of each step.
+        sampling_rate: public share of the units that a step is expected to draw.
         noise_multiplier: standard deviation of the noise over the sensitivity; null without privacy.
         clipping_norm: L2 bound of one unit's gradient; null without clipping.
         rounds: that were finished.

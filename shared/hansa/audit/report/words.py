@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from hansa.audit.report.promises import Budget
+from hansa.audit.report.promises import Budget, Mechanism
 from hansa.privacy.composition import Adding, AnyOf, FixedInAdvance, RenyiFilter, Rule
 from hansa.report import words as plain
 from hansa.report.statement import unprotected
@@ -77,6 +77,18 @@ UNTOLD: Mapping[str, tuple[str, ...]] = {
     ),
     "utility": ("the quality of the model on anybody's private data, unless an evaluation is listed here",),
 }
+
+
+def sample(mechanism: Mechanism) -> str:
+    """How a release drew its units, in a table's cell."""
+    if mechanism.sampling_rate is None:
+        return "all records"
+    rate = plain.plain(mechanism.sampling_rate)
+    if mechanism.largest_batch is None or mechanism.most_units is None:
+        return rate
+    return (
+        f"{rate}, cut to {mechanism.largest_batch:,} of at most {plain.counted(mechanism.most_units, 'unit')}"
+    )
 
 
 def statement(budgets: Sequence[Budget]) -> str:
