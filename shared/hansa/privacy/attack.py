@@ -139,6 +139,11 @@ class Design:
         curve = trade_off_of(self.claim.spends)
         return fewest_correct(self.canaries, self.guesses, curve, self.confidence_stated_mechanism)
 
+    @property
+    def needed_text(self) -> str:
+        """`needed` in words."""
+        return "more than all" if self.needed is None else f"{self.needed} of {self.guesses}"
+
     @cached_property
     def ceiling(self) -> float:
         """The largest bound that can come of it: with every guess right."""

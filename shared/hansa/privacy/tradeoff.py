@@ -20,7 +20,9 @@ from hansa.privacy.errors import AccountantFailedError
 from hansa.privacy.events import Spend, counted, event_from_json
 
 _NORMAL = NormalDist()
-_INTERVAL = 1e-3  # of the discretised privacy loss; pessimistic at any, so that a curve is never above the true one
+_INTERVAL = (
+    1e-3  # of the discretised privacy loss; pessimistic at any, so that a curve is never above the true one
+)
 _POINTS = 400
 _LARGEST_EPSILON = 20.0  # e^ε times the rounding of a rate stays small
 _SMALLEST_DELTA = 1e-13  # below, the δ of a composed PLD is noise of its FFT
