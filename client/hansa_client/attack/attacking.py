@@ -44,7 +44,10 @@ class Attack:
 
     def as_dict(self) -> Mapping[str, Json]:
         """As plain JSON values."""
-        return {"member": self.member, "kind": self.canaries, "seed": self.seed, **self.verdict.as_dict()}
+        told = {"member": self.member, "kind": self.canaries, "seed": self.seed, **self.verdict.as_dict()}
+        if self.canaries != "gradients":
+            told["detectable_noise"] = None  # that is computed for scores that see every step
+        return told
 
     def entry(self, agreement_id: str, at: str) -> AttackMade:
         """What goes into a ledger: counts and events, from which anybody computes the bounds anew.
