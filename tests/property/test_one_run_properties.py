@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -31,7 +33,7 @@ def test_a_bound_is_between_nothing_and_the_ceiling(
 @given(outcomes(), st.floats(0.5, 0.999))
 def test_more_delta_shows_less(outcome: Guesses, confidence: float) -> None:
     bounds = [epsilon_lower_bound(outcome, delta, confidence) for delta in (0.0, 1e-6, 1e-4, 1e-2)]
-    assert all(after <= before + 1e-6 for before, after in zip(bounds, bounds[1:], strict=False))
+    assert all(after <= before + 1e-6 for before, after in pairwise(bounds))
 
 
 @given(outcomes(), st.floats(0, 5), st.floats(0.5, 0.999))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ class TestOneStatement:
         outcome = Guesses(10_000, 10_000, 5_000)
         found = [p_value(outcome, epsilon, 1e-2) for epsilon in np.linspace(0, 5, 30)]
         assert max(found) <= 1
-        assert all(after >= before - 1e-8 for before, after in zip(found, found[1:], strict=False))
+        assert all(after >= before - 1e-8 for before, after in pairwise(found))
 
     def test_luck_shows_nothing(self) -> None:
         assert epsilon_lower_bound(Guesses(1000, 1000, 500), 1e-5, 0.95) == 0

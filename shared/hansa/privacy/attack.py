@@ -34,7 +34,7 @@ _DEFAULT_FRACTION = 0.1
 _SHARE = 0.1  # of the error, for the bound that is loose anyway
 _LEAST_NOISE, _MOST_NOISE = 0.1, 16.0  # shares of the stated noise between which a bound is looked for
 _TOLERANCE = 0.005  # of the logarithm of that share
-_DRAWS = 100_000  # of the public simulation that plans an attack
+_DRAWS = 40_000  # of the public simulation that plans an attack
 _POWER = 1.645  # standard deviations: a fault that is called detectable is found in 19 of 20 attacks
 
 
