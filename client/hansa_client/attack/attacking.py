@@ -10,7 +10,6 @@ from hansa.agreement import Agreement
 from hansa.canonical import Json
 from hansa.errors import PrivacyParameterError
 from hansa.ledger import AttackMade, Spending, real
-from hansa.models import BuiltModel
 from hansa.privacy.attack import CONFIDENCE, Claim, Design, Verdict
 from hansa.privacy.events import Spend
 from hansa.privacy.randomness import Randomness, SecretRandomness
@@ -18,6 +17,7 @@ from hansa_client.attack.gradients import gradient_scores
 from hansa_client.attack.guessing import Coins, right_guesses
 from hansa_client.attack.units import unit_scores
 from hansa_client.training import TrainingPlan
+from hansa_client.training.gradients import GradientEngine
 
 Progress = Callable[[int, int], None]
 
@@ -127,7 +127,7 @@ def attack_gradients(
 
 def attack_units(
     agreement: Agreement,
-    built: BuiltModel,
+    engine: GradientEngine,
     member: str,
     canaries: int,
     *,
@@ -136,11 +136,11 @@ def attack_units(
     randomness: Callable[[], Randomness] = SecretRandomness,
     progress: Progress = _silent,
 ) -> Attack:
-    """Attack a training of the agreement's model `built` with generated units; see `attack_gradients`."""
+    """Attack a training of the agreement's model, which `engine` holds, with generated units; see `attack_gradients`."""
     design = Design.best(claim_of(agreement, member), canaries, confidence)
     coins = Coins.thrown(canaries, seed)
     scores = unit_scores(
-        built,
+        engine,
         len(agreement.terms.task.labels),
         TrainingPlan.of(agreement, member),
         coins,

@@ -27,7 +27,7 @@ _PASS = 256
 
 
 def unit_scores(
-    built: BuiltModel,
+    engine: GradientEngine,
     classes: int,
     plan: TrainingPlan,
     coins: Coins,
@@ -39,7 +39,7 @@ def unit_scores(
     """Train the model on the canaries that are in, alone, and score all of them.
 
     Args:
-        built: model 0 of the agreement.
+        engine: over model 0 of the agreement; a model has one engine.
         classes: labels of its task.
         plan: the member's, as it is.
         coins, rounds, records_per_unit, randomness, progress: see `hansa_client.attack.gradients`.
@@ -47,6 +47,7 @@ def unit_scores(
     Returns:
         float64 [canaries]: by how much the loss of each has fallen.
     """
+    built = engine.built
     generator = np.random.default_rng(len(coins.inside))
     inputs = _inputs(built, len(coins.inside), generator)
     labels = generator.integers(0, classes, len(coins.inside), dtype=np.int64)
@@ -58,7 +59,6 @@ def unit_scores(
         unit_ids=tuple(f"canary-{row}" for row in np.flatnonzero(coins.inside)),
         groups={},
     )
-    engine = GradientEngine(built)
     trainer = Trainer(engine, data, plan)
     weights = built.initial_vector()
     before = _losses(built, weights, inputs, labels)

@@ -112,9 +112,10 @@ def _attacked(
         made = attack_gradients(agreement, name, count, confidence=confidence, seed=seed)
     else:
         from hansa.models import build_model
+        from hansa_client.training.gradients import GradientEngine
 
         built = build_model(agreement.terms, folder=agreement.folder, device=agreement.performance.device)
-        made = attack_units(agreement, built, name, count, confidence=confidence, seed=seed)
+        made = attack_units(agreement, GradientEngine(built), name, count, confidence=confidence, seed=seed)
     if home is not None:
         _record(agreement, made, home)
     return made
