@@ -411,6 +411,27 @@ class TestContent:
             with pytest.raises(EntryError, match=key):
                 parse_entry(canonical_json({**tree, key: wrong}))
 
+    @pytest.mark.parametrize(
+        ("changes", "match"),
+        [
+            ({"kind": "rumour"}, "kind"),
+            ({"correct": 1001}, "more right guesses"),
+            ({"guessed_in": 9_501}, "more right guesses"),
+            ({"guessed_in": 0, "guessed_out": 0, "correct": 0}, "more right guesses"),
+            ({"canaries": 0}, "canaries"),
+            ({"confidence": real(1.0)}, "below 1"),
+            ({"delta": real(1.0)}, "below 1"),
+            ({"delta": real(0.0)}, "above 0"),
+            ({"spends": []}, "spends"),
+            ({"seed": -1}, "seed"),
+            ({"epsilon": real(0.1)}, "epsilon"),
+        ],
+    )
+    def test_attacks_that_cannot_have_been(self, changes: dict, match: str) -> None:
+        parse_entry(changed(EACH["attack"], seed=7))
+        with pytest.raises(EntryError, match=match):
+            parse_entry(changed(EACH["attack"], **changes))
+
     def test_who_writes_what(self) -> None:
         writers = {name: entry.writer for name, entry in EACH.items()}
         member = {"agreement", "membership", "reservation", "release", "abort", "closed", "attack"}
