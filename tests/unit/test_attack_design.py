@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from hansa.errors import PrivacyParameterError
-from hansa.privacy.attack import Claim, Design
+from hansa.privacy.attack import Claim, Design, _Scores
 from hansa.privacy.attack_words import CANNOT, told
 from hansa.privacy.calibration import calibrated_noise_multiplier
-from hansa.privacy.events import Spend, gaussian, poisson_gaussian
+from hansa.privacy.events import Spend, gaussian, poisson_gaussian, rate_and_multiplier
 
 ONE = calibrated_noise_multiplier(1.0, 1e-5, 1.0, 1)
 CLAIM = Claim((Spend(gaussian(ONE), 1),), 1e-5)
@@ -51,6 +52,20 @@ class TestDesign:
         assert design.detectable_noise is not None
         both = Design(RARE, 10_000, design.guessed_in, design.guessed_in)
         assert (both.detectable_noise or 0) < design.detectable_noise
+
+    @pytest.mark.parametrize(("claim", "share"), [(CLAIM, 1.0), (CLAIM, 0.5), (RARE, 0.5), (RARE, 0.0)])
+    def test_what_is_expected_is_what_happens(self, claim: Claim, share: float) -> None:
+        """Against two hundred attacks on the stated mechanism with `share` of its noise."""
+        generator, design = np.random.default_rng(8), Design(claim, 2000, 100, 60)
+        rate, multiplier = rate_and_multiplier(claim.spends[0].event)
+        steps, right = claim.spends[0].count, []
+        for _ in range(200):
+            inside = generator.random(2000) < 0.5
+            scores = inside * generator.binomial(steps, rate, 2000)
+            order = np.argsort(scores + generator.normal(0, share * multiplier * np.sqrt(steps), 2000))
+            right.append(int(inside[order[-100:]].sum() + (~inside[order[:60]]).sum()))
+        expected = _Scores(claim.spends).right(share, design) * design.guesses
+        assert np.mean(right) == pytest.approx(expected, abs=2.0)
 
     def test_it_is_the_same_each_time(self) -> None:
         assert Design.best(CLAIM, 500) == Design.best(CLAIM, 500)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from hansa.canonical import Json
 from hansa.errors import PrivacyParameterError
@@ -34,7 +35,8 @@ _DEFAULT_FRACTION = 0.1
 _SHARE = 0.1  # of the error, for the bound that is loose anyway
 _LEAST_NOISE, _MOST_NOISE = 0.1, 16.0  # shares of the stated noise between which a bound is looked for
 _TOLERANCE = 0.005  # of the logarithm of that share
-_DRAWS = 40_000  # of the public simulation that plans an attack
+_NEGLIGIBLE = 1e-12  # of the probability of a number of draws
+_STEP = 1e-6  # of the noise that stands for none, against draws that count whole
 _POWER = 1.645  # standard deviations: a fault that is called detectable is found in 19 of 20 attacks
 
 
@@ -260,7 +262,7 @@ def _detectable(design: Design) -> float | None:
 
 
 class _Scores:
-    """How scores of gradient canaries lie: how often one was drawn, plus noise. A simulation from public numbers.
+    """How scores of gradient canaries lie: how often one was drawn, plus noise. Exact, from public numbers.
 
     Args:
         spends: Poisson-sampled Gaussian mechanisms.
@@ -270,23 +272,54 @@ class _Scores:
     """
 
     def __init__(self, spends: Sequence[Spend]) -> None:
-        generator = np.random.default_rng(0)
-        half = _DRAWS // 2
-        self._present = np.zeros(_DRAWS)
-        variance = 0.0
+        drawn, variance = np.ones(1), 0.0
         for spend in spends:
             rate, multiplier = rate_and_multiplier(spend.event)
-            self._present[:half] += generator.binomial(spend.count, rate, half)
+            drawn = np.convolve(drawn, _binomial(spend.count, rate))
             variance += spend.count * multiplier * multiplier
-        self._noise = generator.normal(0, math.sqrt(variance), _DRAWS)
+        kept = np.flatnonzero(drawn > _NEGLIGIBLE)
+        self._drawn = [(int(times), float(drawn[times])) for times in kept]
+        self._spread = math.sqrt(variance)
 
     def right(self, share: float, design: Design) -> float:
         """How many of the design's guesses are right, of 1, with `share` of the stated noise."""
-        order = np.argsort(self._present + share * self._noise, kind="stable")
-        inside = order < _DRAWS // 2
-        top, bottom = (
-            math.ceil(number * _DRAWS / design.canaries) for number in (design.guessed_in, design.guessed_out)
-        )
-        right_in = np.count_nonzero(inside[_DRAWS - top :]) / max(top, 1) * design.guessed_in
-        right_out = np.count_nonzero(~inside[:bottom]) / max(bottom, 1) * design.guessed_out
-        return float(right_in + right_out) / design.guesses
+        spread = max(share * self._spread, _STEP)
+        inside_above = self._share_in(design.guessed_in / design.canaries, spread, above=True)
+        outside_below = 1 - self._share_in(design.guessed_out / design.canaries, spread, above=False)
+        right = inside_above * design.guessed_in + outside_below * design.guessed_out
+        return right / design.guesses
+
+    def _share_in(self, fraction: float, spread: float, *, above: bool) -> float:
+        """Which share of a `fraction` of all canaries is in: of those with the highest scores, or the lowest."""
+        if fraction == 0:
+            return 0.0
+        sign = 1.0 if above else -1.0
+
+        def beyond(threshold: float) -> tuple[float, float]:
+            inside = math.fsum(
+                weight * _tail(sign * (threshold - times) / spread) for times, weight in self._drawn
+            )
+            return inside / 2, _tail(sign * threshold / spread) / 2
+
+        # by `sign` the search runs upwards for the highest and downwards for the lowest
+        reach = self._drawn[-1][0] + 40 * spread
+        cut = largest(lambda x: sum(beyond(sign * x)) >= fraction, -reach, reach, 1e-3 * spread)
+        inside, outside = beyond(sign * cut)
+        return inside / (inside + outside)
+
+
+def _binomial(count: int, rate: float) -> npt.NDArray[np.float64]:
+    """Probabilities of 0 … `count` draws."""
+    if rate == 1:
+        return np.concatenate([np.zeros(count), np.ones(1)])
+    times = np.arange(count + 1)
+    log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
+    logs = log_factorials[count] - log_factorials - log_factorials[::-1]
+    found: npt.NDArray[np.float64] = np.exp(
+        logs + times * math.log(rate) + (count - times) * math.log1p(-rate)
+    )
+    return found
+
+
+def _tail(x: float) -> float:
+    return 0.5 * math.erfc(x / math.sqrt(2))
