@@ -18,9 +18,11 @@ from hansa.agreement.force import not_in_force
 from hansa.agreement.terms import Encoder
 from hansa.identity.authority import EPHEMERAL_NAME
 from hansa.privacy.accountant import epsilon_spent
+from hansa.privacy.attack_words import told
 from hansa.privacy.events import Spend
 from hansa.protocol import public_weights
 from hansa.report import (
+    AttackReport,
     EventCount,
     HistoryPoint,
     MemberReport,
@@ -34,6 +36,7 @@ from hansa.report import (
 )
 from hansa.secagg.terms import threshold
 from hansa.wire import array_sha256
+from hansa_client.attack import Attack
 from hansa_client.training import TrainingPlan
 from hansa_server.federation import Outcome
 from hansa_server.rounds import RoundRecord, SumFacts
@@ -65,6 +68,7 @@ class Run:
         history: rounds at which quality was measured.
         budgets: what each member has spent; `None` where no privacy is claimed.
         train_seconds: by member, where it was seen.
+        attack: on the trainer, where one was asked for.
     """
 
     agreement: Agreement
@@ -73,6 +77,7 @@ class Run:
     history: tuple[tuple[int, Quality], ...]
     budgets: Mapping[str, MemberBudget | None]
     train_seconds: Mapping[str, float]
+    attack: Attack | None = None
 
     @classmethod
     def together(cls, agreement: Agreement, parts: Sequence[Run]) -> Run:
@@ -171,6 +176,7 @@ def assemble(
         secure_sum=_secure_sum(terms),
         round_log=tuple(_round_log(run)),
         references=measured.references,
+        attack=None if run.attack is None else _attack(run.attack),
         events=tuple(_events(run)),
         versions={
             "python": platform.python_version(),
@@ -291,6 +297,12 @@ def _secure_sum(terms: Terms) -> SecureSumTerms | None:
         post_quantum=terms.secure_sum.post_quantum,
         retries=terms.secure_sum.retries,
         authority=EPHEMERAL_NAME,
+    )
+
+
+def _attack(made: Attack) -> AttackReport:
+    return AttackReport.model_validate(
+        {**made.as_dict(), "told": tuple(told(made.canaries, made.verdict))},
     )
 
 

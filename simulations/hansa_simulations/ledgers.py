@@ -94,13 +94,7 @@ def records_in(
     Args:
         fresh: whether this is a process of the member's own, which must be shown the federation's log anew.
     """
-    versions = software()
-    ledger = MemberLedger(
-        Log(stores.log, identities.log_signer(name)),
-        identities.signer(name),
-        identities.officer_keys[name],
-        Software(versions, canonical_hash(dict(versions))),
-    )
+    ledger = ledger_in(stores, name, identities)
     if not ledger.books:
         ledger.grant(_grant(agreement, name, identities))
     ledger.sign_agreement(
@@ -118,6 +112,17 @@ def records_in(
     mirror = Mirror(stores.mirror, federation, ledger.own, identities.witness_signer(name), stores.witness)
     nonce = (lambda: secrets.token_hex(16)) if fresh else (lambda: None)
     return LedgerRecords(agreement, ledger, mirror, RNG, nonce)
+
+
+def ledger_in(stores: MemberStores, name: str, identities: Identities) -> MemberLedger:
+    """The ledger of a simulated member, over its stores."""
+    versions = software()
+    return MemberLedger(
+        Log(stores.log, identities.log_signer(name)),
+        identities.signer(name),
+        identities.officer_keys[name],
+        Software(versions, canonical_hash(dict(versions))),
+    )
 
 
 def book_of(log: LogView) -> BudgetBook:

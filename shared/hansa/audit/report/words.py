@@ -48,6 +48,14 @@ NOT_ATTACKED = (
     "Not measured. No attack on a model (membership inference, canaries) is recorded in these logs, so that there is no "
     "lower bound on ε from experience. The upper bounds above do not need one."
 )
+ATTACKED = (
+    "Members attacked their own trainers with canaries, which are nobody's data. A lower bound that holds at the confidence beside "
+    "it is no proof of the claim, whose upper bound does not need one; a contradiction refutes it. The bounds were computed "
+    "from the counts that each member signed."
+)
+REFUTED = (
+    "An attack contradicts the stated ε: rely on no guarantee of that member until its trainer is repaired."
+)
 UNTOLD: Mapping[str, tuple[str, ...]] = {
     "identity": (
         "purpose, description of the data and persons to contact: they stand in the agreement with this id, which is "
