@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -163,6 +165,79 @@ def test_two_calls_never_draw_the_same_noise() -> None:
     assert not np.array_equal(
         trained.train(start, SecretRandomness()), trained.train(start, SecretRandomness())
     )
+
+
+# --- noise that is made ahead -----------------------------------------------------------------------------
+
+
+class Numbered:
+    """In place of secret noise: the n-th vector is full of 1000·n."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.threads: list[threading.Thread] = []
+        monkeypatch.setattr(SecretRandomness, "noise", lambda _self, _sigma, size: self._next(size))
+
+    def _next(self, size: int) -> npt.NDArray[np.int64]:
+        self.threads.append(threading.current_thread())
+        return np.full(size, 1000 * len(self.threads), dtype=np.int64)
+
+
+def noise_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("hansa-noise")]
+
+
+def test_each_step_has_noise_of_its_own_and_a_round_makes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Numbered(monkeypatch)
+    trained, plan, built = trainer(table(3, 1), [[], []])
+    assert plan.grid is not None
+    assert plan.steps_per_round == 2
+    source, start = SecretRandomness(), np.zeros(built.flat.size)
+    for expected in (1 + 2, 3 + 4):  # two rounds of two steps, each without a unit
+        noise = -trained.train(start, source) * plan.grid.scale * plan.divisor / plan.learning_rate
+        assert noise == pytest.approx(np.full(built.flat.size, 1000 * expected))
+    assert len(made.threads) == 4
+    assert threading.current_thread() not in made.threads
+    assert not noise_threads()
+
+
+class Stops:
+    """Batches that end in an error after the first."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def batches(self, _randomness: object, _steps: int) -> Iterator[npt.NDArray[np.int64]]:
+        yield np.zeros(0, dtype=np.int64)
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [TrainingError("a step fails"), KeyboardInterrupt()])
+def test_whatever_ends_a_round_ends_its_noise(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Numbered(monkeypatch)
+    agreement, built = frozen_league()
+    stopped = Trainer(GradientEngine(built), table(3, 1), TrainingPlan.of(agreement, "a"), Stops(error))
+    with pytest.raises(type(error)):
+        stopped.train(np.zeros(built.flat.size), SecretRandomness())
+    assert not noise_threads()
+    assert 1 <= len(made.threads) <= 2
+
+
+def test_noise_that_fails_fails_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_self: SecretRandomness, _sigma: float, _size: int) -> npt.NDArray[np.int64]:
+        raise PrivacyParameterError("no more random numbers")
+
+    monkeypatch.setattr(SecretRandomness, "noise", fails)
+    trained, _, built = trainer(table(3, 1))
+    with pytest.raises(PrivacyParameterError, match="no more random"):
+        trained.train(np.zeros(built.flat.size), SecretRandomness())
+    assert not noise_threads()
+
+
+def test_another_source_is_asked_when_a_step_has_its_sum() -> None:
+    agreement, built = frozen_league()
+    plan, recorder = TrainingPlan.of(agreement, "a"), Recorder()
+    Trainer(GradientEngine(built), table(3, 1), plan).train(np.zeros(built.flat.size), recorder)
+    assert [call[0] for call in recorder.asked] == ["key", "noise"] * plan.steps_per_round
 
 
 def test_without_a_mechanism_nothing_is_clipped_and_no_noise_is_drawn() -> None:

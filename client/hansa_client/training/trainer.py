@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -11,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hansa.errors import TrainingError
-from hansa.privacy.randomness import Randomness
+from hansa.privacy.noise_ahead import NoiseAhead
+from hansa.privacy.randomness import Randomness, SecretRandomness
 from hansa_client.data import Dataset
 from hansa_client.training.clipping import ClippedSum, ClippedSumBuilder
 from hansa_client.training.gradients import GradientEngine
@@ -77,7 +79,7 @@ class Trainer:
 
         Args:
             weights: float64 [d], the round's global weights.
-            randomness: fresh for this call.
+            randomness: fresh for this call, and drawn from by nobody else meanwhile.
 
         Returns:
             float64 [d], local weights minus `weights`.
@@ -87,12 +89,13 @@ class Trainer:
         """
         flat, module = self._engine.built.flat, self._engine.built.module
         local = np.array(weights, dtype=np.float64)
-        for drawn in self._draws.batches(randomness, self._plan.steps_per_round):
-            flat.load(module, local)
-            with self._engine.untrained_weights_kept():
-                gradient = self._mean_gradient(drawn, randomness)
-            gradient *= self._plan.learning_rate
-            local -= gradient
+        with self._noise_ahead(randomness) as source:
+            for drawn in self._draws.batches(source, self._plan.steps_per_round):
+                flat.load(module, local)
+                with self._engine.untrained_weights_kept():
+                    gradient = self._mean_gradient(drawn, source)
+                gradient *= self._plan.learning_rate
+                local -= gradient
         if self._plan.grid is not None:
             self._check_moved(weights, local)
         _LOG.info("trained: %s", self.observed)
@@ -111,6 +114,16 @@ class Trainer:
             self._engine.add_clipped(builder, *self._batch(records), units)
         self.observed.non_finite_units += builder.non_finite_units
         return builder.finish()
+
+    def _noise_ahead(self, randomness: Randomness) -> AbstractContextManager[Randomness]:
+        """Secret noise is made while the step before computes, for the round's steps and no more.
+
+        Any other source is asked for noise when the step has its sum, in the same thread: what it gives may depend on when.
+        """
+        plan = self._plan
+        if plan.grid is None or plan.sigma is None or not isinstance(randomness, SecretRandomness):
+            return nullcontext(randomness)
+        return NoiseAhead(randomness, plan.sigma, plan.grid.dimension, plan.steps_per_round)
 
     def _mean_gradient(self, drawn: Units, randomness: Randomness) -> Vector:
         plan = self._plan
