@@ -10,7 +10,7 @@ import pytest
 
 from hansa.privacy.randomness import SecretRandomness
 from hansa.report import read_report
-from support.cli import hansa, league_on_disk
+from support.cli import TERMS, hansa, league_on_disk
 
 
 def test_report_ledger_and_audit_say_the_same(tmp_path: Path) -> None:
@@ -65,6 +65,16 @@ def test_what_claims_nothing_or_is_no_federation_is_not_attacked(tmp_path: Path,
     )
     assert called.status == 2
     assert called.envelope["error"]["code"] == "HANSA-104"
+
+
+def test_batches_that_are_not_poisson_are_not_attacked(tmp_path: Path) -> None:
+    """Told before anything is trained."""
+    agreement = league_on_disk(
+        tmp_path, terms=TERMS.replace("steps = 8", 'steps = 8\nsampling = "fixed-batches"')
+    )
+    called = hansa("simulate", agreement, "--data", tmp_path, "--attack", "--format", "json")
+    assert called.status == 2
+    assert "fixed-batches" in called.envelope["error"]["cause"]
 
 
 def test_without_the_option_nothing_is_attacked(tmp_path: Path) -> None:
