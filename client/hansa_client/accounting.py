@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from hansa.privacy.accountant import check_delta
 from hansa.privacy.crosscheck import EVERYWHERE, Check, Within
 from hansa.privacy.errors import AccountantFailedError
-from hansa.privacy.events import Spend, counted, rate_and_multiplier
+from hansa.privacy.events import Spend, counted, numbers_of
 
 EPS_ERROR = 0.01  # Opacus' default; it answers the upper end, about this much above PLD
 _MOST_POINTS = 1 << 24  # of its grid: some 400 MB. Upstream has no bound, and large ε exhaust memory
@@ -89,5 +89,7 @@ def member_checks(eps_error: float = EPS_ERROR) -> tuple[Check, ...]:
 
 
 def _step(event: bytes, count: int) -> tuple[float, float, int]:
-    rate, multiplier = rate_and_multiplier(json.loads(event))
-    return multiplier, rate, count
+    numbers = numbers_of(json.loads(event))
+    if numbers.truncation is not None:
+        raise AccountantFailedError("PRV in Opacus knows no samples that are cut")
+    return numbers.multiplier, numbers.rate, count

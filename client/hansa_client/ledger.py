@@ -17,6 +17,7 @@ from hansa.canonical import sha256_hex
 from hansa.errors import BudgetRefusedError
 from hansa.identity import Signer
 from hansa.ledger import (
+    AttackMade,
     BudgetGranted,
     BudgetReader,
     Log,
@@ -282,6 +283,19 @@ class MemberLedger:
         Returns, raises: as `close`.
         """
         return self._close(agreement_id, run, in_full=True)
+
+    def record_attack(self, entry: AttackMade) -> SignedEntry:
+        """Sign what an attack on the member's own trainer came to. It spends nothing: no unit of the member was in it.
+
+        Raises:
+            EntryError: it is another member's, or of an agreement that is not signed here.
+            LogStoreError: it cannot be stored.
+        """
+        if entry.member != self.member or self._own.signed_at(entry.agreement_id) is None:
+            raise EntryError(
+                f"an attack of {entry.member!r} under agreement {entry.agreement_id[:12]} is not this member's to record"
+            )
+        return self._own.append(SignedEntry.sign(entry, self._own.signer))
 
     def checkpoint(self, *extensions: str) -> SignedNote:
         """Sign the log as it is now; a log that is set back behind its checkpoint does not open again."""

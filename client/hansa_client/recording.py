@@ -15,6 +15,7 @@ from hansa.ledger import VerifierKey
 from hansa.privacy.charges import TRAINING, charges_of
 from hansa.privacy.crosscheck import Finding, checked_epsilon
 from hansa.privacy.events import Spend
+from hansa.privacy.sampling import sampling_of
 from hansa.protocol import MAX_SAID, News, Word
 from hansa.secagg import Manifest
 from hansa_client.accounting import member_checks
@@ -61,7 +62,9 @@ class LedgerRecords:
         spends = [charge.against(None) for charge in self._charges]
         self._events = tuple((canonical_json(dict(spend.event)), spend.count) for spend in spends)
         self._delta = delta
-        self._spend = Spend(self._charges[0].event, terms.local_steps)  # of one round
+        self._spend = Spend(
+            self._charges[0].event, sampling_of(terms).events_in(terms.local_steps)
+        )  # of one round
         self._nonce = nonce()
         self._seen: set[str] = (
             set()

@@ -18,9 +18,11 @@ from hansa.agreement.force import not_in_force
 from hansa.agreement.terms import Encoder
 from hansa.identity.authority import EPHEMERAL_NAME
 from hansa.privacy.accountant import epsilon_spent
+from hansa.privacy.attack_words import told
 from hansa.privacy.events import Spend
 from hansa.protocol import public_weights
 from hansa.report import (
+    AttackReport,
     EventCount,
     HistoryPoint,
     MemberReport,
@@ -34,6 +36,7 @@ from hansa.report import (
 )
 from hansa.secagg.terms import threshold
 from hansa.wire import array_sha256
+from hansa_client.attack import Attack
 from hansa_client.training import TrainingPlan
 from hansa_server.federation import Outcome
 from hansa_server.rounds import RoundRecord, SumFacts
@@ -65,6 +68,7 @@ class Run:
         history: rounds at which quality was measured.
         budgets: what each member has spent; `None` where no privacy is claimed.
         train_seconds: by member, where it was seen.
+        attack: on the trainer, where one was asked for.
     """
 
     agreement: Agreement
@@ -73,6 +77,7 @@ class Run:
     history: tuple[tuple[int, Quality], ...]
     budgets: Mapping[str, MemberBudget | None]
     train_seconds: Mapping[str, float]
+    attack: Attack | None = None
 
     @classmethod
     def together(cls, agreement: Agreement, parts: Sequence[Run]) -> Run:
@@ -171,6 +176,7 @@ def assemble(
         secure_sum=_secure_sum(terms),
         round_log=tuple(_round_log(run)),
         references=measured.references,
+        attack=None if run.attack is None else _attack(run.attack),
         events=tuple(_events(run)),
         versions={
             "python": platform.python_version(),
@@ -223,12 +229,13 @@ def _events(run: Run) -> list[EventCount]:
 def _history(run: Run) -> list[HistoryPoint]:
     """Quality by round, with the ε of the rounds so far: all members take the same steps."""
     terms = run.agreement.terms
-    spend = TrainingPlan.of(run.agreement, terms.members[0].name).spend()
+    plan = TrainingPlan.of(run.agreement, terms.members[0].name)
+    spend = plan.spend()
     points = []
     for number, quality in run.history:
         epsilon = None
         if spend is not None and terms.privacy.delta is not None:
-            epsilon = epsilon_spent([Spend(spend.event, number * terms.local_steps)], terms.privacy.delta)
+            epsilon = epsilon_spent([Spend(spend.event, number * plan.round_events())], terms.privacy.delta)
         points.append(
             HistoryPoint(
                 round=number,
@@ -293,6 +300,12 @@ def _secure_sum(terms: Terms) -> SecureSumTerms | None:
     )
 
 
+def _attack(made: Attack) -> AttackReport:
+    return AttackReport.model_validate(
+        {**made.as_dict(), "told": tuple(told(made.canaries, made.verdict))},
+    )
+
+
 def _notes(terms: Terms) -> list[str]:
     notes = [
         "All members and the coordinator ran on this machine, with keys that were made for this run and prove "
@@ -318,7 +331,7 @@ def _notes(terms: Terms) -> list[str]:
 
 def _randomness(agreement: Agreement, seed: int) -> str:
     if agreement.terms.private:
-        return "AES-128 in counter mode, a fresh key from the operating system for each member and round"
+        return "AES-256 in counter mode, a fresh key from the operating system for each member and round"
     return f"public: unit sampling from seed {seed}"
 
 

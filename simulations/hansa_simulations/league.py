@@ -25,6 +25,7 @@ from hansa.secagg import MemoryStore as MemoryBytes
 from hansa.secagg.store import Store
 from hansa.server_step import ServerState
 from hansa.wire import Message
+from hansa_client.attack import Attack
 from hansa_client.data import Dataset
 from hansa_client.flower_node import AnswersRequests
 from hansa_client.node import LocalTraining, Node
@@ -36,7 +37,7 @@ from hansa_simulations.baseline import BaselineNode
 from hansa_simulations.baseline import budget_book as baseline_book
 from hansa_simulations.baseline.state import FileStore, MemoryStore, StateStore
 from hansa_simulations.identities import Identities
-from hansa_simulations.ledgers import LEDGER_FILE, MemberStores, book_of, records_in, stores_in
+from hansa_simulations.ledgers import LEDGER_FILE, MemberStores, book_of, ledger_in, records_in, stores_in
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
@@ -177,6 +178,21 @@ class TrainingLeague:
         else:
             with closing(SqliteLogStore(self._home / name / LEDGER_FILE, read_only=True)) as store:
                 yield LogView(store)
+
+    def record_attack(self, made: Attack) -> None:
+        """Sign what an attack came to into the log of the member whose trainer it was, after the run."""
+        sums = self._sums
+        if sums is None:
+            raise UsageError("a baseline keeps no logs")
+        with ExitStack() as stack:
+            stores = self._logs.get(made.member)
+            if stores is None:
+                if self._home is None:
+                    raise UsageError(f"the log of {made.member!r} is in another process")
+                stores = stack.enter_context(stores_in(self._home / made.member, sums.run))
+            ledger = ledger_in(stores, made.member, sums.identities)
+            ledger.record_attack(made.entry(self.agreement.agreement_id, ledger.own.now()))
+            ledger.checkpoint()
 
     def close(self) -> None:
         """Give back the files that this process holds."""

@@ -42,7 +42,7 @@ from hansa_client.node_file import LEDGER
 from hansa_client.recording import LedgerRecords
 from hansa_simulations.identities import Identities
 
-RNG = "AES-128 in counter mode, a fresh key from the operating system for each step"
+RNG = "AES-256 in counter mode, a fresh key from the operating system for each step"
 LEDGER_FILE = LEDGER
 _SOFTWARE = ("hansa", "torch", "opacus", "numpy", "dp-accounting")
 
@@ -118,13 +118,7 @@ def records_in(
     Args:
         fresh: whether this is a process of the member's own, which must be shown the federation's log anew.
     """
-    versions = software()
-    ledger = MemberLedger(
-        Log(stores.log, identities.log_signer(name)),
-        identities.signer(name),
-        identities.officer_keys[name],
-        Software(versions, canonical_hash(dict(versions))),
-    )
+    ledger = ledger_in(stores, name, identities)
     if not ledger.books:
         ledger.grant(_grant(agreement, name, identities))
     ledger.sign_agreement(
@@ -142,6 +136,17 @@ def records_in(
     mirror = Mirror(stores.mirror, federation, ledger.own, identities.witness_signer(name), stores.witness)
     nonce = (lambda: secrets.token_hex(16)) if fresh else (lambda: None)
     return LedgerRecords(agreement, ledger, mirror, RNG, nonce, federation_log)
+
+
+def ledger_in(stores: MemberStores, name: str, identities: Identities) -> MemberLedger:
+    """The ledger of a simulated member, over its stores."""
+    versions = software()
+    return MemberLedger(
+        Log(stores.log, identities.log_signer(name)),
+        identities.signer(name),
+        identities.officer_keys[name],
+        Software(versions, canonical_hash(dict(versions))),
+    )
 
 
 def book_of(log: LogView) -> BudgetBook:

@@ -33,6 +33,7 @@ class Settings:
         engine: ``local`` or ``ray``.
         seed: of the split, of public sampling in runs without privacy, and of nothing that privacy rests on.
         home: folder in which members keep their state between runs.
+        attack: whether the trainer is attacked once the run is done.
         ledgers: folder for the logs of the run, as an auditor gets them; `None` keeps none.
         progress: told what is done.
         stop: once it is set, the run ends after the round in hand and reports what was done.
@@ -42,6 +43,7 @@ class Settings:
     seed: int = 0
     home: Path | None = None
     ledgers: Path | None = None
+    attack: bool = False
     progress: Progress = field(default_factory=Progress)
     stop: threading.Event = field(default_factory=threading.Event)
 

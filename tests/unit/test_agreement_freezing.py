@@ -14,6 +14,7 @@ from hansa.agreement.freezing import freeze_with
 from hansa.cli.agreement import Kind, template
 from hansa.errors import PrivacyParameterError
 from hansa.privacy.calibration import calibrated_noise_multiplier
+from hansa.privacy.sampling import PoissonSampling
 
 START = np.array([0.5, -0.0, 3.0])
 
@@ -60,7 +61,7 @@ def test_the_noise_is_that_of_the_terms(agreement):
     privacy = agreement.terms.privacy
     frozen = freeze_with(agreement, Parts(), START)
     assert frozen.frozen.noise_multiplier == calibrated_noise_multiplier(
-        privacy.epsilon, privacy.delta, privacy.sampling_rate, privacy.steps
+        privacy.epsilon, privacy.delta, PoissonSampling(privacy.sampling_rate), privacy.steps
     )
 
 

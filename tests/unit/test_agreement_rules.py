@@ -169,6 +169,46 @@ RULES = {
         "privacy.sampling_rate",
         "nan is outside (0, 1]",
     ),
+    "a cap of batches that are not cut": (
+        table(privacy={"max_batch_units": 50}),
+        "privacy.max_batch_units",
+        "means nothing under sampling = 'poisson'",
+    ),
+    "batches that are cut to nobody knows what": (
+        table(privacy={"sampling": "truncated-poisson"}),
+        "privacy.max_batch_units",
+        "is missing",
+    ),
+    "batches that are cut although all units are in each": (
+        table(privacy={"sampling": "truncated-poisson", "max_batch_units": 300, "sampling_rate": 1.0}),
+        "privacy.sampling_rate",
+        "every batch would be cut",
+    ),
+    "a largest batch that holds everybody": (
+        table(privacy={"sampling": "truncated-poisson", "max_batch_units": 4000}),
+        "privacy.max_batch_units",
+        "nothing would ever be cut",
+    ),
+    "a largest batch below the expected one": (
+        table(privacy={"sampling": "truncated-poisson", "max_batch_units": 2000, "sampling_rate": 0.5}),
+        "privacy.max_batch_units",
+        "is not above the 2000 units that the largest member draws",
+    ),
+    "fixed batches that fill no epoch": (
+        table(privacy={"sampling": "fixed-batches", "sampling_rate": 0.3}),
+        "privacy.sampling_rate",
+        "0.3 is not 1 divided by a whole number",
+    ),
+    "rounds that end within an epoch of fixed batches": (
+        table(privacy={"sampling": "fixed-batches", "sampling_rate": 1 / 3}),
+        "privacy.steps",
+        "no whole epochs of 3 fixed batches",
+    ),
+    "fixed batches and distributed noise": (
+        table(privacy={"sampling": "fixed-batches", "sampling_rate": 1.0, "mechanism": "distributed"}),
+        "privacy.sampling",
+        "do not go with distributed noise",
+    ),
     "no epsilon": (table(privacy={"epsilon": None}), "privacy.epsilon", "is missing"),
     "epsilon of zero": (table(privacy={"epsilon": 0.0}), "privacy.epsilon", "is 0"),
     "epsilon below zero": (table(privacy={"epsilon": -1.0}), "privacy.epsilon", "is -1"),

@@ -107,8 +107,8 @@ def test_idle_members_return_a_fresh_update_and_draw_nothing() -> None:
     first, second = training.train(np.zeros(3), None), training.train(np.ones(3), None)
     assert first.tolist() == second.tolist() == [0.01] * 3
     assert not np.shares_memory(first, second)
-    with pytest.raises(TrainingError, match="sample 10 units"):
-        NoDraws().select(10, 0.5)
+    with pytest.raises(TrainingError, match="draw units"):
+        NoDraws().key()
     with pytest.raises(TrainingError, match="draw 3 numbers"):
         NoDraws().noise(1.0, 3)
 

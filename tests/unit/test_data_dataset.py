@@ -40,6 +40,11 @@ class TestChecks:
         with pytest.raises(ValueError, match="no record"):
             Dataset({}, np.zeros(2, np.int64), np.array([0, 0]), ("a", "b"), {})
 
+    def test_two_units_with_one_id(self):
+        """They would be drawn together for ever, and one would show when the other takes part."""
+        with pytest.raises(ValueError, match="same id"):
+            Dataset({}, np.zeros(2, np.int64), np.array([0, 1]), ("a", "a"), {})
+
     def test_no_records_are_a_dataset(self):
         empty = dataset(())
         assert len(empty) == 0
@@ -69,7 +74,7 @@ class TestConcat:
     def test_units_of_different_members_stay_apart(self):
         joined = Dataset.concat([dataset((0, 0)), dataset((0, 1), first=10)])
         assert joined.units.tolist() == [0, 0, 1, 2]
-        assert joined.unit_ids == ("u0", "u0", "u1")
+        assert joined.unit_ids == ("0:u0", "1:u0", "1:u1")
         assert joined.inputs["table"][:, 0].tolist() == [0, 1, 10, 11]
 
     def test_what_was_left_out_adds_up(self):

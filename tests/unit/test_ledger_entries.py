@@ -1,4 +1,4 @@
-"""Entries: thirteen closed types in one form each, real numbers as text, and signatures that count."""
+"""Entries: fourteen closed types in one form each, real numbers as text, and signatures that count."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ from support.ledgers import (
 EACH = one_of_each()
 TYPES = [
     "agreement", "amendment", "membership", "budget", "reservation", "release",
-    "abort", "closed", "aggregate", "evaluation", "gate", "publication", "override",
+    "abort", "closed", "aggregate", "evaluation", "gate", "publication", "override", "attack",
 ]  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def changed(entry: Kind, **changes: object) -> bytes:
 
 
 class TestEveryType:
-    def test_there_are_thirteen(self) -> None:
+    def test_there_are_fourteen(self) -> None:
         assert list(EACH) == TYPES
 
     @pytest.mark.parametrize("name", TYPES)
@@ -411,9 +411,30 @@ class TestContent:
             with pytest.raises(EntryError, match=key):
                 parse_entry(canonical_json({**tree, key: wrong}))
 
+    @pytest.mark.parametrize(
+        ("changes", "match"),
+        [
+            ({"kind": "rumour"}, "kind"),
+            ({"correct": 1001}, "more right guesses"),
+            ({"guessed_in": 9_501}, "more right guesses"),
+            ({"guessed_in": 0, "guessed_out": 0, "correct": 0}, "more right guesses"),
+            ({"canaries": 0}, "canaries"),
+            ({"confidence": real(1.0)}, "below 1"),
+            ({"delta": real(1.0)}, "below 1"),
+            ({"delta": real(0.0)}, "above 0"),
+            ({"spends": []}, "spends"),
+            ({"seed": -1}, "seed"),
+            ({"epsilon": real(0.1)}, "epsilon"),
+        ],
+    )
+    def test_attacks_that_cannot_have_been(self, changes: dict, match: str) -> None:
+        parse_entry(changed(EACH["attack"], seed=7))
+        with pytest.raises(EntryError, match=match):
+            parse_entry(changed(EACH["attack"], **changes))
+
     def test_who_writes_what(self) -> None:
         writers = {name: entry.writer for name, entry in EACH.items()}
-        member = {"agreement", "membership", "reservation", "release", "abort", "closed"}
+        member = {"agreement", "membership", "reservation", "release", "abort", "closed", "attack"}
         assert {name for name, writer in writers.items() if writer == MEMBERS[0]} == member
         assert writers["budget"] == officer_of(MEMBERS[0]) == "hospital-1#privacy-officer"
         assert writers["override"] == MEMBERS[1]

@@ -16,6 +16,7 @@ from hansa.identity import COORDINATOR, Signer
 from hansa.identity.errors import SignatureError, UnknownSignerError
 from hansa.ledger import (
     AgreementSigned,
+    AttackMade,
     BudgetGranted,
     Checkpoint,
     Log,
@@ -373,6 +374,34 @@ class TestClosing:
         ledger = ready()
         assert ledger.close(AGREEMENT, "run-9") is None
         assert ledger.log.size == 2
+
+
+class TestAttacks:
+    """What a member's attack on its own trainer came to: signed, kept, and no spend."""
+
+    def made(self, **changes: Any) -> AttackMade:
+        entry = one_of_each()["attack"]
+        assert isinstance(entry, AttackMade)
+        return entry.model_copy(update={"member": MEMBER, "agreement_id": AGREEMENT, **changes})
+
+    def test_it_is_signed_and_spends_nothing(self) -> None:
+        store = MemoryLogStore()
+        ledger = ready(store)
+        before = ledger.book.spent()
+        signed = ledger.record_attack(self.made(at=ledger.own.now()))
+        assert signed.statements[0].signer == MEMBER
+        assert ledger.holds(signed.encoded)
+        again = opened(store)
+        assert again.holds(signed.encoded)
+        assert again.book.spent() == before
+
+    @pytest.mark.parametrize("changes", [{"member": "somebody-else"}, {"agreement_id": "9" * 64}])
+    def test_another_members_or_of_an_agreement_that_was_not_signed(self, changes: dict[str, str]) -> None:
+        ledger = ready()
+        size = ledger.log.size
+        with pytest.raises(EntryError, match="not this member's to record"):
+            ledger.record_attack(self.made(**changes))
+        assert ledger.log.size == size
 
 
 class TestReopened:

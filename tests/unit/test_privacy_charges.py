@@ -10,6 +10,7 @@ from hansa.errors import PrivacyParameterError
 from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.charges import Charge, charges_of, distributed_training
 from hansa.privacy.events import Spend, gaussian, poisson_gaussian, rate_and_multiplier, with_more_noise
+from hansa.privacy.sampling import PoissonSampling
 from support.leagues import terms_of
 
 EVENT, SHARED = poisson_gaussian(0.1, 1.0), poisson_gaussian(0.1, 2.0)
@@ -28,7 +29,7 @@ def test_shared_noise_counts_against_coalitions_it_was_made_for():
 
 
 def test_shares_add_up_in_variance():
-    charge = distributed_training(0.1, 1.2, 100, smallest_sum=7, colluding=3)
+    charge = distributed_training(PoissonSampling(0.1), 1.2, 100, smallest_sum=7, colluding=3)
     assert rate_and_multiplier(charge.against(3).event) == (0.1, 1.2)
     assert rate_and_multiplier(charge.against(None).event)[1] == pytest.approx(1.2 / math.sqrt(4))
     own, shared = (epsilon_spent([charge.against(who)], 1e-5) for who in (None, 3))
@@ -38,7 +39,7 @@ def test_shares_add_up_in_variance():
 @pytest.mark.parametrize(("smallest", "colluding"), [(3, 3), (3, 4), (3, 0), (0, 1)])
 def test_somebody_honest_must_be_left(smallest, colluding):
     with pytest.raises(PrivacyParameterError):
-        distributed_training(0.1, 1.2, 100, smallest_sum=smallest, colluding=colluding)
+        distributed_training(PoissonSampling(0.1), 1.2, 100, smallest_sum=smallest, colluding=colluding)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from hansa.privacy.errors import BudgetExceededError
 from hansa.privacy.forecast import forecast
 from hansa.privacy.loss import PrivacyLoss
 from hansa.privacy.records import Grant, Limit
+from hansa.privacy.sampling import PoissonSampling
 from support.leagues import terms_of
 
 TERMS = terms_of().terms  # ε = 5 at δ = 1e-3, 4 rounds of 2 steps
@@ -77,7 +78,7 @@ def test_retries_are_counted_in():
 
 
 def test_the_frozen_noise_is_taken_where_there_is_one():
-    multiplier = calibrated_noise_multiplier(5.0, 1e-3, 0.5, 8)
+    multiplier = calibrated_noise_multiplier(5.0, 1e-3, PoissonSampling(0.5), 8)
     assert forecast(TERMS, member(5.0), multiplier * 2).quotes[0].together < 2.5
     assert forecast(TERMS, member(5.0), multiplier) == forecast(TERMS, member(5.0))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -17,32 +19,21 @@ from hansa_client.data import Dataset
 from hansa_client.training import Trainer, TrainingPlan
 from hansa_client.training.gradients import GradientEngine
 from support.leagues import frozen_league, table
+from support.recorders import Chosen, Recorder
 
 
-class Recorder:
-    """Takes the place of the randomness: fixed batches, no noise, and a list of what was asked."""
-
-    def __init__(self, batches: list[list[int]] | None = None) -> None:
-        self.batches = batches
-        self.asked: list[tuple[str, float, int]] = []
-
-    def select(self, units: int, rate: float) -> npt.NDArray[np.bool_]:
-        self.asked.append(("select", rate, 0))
-        mask = np.ones(units, dtype=np.bool_)
-        if self.batches is not None:
-            mask[:] = False
-            mask[self.batches.pop(0)] = True
-        return mask
-
-    def noise(self, sigma: float, size: int) -> npt.NDArray[np.int64]:
-        self.asked.append(("noise", sigma, size))
-        return np.ones(size, dtype=np.int64)  # a unit of the grid: enough to move every weight
-
-
-def trainer(dataset: Dataset, **changes: object) -> tuple[Trainer, TrainingPlan, BuiltModel]:
+def trainer(
+    dataset: Dataset, batches: list[list[int]] | None = None, **changes: object
+) -> tuple[Trainer, TrainingPlan, BuiltModel]:
+    """A trainer of member a, on every unit in each step or on chosen batches."""
     agreement, built = frozen_league(**changes)
     plan = TrainingPlan.of(agreement, "a")
-    return Trainer(GradientEngine(built), dataset, plan), plan, built
+    draws = Chosen(dataset.number_of_units, batches)
+    return Trainer(GradientEngine(built), dataset, plan, draws), plan, built
+
+
+def everyone(dataset: Dataset) -> npt.NDArray[np.int64]:
+    return np.arange(dataset.number_of_units)
 
 
 def test_the_plan_is_public_numbers() -> None:
@@ -81,7 +72,7 @@ def test_one_step_is_dp_sgd_by_hand() -> None:
         total += flat * min(1, 1.0 / np.linalg.norm(flat))
     expected = -plan.learning_rate * (total + 1 / plan.grid.scale) / plan.divisor
     assert np.abs(update - expected).max() < 20 / plan.grid.scale
-    assert recorder.asked == [("select", 0.5, 0), ("noise", plan.sigma, built.flat.size)]
+    assert recorder.asked == [("noise", plan.sigma, built.flat.size)]
 
 
 def test_the_divisor_and_the_noise_do_not_follow_the_data() -> None:
@@ -99,10 +90,10 @@ def test_the_divisor_and_the_noise_do_not_follow_the_data() -> None:
 
 @pytest.mark.parametrize("records", [0, 1, 5])
 def test_an_empty_batch_is_a_step(records: int) -> None:
-    trained, plan, built = trainer(table(records, 1))
-    recorder = Recorder([[], []])
+    trained, plan, built = trainer(table(records, 1), [[], []])
+    recorder = Recorder()
     update = trained.train(np.zeros(built.flat.size), recorder)
-    assert [what for what, *_ in recorder.asked] == ["select", "noise"] * plan.steps_per_round
+    assert [what for what, *_ in recorder.asked] == ["noise"] * plan.steps_per_round
     assert np.all(update != 0)
     assert trained.observed.empty_batches == 2
     assert trained.observed.steps == 2
@@ -119,7 +110,7 @@ def test_control_flow_is_the_same_on_a_neighbouring_dataset() -> None:
         trained, plan, built = trainer(dataset)
         built.flat.load(built.module, np.linspace(-0.5, 0.5, built.flat.size))
         recorder = Recorder()
-        sums.append(trained.clipped_sum(recorder).values)
+        sums.append(trained.clipped_sum(everyone(dataset)).values)
         trained.train(np.zeros(built.flat.size), recorder)
         asked.append(recorder.asked)
     assert asked[0] == asked[1] == asked[2]
@@ -137,7 +128,7 @@ def test_physical_batch_size_changes_no_sum(physical: int) -> None:
     data = table(25, 9, units=np.arange(25, dtype=np.int64) // 2)
     engine = GradientEngine(built)
     built.flat.load(built.module, np.linspace(-0.5, 0.5, built.flat.size))
-    sums = [Trainer(engine, data, plan).clipped_sum(Recorder()).values for plan in plans]
+    sums = [Trainer(engine, data, plan).clipped_sum(everyone(data)).values for plan in plans]
     assert np.abs(sums[0] - sums[1]).max() <= 1  # float32 gradients may differ in their last digit
     assert plans[0].spend() == plans[1].spend()
 
@@ -151,11 +142,11 @@ def test_records_of_a_patient_are_drawn_together() -> None:
         data={"unit": "patient"},
     )
     built.flat.load(built.module, np.linspace(-0.5, 0.5, built.flat.size))
-    got = trained.clipped_sum(Recorder([[0, 2]]))
-    alone = trained.clipped_sum(Recorder([[0]])).values + trained.clipped_sum(Recorder([[2]])).values
+    got = trained.clipped_sum(np.array([0, 2]))
+    alone = trained.clipped_sum(np.array([0])).values + trained.clipped_sum(np.array([2])).values
     assert np.abs(got.values - alone).max() <= 1
     assert plan.grid is not None
-    three_records = trained.clipped_sum(Recorder([[0]])).values
+    three_records = trained.clipped_sum(np.array([0])).values
     assert np.linalg.norm(three_records) <= plan.grid.scale * plan.grid.clipping_norm + 2
 
 
@@ -176,6 +167,79 @@ def test_two_calls_never_draw_the_same_noise() -> None:
     )
 
 
+# --- noise that is made ahead -----------------------------------------------------------------------------
+
+
+class Numbered:
+    """In place of secret noise: the n-th vector is full of 1000·n."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.threads: list[threading.Thread] = []
+        monkeypatch.setattr(SecretRandomness, "noise", lambda _self, _sigma, size: self._next(size))
+
+    def _next(self, size: int) -> npt.NDArray[np.int64]:
+        self.threads.append(threading.current_thread())
+        return np.full(size, 1000 * len(self.threads), dtype=np.int64)
+
+
+def noise_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("hansa-noise")]
+
+
+def test_each_step_has_noise_of_its_own_and_a_round_makes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Numbered(monkeypatch)
+    trained, plan, built = trainer(table(3, 1), [[], []])
+    assert plan.grid is not None
+    assert plan.steps_per_round == 2
+    source, start = SecretRandomness(), np.zeros(built.flat.size)
+    for expected in (1 + 2, 3 + 4):  # two rounds of two steps, each without a unit
+        noise = -trained.train(start, source) * plan.grid.scale * plan.divisor / plan.learning_rate
+        assert noise == pytest.approx(np.full(built.flat.size, 1000 * expected))
+    assert len(made.threads) == 4
+    assert threading.current_thread() not in made.threads
+    assert not noise_threads()
+
+
+class Stops:
+    """Batches that end in an error after the first."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def batches(self, _randomness: object, _steps: int) -> Iterator[npt.NDArray[np.int64]]:
+        yield np.zeros(0, dtype=np.int64)
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [TrainingError("a step fails"), KeyboardInterrupt()])
+def test_whatever_ends_a_round_ends_its_noise(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Numbered(monkeypatch)
+    agreement, built = frozen_league()
+    stopped = Trainer(GradientEngine(built), table(3, 1), TrainingPlan.of(agreement, "a"), Stops(error))
+    with pytest.raises(type(error)):
+        stopped.train(np.zeros(built.flat.size), SecretRandomness())
+    assert not noise_threads()
+    assert 1 <= len(made.threads) <= 2
+
+
+def test_noise_that_fails_fails_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_self: SecretRandomness, _sigma: float, _size: int) -> npt.NDArray[np.int64]:
+        raise PrivacyParameterError("no more random numbers")
+
+    monkeypatch.setattr(SecretRandomness, "noise", fails)
+    trained, _, built = trainer(table(3, 1))
+    with pytest.raises(PrivacyParameterError, match="no more random"):
+        trained.train(np.zeros(built.flat.size), SecretRandomness())
+    assert not noise_threads()
+
+
+def test_another_source_is_asked_when_a_step_has_its_sum() -> None:
+    agreement, built = frozen_league()
+    plan, recorder = TrainingPlan.of(agreement, "a"), Recorder()
+    Trainer(GradientEngine(built), table(3, 1), plan).train(np.zeros(built.flat.size), recorder)
+    assert [call[0] for call in recorder.asked] == ["key", "noise"] * plan.steps_per_round
+
+
 def test_without_a_mechanism_nothing_is_clipped_and_no_noise_is_drawn() -> None:
     data = table(30, 1)
     trained, plan, built = trainer(
@@ -183,11 +247,14 @@ def test_without_a_mechanism_nothing_is_clipped_and_no_noise_is_drawn() -> None:
     )
     recorder = Recorder()
     update = trained.train(np.zeros(built.flat.size), recorder)
-    assert [what for what, *_ in recorder.asked] == ["select"]
+    assert recorder.asked == []
     assert np.abs(update).max() > 1e-3
     assert plan.spend() is None
-    again = [trained.train(np.zeros(built.flat.size), PublicSampling(1, "a", 1)) for _ in range(2)]
-    assert np.array_equal(*again)
+    _, fresh = frozen_league()
+    drawn = Trainer(GradientEngine(fresh), data, plan)
+    again = [drawn.train(np.zeros(built.flat.size), PublicSampling(1, "a", number)) for number in (1, 1, 2)]
+    assert np.array_equal(again[0], again[1])
+    assert not np.array_equal(again[0], again[2])
 
 
 def test_a_weight_that_must_not_move_and_does_stops_the_run() -> None:

@@ -268,19 +268,47 @@ def compare(member, own, federation, summed, trusted):
     require(tail, f"{member}, entry {mine[lacking[0]][0] if lacking else 0}: the federation's log lacks it")
 
 
+def cut_share(event):
+    """P[Binomial(N − 1, q) ≥ B]: how likely a sample is cut."""
+    q, others, batch = (
+        float.fromhex(event["sampling_probability"]),
+        event["most_units"] - 1,
+        event["largest_batch"],
+    )
+    width = 40 * math.sqrt(others * q * (1 - q)) + 40
+    first, last = max(0, math.floor(others * q - width)), min(others, math.ceil(others * q + width))
+    logs = (
+        math.lgamma(others + 1) - math.lgamma(k + 1) - math.lgamma(others - k + 1) + k * math.log(q)
+        + (others - k) * math.log1p(-q) for k in range(max(batch, first), last + 1)
+    )  # fmt: skip
+    return min(1.0, math.fsum(map(math.exp, logs)) + 1e-18)
+
+
+def loss_of(event, order):
+    """ρ(α) of one event; infinity where float64 does not hold it."""
+    variance = float.fromhex(event.get("event", event)["noise_multiplier"]) ** 2
+    q = float.fromhex(event.get("sampling_probability", "0x1p+0"))
+    require(
+        event["type"] in {"Gaussian", "PoissonSampled", "TruncatedPoissonSampled"}, "an event is not known"
+    )
+    if q == 1:
+        return order / 2 / variance
+    share, moment = cut_share(event) if event["type"] == "TruncatedPoissonSampled" else 0.0, 0.0
+    for weight, part in ((1 - share, variance), (share, variance / 4)):
+        if weight and (order * order - order) / 2 / part > 700:
+            return math.inf
+        powers = (math.comb(order, k) * q**k * (1 - q) ** (order - k) for k in range(2, order + 1))
+        grown = (math.expm1((k * k - k) / 2 / part) if weight else 0 for k in range(2, order + 1))
+        moment += weight * math.fsum(map(math.prod, zip(powers, grown, strict=True)))
+    return math.log1p(moment) / (order - 1)
+
+
 def epsilon(counts, delta):
     """An upper bound of ε by RDP; `counts` is a list of (event, count)."""
     found = []
     for order in (*range(2, 65), 128, 256):
         loss = math.log1p(-1 / order) - math.log(delta * order) / (order - 1)
-        for event, count in counts:
-            variance = float.fromhex(event.get("event", event)["noise_multiplier"]) ** 2
-            q = float.fromhex(event.get("sampling_probability", "0x1p+0"))
-            powers = (math.comb(order, k) * q**k * (1 - q) ** (order - k) for k in range(2, order + 1))
-            grown = (math.expm1(min((k * k - k) / 2 / variance, 700)) for k in range(2, order + 1))
-            total = math.log1p(math.fsum(map(math.prod, zip(powers, grown, strict=True)))) / (order - 1)
-            loss += count * (order / 2 / variance if q == 1 else total)
-        found.append(loss)
+        found.append(loss + sum(count * loss_of(event, order) for event, count in counts if count))
     return max(min(found), 0.0)
 
 

@@ -12,6 +12,7 @@ from hansa.errors import PrivacyParameterError
 from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.calibration import calibrated_noise_multiplier
 from hansa.privacy.events import Spend, event_from_json, event_to_json, poisson_gaussian
+from hansa.privacy.sampling import PoissonSampling
 
 VECTORS = Path(__file__).resolve().parents[2].parent / "shared" / "vectors" / "dp_accounting.json"
 
@@ -89,7 +90,7 @@ def test_nothing_costs_nothing_and_no_privacy_costs_everything() -> None:
 def test_calibrated_noise_keeps_the_promise_and_is_not_wasteful(
     target: float, delta: float, rate: float, steps: int
 ) -> None:
-    multiplier = calibrated_noise_multiplier(target, delta, rate, steps)
+    multiplier = calibrated_noise_multiplier(target, delta, PoissonSampling(rate), steps)
     assert epsilon(multiplier, rate, steps, delta) <= target
     assert epsilon(multiplier * 0.995, rate, steps, delta) > target
 
@@ -97,13 +98,15 @@ def test_calibrated_noise_keeps_the_promise_and_is_not_wasteful(
 def test_calibration_agrees_with_published_noise() -> None:
     row = next(row for row in published()["more"] if row["mechanism"] == "calibration")
     steps = round(row["epochs"] / row["sampling_rate"])
-    ours = calibrated_noise_multiplier(row["target_epsilon"], row["delta"], row["sampling_rate"], steps)
+    ours = calibrated_noise_multiplier(
+        row["target_epsilon"], row["delta"], PoissonSampling(row["sampling_rate"]), steps
+    )
     assert ours == pytest.approx(row["noise_multiplier_prv"], rel=2e-3)
 
 
 def test_a_promise_that_no_noise_can_keep_is_refused() -> None:
     with pytest.raises(PrivacyParameterError, match="no noise up to"):
-        calibrated_noise_multiplier(1e-9, 1e-12, 1.0, 10**6)
+        calibrated_noise_multiplier(1e-9, 1e-12, PoissonSampling(1.0), 10**6)
 
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.1, float("nan")])

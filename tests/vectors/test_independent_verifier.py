@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,8 +15,17 @@ import pytest
 
 from hansa.identity import Amendment, Signer
 from hansa.ledger import AmendmentMade, NoteSigner, SignedEntry, Spending, officer_of, real
-from hansa.privacy.events import Spend
+from hansa.ledger.entry import event_text
+from hansa.privacy.events import (
+    EventJson,
+    Spend,
+    Truncation,
+    gaussian,
+    poisson_gaussian,
+    truncated_poisson_gaussian,
+)
 from hansa.privacy.rdp import RdpAccountant
+from hansa.privacy.renyi import epsilon_of_renyi, renyi_loss
 from support.audits import (
     AGREEMENT,
     DATASETS,
@@ -229,8 +239,33 @@ def test_the_page_names_every_type_of_entry_and_all_that_it_says() -> None:
     page = (VERIFIER.parents[2] / "docs" / "for-auditors.md").read_text(encoding="utf-8")
     rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| `")}
     types = kinds.Kind.__args__[0].__args__
-    assert len(types) >= 13
+    assert len(types) >= 14
     for model in types:
         row = rows[f"`{model.model_fields['type'].default}`"]
         for name in set(model.model_fields) - {"type", "version", "at"}:
             assert f"`{name}`" in row, (model, name)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        gaussian(7.0),
+        poisson_gaussian(0.05, 1.5),
+        truncated_poisson_gaussian(0.05, 1.5, Truncation(1000, 60)),
+        truncated_poisson_gaussian(0.05, 1.5, Truncation(1000, 40)),
+        truncated_poisson_gaussian(0.2, 4.0, Truncation(50, 200)),
+    ],
+    ids=["gaussian", "poisson", "cut", "cut often", "never cut"],
+)
+def test_the_page_says_how_every_event_costs(event: EventJson) -> None:
+    """Written from the page alone, the same ε as Hansa's closed form at the orders that both try."""
+    theirs = runpy.run_path(str(VERIFIER), run_name="verifier")["epsilon"]([(event_text(event), 30)], 1e-6)
+    orders = (*range(2, 65), 128, 256)
+    ours = min(epsilon_of_renyi(renyi_loss([Spend(event, 30)], order), order, 1e-6) for order in orders)
+    assert theirs == pytest.approx(ours, rel=1e-5)  # ours leaves room for what float64 loses of t
+
+
+def test_the_page_names_every_kind_of_event() -> None:
+    page = (VERIFIER.parents[2] / "docs" / "for-auditors.md").read_text(encoding="utf-8")
+    for name in ("Gaussian", "PoissonSampled", "TruncatedPoissonSampled", "NonPrivate"):
+        assert f'"type": "{name}"' in page, name

@@ -21,7 +21,7 @@ class Dataset:
             [n, tokens] and ``attention_mask`` int8 [n, tokens].
         labels: int64 [n], the place in `Task.labels`.
         units: int64 [n], 0 to `number_of_units` - 1 without gaps; records of one privacy unit share one.
-        unit_ids: one id per unit; the record's row in its source where the unit is the record.
+        unit_ids: one id per unit, all different; the record's row in its source where the unit is the record.
         groups: group attribute to int16 [n], the place in the group's values, -1 for none of them.
         left_out: why records of the source are not here, and how many each reason concerns.
     """
@@ -37,6 +37,8 @@ class Dataset:
         n = len(self.labels)
         if any(len(a) != n for a in (self.units, *self.inputs.values(), *self.groups.values())):
             raise ValueError("the arrays of a dataset have different lengths")
+        if len(set(self.unit_ids)) != len(self.unit_ids):
+            raise ValueError("two units have the same id")
         used = np.zeros(len(self.unit_ids), dtype=np.bool_)
         if n and (self.units.min() < 0 or self.units.max() >= len(used)):
             raise ValueError("a record belongs to a unit without an id")
@@ -65,7 +67,7 @@ class Dataset:
 
     @staticmethod
     def concat(parts: Sequence[Dataset]) -> Dataset:
-        """The records of several members in order; a patient of two members is two units.
+        """The records of several members in order; a patient of two members is two units, with two ids.
 
         Texts cut to different lengths are padded with zeros on the right, where the attention mask is zero.
 
@@ -82,7 +84,7 @@ class Dataset:
             inputs={name: _stacked(name, [part.inputs[name] for part in parts]) for name in parts[0].inputs},
             labels=np.concatenate([part.labels for part in parts]),
             units=np.concatenate([part.units + offset for part, offset in zip(parts, offsets, strict=False)]),
-            unit_ids=tuple(unit for part in parts for unit in part.unit_ids),
+            unit_ids=tuple(f"{place}:{unit}" for place, part in enumerate(parts) for unit in part.unit_ids),
             groups={name: np.concatenate([part.groups[name] for part in parts]) for name in parts[0].groups},
             left_out={reason: sum(p.left_out.get(reason, 0) for p in parts) for reason in sorted(reasons)},
         )

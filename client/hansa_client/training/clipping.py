@@ -1,7 +1,8 @@
-"""The clipped sum: each unit's gradient bounded, rounded to the grid, and added exactly."""
+"""The clipped sum: each unit's gradient bounded, all of them added, and the sum rounded to the grid once."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,11 +12,16 @@ import torch
 from torch import Tensor
 
 from hansa.errors import TrainingError
+from hansa.privacy.clipping import Clipping
 from hansa.privacy.grid import Grid
 
-# The norm is computed in float32 from up to some 10^8 squares summed pairwise; its relative error stays below
-# this, so that a vector clipped to C · (1 − margin) is within C.
-NORM_MARGIN = 2.0**-12
+# η: gradients are clipped to C · (1 − η), so that what float arithmetic adds to a sum stays within C. In float32
+# a sum over a pass was measured to err by some 10^-6 of C.
+MARGIN = 2.0**-10
+# Under autocast the factors of a gradient are bfloat16, 8 bits. Norms and sums take the same factors and multiply
+# them in float32; what is rounded again is a factor times its record's weight, on a GPU only.
+LOW_PRECISION_MARGIN = 2.0**-7
+_BLOCK = 1 << 18  # numbers that are scaled and rounded at once: little enough to stay near the processor
 
 
 @dataclass(frozen=True)
@@ -26,12 +32,15 @@ class ClippedSum:
         values: int64 [d], grid units; read-only.
         grid: says the sensitivity.
 
-    Guarantees: adding or removing one unit changes `values` by at most `grid.sensitivity` in L2 norm, whatever
-        its gradient was: each unit is clipped to C, rounded by itself (so at most s·C + √d / 2), and integers
-        are added exactly, in any order.
-    Assumes: the gradients of the other units do not depend on the unit: no layer mixes records, and what the
-        size of a batch changes in their last float32 digits moves no sum by more than the √d / 2 grid units by
-        which the stated sensitivity exceeds the bound above.
+    Guarantees: in exact arithmetic, adding or removing one unit changes `values` by at most `grid.sensitivity` =
+        s·C + √d in L2 norm, whatever its gradient was: the sum moves by at most s·C(1 − η), and each of the two
+        sums is rounded once, by at most ½ in each coordinate.
+    Assumes: the gradients of the other units do not depend on the unit: no layer mixes records. And that float
+        arithmetic errs by no more than s·C·η between the two sums: sums within a pass of some dozens of records
+        are float32, sums over passes float64. A bound for the worst case would grow with the batch (about
+        n·2^-24 of the lengths that are added up, n places in a pass), and η does not cover it. Measured against
+        float64 on a BERT of 5.3 million weights, a pass of 32 records errs by 2·10^-6 of C; η is a thousandth.
+        Tests hold small models' error below a tenth of η, and neighbouring sums within the sensitivity.
     """
 
     values: npt.NDArray[np.int64]
@@ -42,57 +51,142 @@ class ClippedSum:
             raise TrainingError("a clipped sum is a vector of int64 over the whole grid")
         self.values.flags.writeable = False
 
+    @property
+    def bound(self) -> float:
+        """s·C: what one unit may move before rounding, in grid units."""
+        return self.grid.scale * self.grid.clipping_norm
+
+    @property
+    def rounding(self) -> float:
+        """√d: what rounding two sums may add to their distance, in grid units."""
+        return math.sqrt(self.grid.dimension)
+
+    @property
+    def sensitivity(self) -> float:
+        """Δ: both together."""
+        return self.grid.sensitivity
+
 
 class ClippedSumBuilder:
-    """Adds microbatches of per-record gradients into one `ClippedSum`.
+    """Adds microbatches into one `ClippedSum`.
 
-    Attributes:
-        non_finite_units: units whose gradient held NaN or infinity and counted as zero. Local knowledge: it
-            never leaves the member.
+    Args:
+        grid: of the sum.
+        clipping: how a unit is bounded; flat clipping to the grid's norm unless said otherwise.
+
+    Raises:
+        TrainingError: the rule's norm is another than the grid's.
     """
 
-    def __init__(self, grid: Grid) -> None:
-        self._grid = grid
-        self._total = np.zeros(grid.dimension, dtype=np.int64)
-        self.non_finite_units = 0
+    def __init__(self, grid: Grid, clipping: Clipping | None = None) -> None:
+        self.grid = grid
+        self.clipping = clipping or Clipping("flat", grid.clipping_norm)
+        if self.clipping.norm != grid.clipping_norm:
+            raise TrainingError("the clipping rule has another norm than the grid")
+        self._parts: list[Tensor] = []
+        self._passes = 0
+        self._unsound: Tensor | None = None
 
-    def add(self, gradients: Sequence[Tensor], unit_of_record: npt.NDArray[np.int64]) -> None:
-        """Add whole units.
+    @property
+    def non_finite_units(self) -> int:
+        """Units whose gradient was not finite and counted as zero. Local knowledge: it never leaves the member."""
+        return 0 if self._unsound is None else int(self._unsound)
+
+    def factors(
+        self, squares: Tensor, sound: Tensor, layer_of: Sequence[int], *, margin: float = MARGIN
+    ) -> list[Tensor]:
+        """What each unit's gradient is to be multiplied by.
 
         Args:
-            gradients: for each trained tensor, float32 [B, *shape], one row per record; they are overwritten.
+            squares: float64 [U, P], squared norms by unit and trained tensor.
+            sound: bool [U]; the others count as zero.
+            layer_of: for each of the P tensors the number of its layer.
+            margin: η.
+
+        Returns:
+            For each tensor float64 [U], in gradient units; one object where all are the same. What is not sound
+            has the factor 0, which alone does not keep it out of a sum: 0 · ∞ is not 0.
+        """
+        rule, norm = self.clipping, self.clipping.norm * (1 - margin)
+        if rule.kind != "per-layer":
+            norms = squares.sum(1).clamp(min=0.0).sqrt()
+            automatic = rule.kind == "automatic"
+            factor = norm / (norms + rule.gamma if automatic else norms.clamp(min=norm))
+            return [torch.where(sound, factor, 0.0)] * squares.shape[1]
+        layers = {layer: i for i, layer in enumerate(dict.fromkeys(layer_of))}
+        group = torch.tensor([layers[layer] for layer in layer_of], device=squares.device)
+        sums = torch.zeros((len(squares), len(layers)), dtype=squares.dtype, device=squares.device)
+        norms = sums.index_add_(1, group, squares).clamp(min=0.0).sqrt()
+        each = rule.group_norm(len(layers)) * (1 - margin)
+        columns = torch.where(sound.unsqueeze(1), each / norms.clamp(min=each), 0.0).unbind(1)
+        return [columns[layers[layer]] for layer in layer_of]
+
+    def add_sums(self, sums: Sequence[Tensor], sound: Tensor) -> None:
+        """Add a microbatch whose units are bounded and added up already.
+
+        Args:
+            sums: for each trained tensor, in the order of the flat vector, in gradient units; they are kept.
+            sound: bool [U], which of the units entered.
+        """
+        if sum(part.numel() for part in sums) != self.grid.dimension:
+            raise TrainingError("the sums of a microbatch do not fill the grid")
+        missing = (~sound).sum()
+        self._unsound = missing if self._unsound is None else self._unsound + missing
+        if self._passes == 0:
+            self._parts = list(sums)
+        else:
+            # a lone microbatch needs no wider sums; from the second on they are exact but for the last digits
+            if self._passes == 1:
+                self._parts = [part.double() for part in self._parts]
+            for total, part in zip(self._parts, sums, strict=True):
+                total.add_(part)
+        self._passes += 1
+
+    def add(
+        self,
+        gradients: Sequence[Tensor],
+        unit_of_record: npt.NDArray[np.int64],
+        layer_of: Sequence[int] | None = None,
+    ) -> None:
+        """Add whole units from gradients per record.
+
+        Args:
+            gradients: for each trained tensor, [B, *shape], one row per record.
             unit_of_record: int64 [B], which unit of this microbatch a record belongs to, 0 … U−1, each in it.
+            layer_of: as of `factors`; each tensor a layer by itself unless said otherwise.
         """
         units = int(unit_of_record.max()) + 1
         if units != len(unit_of_record):
-            gradients = [
-                _summed_by_unit(g, torch.from_numpy(unit_of_record).to(g.device), units) for g in gradients
-            ]
-        squares = torch.zeros(units, dtype=torch.float64, device=gradients[0].device)
-        for gradient in gradients:
-            squares += gradient.flatten(1).square().sum(1).double()
-        norms = squares.sqrt()
-        finite = torch.isfinite(norms)
-        bound = self._grid.clipping_norm * (1 - NORM_MARGIN)
-        factors = (bound / norms.clamp(min=bound)).mul(self._grid.scale)
-        # a norm that overflowed is not a gradient that can be bounded by scaling: it counts as zero
-        factors = torch.where(finite, factors, 0.0).float()
-        everything_finite = bool(finite.all())
-        self.non_finite_units += int(units - finite.sum())
-        offset = 0
-        for gradient in gradients:
-            if not everything_finite:
-                gradient[~finite] = 0.0
-            gradient.mul_(factors.view(-1, *[1] * (gradient.dim() - 1))).round_()
-            part = gradient.sum(0, dtype=torch.float64).flatten().cpu().numpy()  # exact: integers below 2^53
-            self._total[offset : offset + part.size] += part.astype(np.int64)
-            offset += part.size
+            of_record = torch.from_numpy(unit_of_record).to(gradients[0].device)
+            gradients = [_summed_by_unit(g, of_record, units) for g in gradients]
+        squares = torch.stack([g.flatten(1).double().square().sum(1) for g in gradients], dim=1)
+        # what overflows float32 was finite by luck: it counts as the infinity it would be in a sum
+        largest = torch.stack([g.flatten(1).abs().amax(1).double() for g in gradients]).amax(0)
+        sound = torch.isfinite(squares).all(1) & (largest < 2.0**100)
+        factors = self.factors(squares, sound, layer_of or range(len(gradients)))
+        sums = [
+            torch.tensordot(factor, torch.where(_column(sound, g), g, 0.0).double(), dims=1)
+            for factor, g in zip(factors, gradients, strict=True)
+        ]
+        self.add_sums(sums, sound)
 
     def finish(self) -> ClippedSum:
-        """The sum of all that was added; zeros if nothing was."""
-        return ClippedSum(self._total.copy(), self._grid)
+        """The sum of all that was added, scaled and rounded once; zeros if nothing was."""
+        values = np.zeros(self.grid.dimension, dtype=np.int64)
+        total = torch.from_numpy(values)
+        offset = 0
+        for part in self._parts:
+            for block in part.detach().to("cpu").flatten().split(_BLOCK):
+                scaled = block.to(torch.float64, copy=True).mul_(self.grid.scale).round_()
+                total[offset : offset + len(block)] = scaled
+                offset += len(block)
+        return ClippedSum(values, self.grid)
 
 
 def _summed_by_unit(gradient: Tensor, unit_of_record: Tensor, units: int) -> Tensor:
     summed = torch.zeros((units, *gradient.shape[1:]), dtype=gradient.dtype, device=gradient.device)
     return summed.index_add_(0, unit_of_record, gradient)
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.dim() - 1))

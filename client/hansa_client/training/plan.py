@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from hansa.agreement import Agreement
 from hansa.errors import PrivacyParameterError
-from hansa.privacy.events import Spend, poisson_gaussian
+from hansa.privacy.clipping import Clipping, ClippingKind
+from hansa.privacy.events import Spend
 from hansa.privacy.grid import Grid
+from hansa.privacy.sampling import Sampling, sampling_of
 
 
 @dataclass(frozen=True)
@@ -15,24 +17,31 @@ class TrainingPlan:
     """What one member does in every round.
 
     Attributes:
-        sampling_rate: q, the Poisson rate of each step.
-        divisor: q · N_public, what a sum of gradients is divided by; never the realised batch.
+        sampling: how a step draws its units.
+        divisor: q · N_public, what a sum of gradients is divided by; never the realised batch, nor a largest one.
         steps_per_round: local steps.
         charged_steps: of the whole run, allowed retries included.
         learning_rate: of local SGD.
+        clipping: by which rule a unit's gradient is bounded.
         grid: of the clipped sums; `None` without a privacy mechanism, when nothing is clipped.
         sigma: of the discrete Gaussian on the grid, in grid units; `None` without a mechanism.
         physical_batch_size: records in one forward pass; a performance setting.
     """
 
-    sampling_rate: float
+    sampling: Sampling
     divisor: float
     steps_per_round: int
     charged_steps: int
     learning_rate: float
+    clipping: ClippingKind
     grid: Grid | None
     sigma: float | None
     physical_batch_size: int
+
+    @property
+    def sampling_rate(self) -> float:
+        """q, the share of the units that a step is expected to draw."""
+        return self.sampling.rate
 
     @classmethod
     def of(cls, agreement: Agreement, member: str) -> TrainingPlan:
@@ -52,19 +61,28 @@ class TrainingPlan:
             grid = Grid.of(privacy.clipping_norm, frozen.model.parameters)
             sigma = grid.sigma(frozen.noise_multiplier)
         return cls(
-            sampling_rate=privacy.sampling_rate,
+            sampling=sampling_of(terms),
             divisor=privacy.sampling_rate * units,
             steps_per_round=terms.local_steps,
             charged_steps=terms.charged_steps,
             learning_rate=terms.training.learning_rate,
+            clipping=privacy.clipping,
             grid=grid,
             sigma=sigma,
             physical_batch_size=agreement.performance.physical_batch_size,
         )
 
+    def clipping_rule(self) -> Clipping | None:
+        """How a unit's gradient is bounded, to the grid's norm; `None` without a mechanism."""
+        return None if self.grid is None else Clipping(self.clipping, self.grid.clipping_norm)
+
     def spend(self) -> Spend | None:
         """What the whole run is charged as, or `None` when it claims no privacy."""
         if self.grid is None or self.sigma is None:
             return None
-        event = poisson_gaussian(self.sampling_rate, self.grid.noise_multiplier(self.sigma))
-        return Spend(event, self.charged_steps)
+        event = self.sampling.event(self.grid.noise_multiplier(self.sigma))
+        return Spend(event, self.sampling.events_in(self.charged_steps))
+
+    def round_events(self) -> int:
+        """How many of the charged events one round is: steps, or epochs of fixed batches."""
+        return self.sampling.events_in(self.steps_per_round)

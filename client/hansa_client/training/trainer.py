@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -11,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from hansa.errors import TrainingError
-from hansa.privacy.randomness import Randomness
+from hansa.privacy.noise_ahead import NoiseAhead
+from hansa.privacy.randomness import Randomness, SecretRandomness
 from hansa_client.data import Dataset
 from hansa_client.training.clipping import ClippedSum, ClippedSumBuilder
 from hansa_client.training.gradients import GradientEngine
 from hansa_client.training.plan import TrainingPlan
+from hansa_client.training.sampling import Draws, KeyedDraws, Units
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
@@ -40,17 +43,31 @@ class LocalObservations:
 class Trainer:
     """Runs the local steps of a plan on a member's data.
 
-    Guarantees: with a mechanism, everything that `train` returns is a function of sums that are
-        (q, multiplier)-Poisson-subsampled Gaussian mechanisms, `plan.steps_per_round` of them, whatever the data
-        hold: the number of steps, the divisor and the noise do not depend on data, an empty batch is a step, and
-        a gradient that is not finite counts as zero.
-    Assumes: the randomness is secret and fresh for every call.
-    Leaks: how long it took.
+    Args:
+        engine: for the plan's model.
+        dataset: of the member.
+        plan: of the agreement.
+        draws: makes the batches; by default by keyed hashes of unit ids, as the plan says.
+
+    Guarantees: with a mechanism, everything that `train` returns is a function of noisy sums, `plan.steps_per_round`
+        of them, each of which is the Gaussian mechanism on a sample that `plan.sampling` describes, whatever the data
+        hold: the number of steps, the divisor and the noise do not depend on data, an empty batch is a step, a batch
+        that was cut keeps the divisor, all records of a unit are drawn together, and a gradient that is not finite
+        counts as zero.
+    Assumes: the randomness is secret and fresh for every call; the dataset holds at most the agreement's cap of
+        records of each unit (the clipped sum is bounded without it).
+    Leaks: how long it took. A dataset with more units than a cut sample is charged for takes no part, which shows.
+
+    Raises:
+        TrainingError: the plan is for another model, or for fewer units.
     """
 
-    def __init__(self, engine: GradientEngine, dataset: Dataset, plan: TrainingPlan) -> None:
+    def __init__(
+        self, engine: GradientEngine, dataset: Dataset, plan: TrainingPlan, draws: Draws | None = None
+    ) -> None:
         if plan.grid is not None and plan.grid.dimension != engine.built.flat.size:
             raise TrainingError("the plan's grid has another dimension than the model")
+        self._draws = KeyedDraws(dataset.unit_ids, plan.sampling) if draws is None else draws
         self._engine = engine
         self._data = dataset
         self._plan = plan
@@ -62,7 +79,7 @@ class Trainer:
 
         Args:
             weights: float64 [d], the round's global weights.
-            randomness: fresh for this call.
+            randomness: fresh for this call, and drawn from by nobody else meanwhile.
 
         Returns:
             float64 [d], local weights minus `weights`.
@@ -72,39 +89,56 @@ class Trainer:
         """
         flat, module = self._engine.built.flat, self._engine.built.module
         local = np.array(weights, dtype=np.float64)
-        for _ in range(self._plan.steps_per_round):
-            flat.load(module, local)
-            with self._engine.untrained_weights_kept():
-                gradient = self._mean_gradient(randomness)
-            local -= self._plan.learning_rate * gradient
+        with self._noise_ahead(randomness) as source:
+            for drawn in self._draws.batches(source, self._plan.steps_per_round):
+                flat.load(module, local)
+                with self._engine.untrained_weights_kept():
+                    gradient = self._mean_gradient(drawn, source)
+                gradient *= self._plan.learning_rate
+                local -= gradient
         if self._plan.grid is not None:
             self._check_moved(weights, local)
         _LOG.info("trained: %s", self.observed)
         return local - weights
 
-    def clipped_sum(self, randomness: Randomness) -> ClippedSum:
-        """Draw a batch of units and add their clipped gradients at the weights that the model holds now."""
+    def clipped_sum(self, drawn: Units) -> ClippedSum:
+        """Add the clipped gradients of some units at the weights that the model holds now.
+
+        Args:
+            drawn: int64, places of units in the dataset, each once.
+        """
         if self._plan.grid is None:
             raise TrainingError("a plan without a mechanism has no clipped sums")
-        builder = ClippedSumBuilder(self._plan.grid)
-        for records, units in self._microbatches(randomness):
-            gradients = self._engine.per_record(*self._batch(records))
-            builder.add(gradients, units)
+        builder = ClippedSumBuilder(self._plan.grid, self._plan.clipping_rule())
+        for records, units in self._microbatches(drawn):
+            self._engine.add_clipped(builder, *self._batch(records), units)
         self.observed.non_finite_units += builder.non_finite_units
         return builder.finish()
 
-    def _mean_gradient(self, randomness: Randomness) -> Vector:
+    def _noise_ahead(self, randomness: Randomness) -> AbstractContextManager[Randomness]:
+        """Secret noise is made while the step before computes, for the round's steps and no more.
+
+        Any other source is asked for noise when the step has its sum, in the same thread: what it gives may depend on when.
+        """
+        plan = self._plan
+        if plan.grid is None or plan.sigma is None or not isinstance(randomness, SecretRandomness):
+            return nullcontext(randomness)
+        return NoiseAhead(randomness, plan.sigma, plan.grid.dimension, plan.steps_per_round)
+
+    def _mean_gradient(self, drawn: Units, randomness: Randomness) -> Vector:
         plan = self._plan
         self.observed.steps += 1
+        self.observed.empty_batches += not len(drawn)
         if plan.grid is None or plan.sigma is None:
-            return self._plain_sum(randomness) / plan.divisor
-        clipped = self.clipped_sum(randomness)
-        noisy = clipped.values + randomness.noise(plan.sigma, plan.grid.dimension)
-        return noisy / (plan.grid.scale * plan.divisor)
+            return self._plain_sum(drawn) / plan.divisor
+        clipped = self.clipped_sum(drawn)
+        noise = randomness.noise(plan.sigma, plan.grid.dimension)
+        noise += clipped.values
+        return noise / (plan.grid.scale * plan.divisor)
 
-    def _plain_sum(self, randomness: Randomness) -> Vector:
+    def _plain_sum(self, drawn: Units) -> Vector:
         total = np.zeros(self._engine.built.flat.size)
-        for records, _ in self._microbatches(randomness):
+        for records, _ in self._microbatches(drawn):
             parts = self._engine.summed(*self._batch(records))
             total += np.concatenate([part.double().flatten().cpu().numpy() for part in parts])
         return total
@@ -112,13 +146,8 @@ class Trainer:
     def _batch(self, records: npt.NDArray[np.int64]) -> tuple[dict[str, np.ndarray], np.ndarray]:
         return {name: array[records] for name, array in self._data.inputs.items()}, self._data.labels[records]
 
-    def _microbatches(
-        self, randomness: Randomness
-    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+    def _microbatches(self, drawn: Units) -> Iterator[tuple[Units, Units]]:
         """The drawn units' records, cut into passes of whole units; pairs of records and their units."""
-        drawn = np.flatnonzero(randomness.select(self._data.number_of_units, self._plan.sampling_rate))
-        if not len(drawn):
-            self.observed.empty_batches += 1
         records: list[npt.NDArray[np.int64]] = []
         held = 0
         for unit in drawn:
@@ -139,7 +168,7 @@ class Trainer:
                 raise TrainingError(f"the trained weight {name!r} did not move")
 
 
-def _joined(records: list[npt.NDArray[np.int64]]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _joined(records: list[Units]) -> tuple[Units, Units]:
     units = np.repeat(np.arange(len(records), dtype=np.int64), [len(r) for r in records])
     return np.concatenate(records), units
 

@@ -55,7 +55,8 @@ def _noise_multiplier(agreement: Agreement) -> float | None:
     if privacy.epsilon is None or privacy.delta is None or not agreement.terms.private:
         return None
     from hansa.privacy.calibration import calibrated_noise_multiplier  # the accountant: scipy
+    from hansa.privacy.sampling import sampling_of
 
     return calibrated_noise_multiplier(
-        privacy.epsilon, privacy.delta, privacy.sampling_rate, agreement.terms.charged_steps
+        privacy.epsilon, privacy.delta, sampling_of(agreement.terms), agreement.terms.charged_steps
     )

@@ -61,6 +61,7 @@ def problems_of(sections: Mapping[str, Any]) -> list[Problem]:
         found += _data(data)
     if privacy is not None:
         found += _privacy(privacy, members, data)
+        found += _sampling(privacy, members if baseline is None else None, training)
     if privacy is not None and training is not None and privacy.steps % training.rounds:
         found.append(
             Problem(
@@ -167,6 +168,66 @@ def _privacy(privacy: Privacy, members: tuple[Member, ...] | None, data: Data | 
         yield Problem("data.unit", "is missing", "unit = 'patient' needs the column that names the patient")
     if privacy.unit == "record" and privacy.max_records_per_unit != 1:
         yield Problem("privacy.max_records_per_unit", "must be 1 when the unit is a record")
+
+
+def _sampling(
+    privacy: Privacy, members: tuple[Member, ...] | None, training: Training | None
+) -> Iterator[Problem]:
+    """How batches are drawn; `members` are `None` in a baseline, where other sizes than the agreed ones are seen."""
+    if not 0 < privacy.sampling_rate <= 1:
+        return  # told already
+    place = "privacy.max_batch_units"
+    if privacy.sampling == "truncated-poisson":
+        if privacy.sampling_rate == 1:
+            yield Problem("privacy.sampling_rate", "is 1, and every batch would be cut", "below 1")
+        elif privacy.max_batch_units is None:
+            yield Problem(place, "is missing", "sampling = 'truncated-poisson' needs the largest batch")
+        elif members:
+            yield from _largest_batch(privacy, privacy.max_batch_units, max(m.units for m in members))
+    elif privacy.max_batch_units is not None:
+        yield Problem(
+            place, f"means nothing under sampling = {privacy.sampling!r}", "use 'truncated-poisson'"
+        )
+    if privacy.sampling == "fixed-batches":
+        yield from _epochs(privacy, training)
+
+
+def _largest_batch(privacy: Privacy, batch: int, units: int) -> Iterator[Problem]:
+    expected = privacy.sampling_rate * units
+    if batch >= units:
+        yield Problem(
+            "privacy.max_batch_units",
+            f"{batch} is not below the {units} units of the largest member, and nothing would ever be cut",
+            "use sampling = 'poisson'",
+        )
+    elif batch <= expected:
+        yield Problem(
+            "privacy.max_batch_units",
+            f"{batch} is not above the {expected:g} units that the largest member draws on average",
+            "every second batch would be cut, and each cut costs privacy: allow some standard deviations more",
+        )
+
+
+def _epochs(privacy: Privacy, training: Training | None) -> Iterator[Problem]:
+    batches = round(1 / privacy.sampling_rate)
+    if not math.isclose(batches * privacy.sampling_rate, 1, rel_tol=1e-9):
+        yield Problem(
+            "privacy.sampling_rate",
+            f"{privacy.sampling_rate:g} is not 1 divided by a whole number",
+            "fixed batches share an epoch out in equal parts",
+        )
+    elif training is not None and (privacy.steps // training.rounds) % batches:
+        yield Problem(
+            "privacy.steps",
+            f"{privacy.steps // training.rounds} steps in a round are no whole epochs of {batches} fixed batches",
+            "every round takes whole epochs: an epoch that is cut short costs as much as a whole one",
+        )
+    if privacy.mechanism == "distributed":
+        yield Problem(
+            "privacy.sampling",
+            "fixed batches do not go with distributed noise, whose steps are rounds of their own",
+            "use 'poisson'",
+        )
 
 
 def _server_rule(server: ServerRule) -> Iterator[Problem]:

@@ -325,8 +325,16 @@ class Privacy(Section):
         epsilon, delta: the budget that the whole run may use, per unit, add-or-remove-one.
         unit: what one unit is.
         max_records_per_unit: the cap of records that one unit contributes.
+        clipping: how a unit's gradient is bounded: ``flat`` (all weights by one norm), ``per-layer`` (each layer by
+            its part of it) or ``automatic`` (every gradient is brought close to the norm, also a short one).
         clipping_norm: L2 bound of one unit's gradient.
-        sampling_rate: public Poisson rate of each step.
+        sampling: how a step draws its units. ``poisson``: each by itself with probability `sampling_rate`.
+            ``truncated-poisson``: the same, and of a sample above `max_batch_units` a uniformly random part stays.
+            ``fixed-batches``: epochs of 1 / `sampling_rate` steps, each unit in one of them by a keyed hash of its id;
+            charged without any gain from sampling.
+        sampling_rate: the public share of the units that a step is expected to draw.
+        max_batch_units: the largest batch of ``truncated-poisson``, at every member. With it the largest declared
+            `Member.units` becomes a cap: a member that holds more takes no part.
         steps: noisy optimiser steps over the whole run.
         colluding: how many other members may pool what they know under ``distributed``.
     """
@@ -336,8 +344,11 @@ class Privacy(Section):
     delta: float | None = None
     unit: Literal["record", "patient"] = "record"
     max_records_per_unit: Count = 1
+    clipping: Literal["flat", "per-layer", "automatic"] = "flat"
     clipping_norm: Positive
+    sampling: Literal["poisson", "truncated-poisson", "fixed-batches"] = "poisson"
     sampling_rate: float
+    max_batch_units: Count | None = None
     steps: Annotated[int, Field(ge=1, le=10_000_000)]
     colluding: Annotated[int, Field(ge=0, le=99)] = 1
 

@@ -127,6 +127,12 @@ COMMANDS: Mapping[str, Row | Table] = {
                 "hansa.cli.node_budget",
                 "budget",
             ),
+            "attack": Row(
+                "Attack this member's own trainer, with generated units.",
+                "hansa.cli.node_attack",
+                "attack",
+                "client",
+            ),
             "recover": Row(
                 "Rebuild a ledger from the federation's log.", "hansa.cli.node_recovery", "recover"
             ),

@@ -71,6 +71,9 @@ def simulate(
     references: Annotated[
         bool, typer.Option("--references", help="Also run without privacy and on pooled data, and compare.")
     ] = False,
+    attack: Annotated[
+        bool, typer.Option("--attack", help="Also attack the trainer with canaries: a lower bound of ε.")
+    ] = False,
     members_home: Annotated[
         Path | None,
         typer.Option("--members-home", help="Folder in which members keep their budgets between runs."),
@@ -108,6 +111,7 @@ def simulate(
                 seed=seed,
                 repeat=repeat,
                 references=references,
+                attack=attack,
                 members_home=members_home,
                 out=out,
                 force=force,
@@ -149,7 +153,9 @@ def quickstart() -> Path:
 
 
 def status_of(report: Report) -> ExitStatus:
-    """0 for a run that finished, 3 where a rule stopped it, 1 where a person did."""
+    """0 for a run that finished, 3 where a rule stopped it, 1 where a person did or an attack contradicts its ε."""
+    if report.attack is not None and report.attack.contradicts:
+        return ExitStatus.FAILED
     if report.status == "done":
         return ExitStatus.DONE
     return ExitStatus.REFUSED if report.stopped_by == "rule" else ExitStatus.FAILED

@@ -5,6 +5,7 @@ file, `export_tiles` a log in a folder, and `verify_log` checks a whole copy. Wh
 the types in `hansa.ledger.kinds`. Byte formats: docs/ledger-format.md.
 """
 
+from hansa.ledger.attacks import AttackMade
 from hansa.ledger.budgets import BudgetReader, records_of
 from hansa.ledger.checkpoint import Checkpoint, LogPolicy, VerifiedCheckpoint
 from hansa.ledger.entry import Entry, Spending, officer_of, real, real_value, utc
@@ -35,6 +36,7 @@ __all__ = [
     "Agreed",
     "AgreementSigned",
     "AmendmentMade",
+    "AttackMade",
     "BudgetGranted",
     "BudgetReader",
     "Charging",

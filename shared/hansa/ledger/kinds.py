@@ -1,6 +1,6 @@
-"""The thirteen types of entries, and how one is read.
+"""The fourteen types of entries, and how one is read.
 
-A member's log holds what it signed, was granted, reserved, released, lost and closed; the federation's holds
+A member's log holds what it signed, was granted, reserved, released, lost and closed, and attacks on it; the federation's holds
 agreements, amendments, aggregates, evaluations, gates, publications and copies of the members' reservations, releases
 and closed runs, byte for byte, so that the coordinator can neither invent a spend nor drop one unnoticed.
 """
@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from hansa.ledger.attacks import AttackMade
 from hansa.ledger.errors import EntryError
 from hansa.ledger.membership import AgreementSigned, AmendmentMade, Membership
 from hansa.ledger.outcomes import Aggregate, Evaluation, Gate, Override, Publication
@@ -29,7 +30,8 @@ Kind: TypeAlias = Annotated[
     | Evaluation
     | Gate
     | Publication
-    | Override,
+    | Override
+    | AttackMade,
     Field(discriminator="type"),
 ]
 _KINDS: TypeAdapter[Kind] = TypeAdapter(Kind)

@@ -121,9 +121,12 @@ class FlatParameters:
             ModelError: another dtype or length, or an entry that is not a finite float32; nothing was written.
         """
         self._check(vector)
+        source = (
+            vector if vector.flags.writeable else vector.copy()
+        )  # torch shares memory with writeable arrays only
         with torch.no_grad():
-            for part, parameter in self._parts(vector, module):
-                parameter.copy_(torch.from_numpy(np.array(part)))  # a copy: `vector` may be read-only
+            for part, parameter in self._parts(source, module):
+                parameter.copy_(torch.from_numpy(part))
 
     def arrays(self, vector: Vector) -> dict[str, npt.NDArray[np.float32]]:
         """`vector` cut into named float32 arrays; checked as by `load`."""
@@ -146,8 +149,8 @@ class FlatParameters:
                 f"a vector of {vector.dtype} with shape {vector.shape} does not fit {self.size} weights of float64"
             )
         limit = float(np.finfo(np.float32).max)
-        wrong = int(np.count_nonzero(~(np.abs(vector) <= limit)))
-        if wrong:
+        if self.size and not (-limit <= vector.min() and vector.max() <= limit):  # NaN is neither
+            wrong = int(np.count_nonzero(~(np.abs(vector) <= limit)))
             raise ModelError(f"{wrong} of {self.size} weights are not finite float32 numbers")
 
     def _parts(

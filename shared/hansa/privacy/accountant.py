@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from hansa.errors import PrivacyParameterError
 from hansa.privacy.errors import AccountantFailedError
-from hansa.privacy.events import Spend, counted, rate_and_multiplier
+from hansa.privacy.events import Numbers, Spend, counted, numbers_of
+from hansa.privacy.truncation import LONGEST_STEP, cut_share
 
 DISCRETIZATION_INTERVAL = 1e-4  # of the privacy loss; the estimate is pessimistic at any interval
 # Its FFT leaves an error of some 1e-13 in δ, which grows with the number of steps: at δ = 1e-10 and a million steps the
@@ -112,21 +113,33 @@ def _composed(event: bytes, count: int, interval: float) -> Any:
     `None` stands for no privacy, or so little that its ε is beyond any limit.
     """
     value = json.loads(event)
-    _, multiplier = rate_and_multiplier(value)
-    if multiplier == 0:
+    numbers = numbers_of(value)
+    if numbers.multiplier == 0:
         return None
-    sampled = value["type"] == "PoissonSampled"
-    sigma = multiplier if sampled else multiplier / math.sqrt(count)
-    if 0.5 / sigma**2 + 10 / sigma > _LARGEST_LOSS:
+    sampled = value["type"] != "Gaussian"
+    sigma = numbers.multiplier if sampled else numbers.multiplier / math.sqrt(count)
+    smallest = sigma if numbers.truncation is None else sigma / LONGEST_STEP
+    if 0.5 / smallest**2 + 10 / smallest > _LARGEST_LOSS:
         return None
     return _once(event, interval).self_compose(count) if sampled else _gaussian_pld(sigma, 1.0, interval)
 
 
 @lru_cache(maxsize=16)
 def _once(event: bytes, interval: float) -> Any:
-    """One Poisson-sampled Gaussian. Kept, because making it takes longer than composing it."""
-    rate, multiplier = rate_and_multiplier(json.loads(event))
-    return _gaussian_pld(multiplier, rate, interval)
+    """One Gaussian on a sample. Kept, because making it takes longer than composing it."""
+    numbers = numbers_of(json.loads(event))
+    whole = _gaussian_pld(numbers.multiplier, numbers.rate, interval)
+    return whole if numbers.truncation is None else _with_cut_samples(whole, numbers, interval)
+
+
+def _with_cut_samples(whole: Any, numbers: Numbers, interval: float) -> Any:
+    """The PLD of a step whose sample may be cut; `hansa.privacy.truncation` says why."""
+    share = 0.0 if numbers.truncation is None else cut_share(numbers.truncation, numbers.rate)
+    if share == 0:
+        return whole
+    return _gaussian_pld(numbers.multiplier / LONGEST_STEP, numbers.rate, interval).compute_mixture(
+        whole, share
+    )
 
 
 def _gaussian_pld(multiplier: float, rate: float, interval: float) -> Any:

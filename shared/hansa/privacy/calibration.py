@@ -8,48 +8,36 @@ from functools import lru_cache, partial
 
 from hansa.errors import PrivacyParameterError
 from hansa.privacy.accountant import DISCRETIZATION_INTERVAL, epsilon_spent
-from hansa.privacy.events import Spend, poisson_gaussian
+from hansa.privacy.events import Spend
+from hansa.privacy.rdp import RdpAccountant
+from hansa.privacy.sampling import Sampling
 
 _RELATIVE_TOLERANCE = 1e-3
 _COARSE_INTERVAL = 1e-2
 _SMALLEST, _LARGEST = 0.05, 1e5  # of the multipliers that are searched
 
-_RDP_ORDERS = (
-    *range(2, 17),
-    20,
-    24,
-    28,
-    32,
-    48,
-    64,
-    96,
-    128,
-    256,
-    512,
-)  # integers: exact binomial sums, no series
-
 
 @lru_cache(maxsize=256)
-def calibrated_noise_multiplier(epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
+def calibrated_noise_multiplier(epsilon: float, delta: float, sampling: Sampling, steps: int) -> float:
     """The smallest noise multiplier, to 0.1 %, at which `steps` steps of DP-SGD cost at most `epsilon`.
 
     Args:
         epsilon: the budget of the whole run.
         delta: at which it holds.
-        sampling_rate: public Poisson rate of each step.
+        sampling: how each step draws.
         steps: noisy steps over the whole run.
 
     Returns:
         A multiplier whose PLD ε is at most `epsilon`.
 
     Raises:
-        PrivacyParameterError: no multiplier up to 100,000 is enough.
+        PrivacyParameterError: no multiplier up to 100,000 is enough, or steps that are no whole epochs.
     """
     # RDP is quick and never below PLD, so its answer is an upper end of the search, and a near one. A coarse PLD
     # is never below a fine one, so its answer is the next; then a few fine ones are enough.
-    upper = _rdp_multiplier(epsilon, delta, sampling_rate, steps)
+    upper = _rdp_multiplier(epsilon, delta, sampling, steps)
     for interval in (_COARSE_INTERVAL, DISCRETIZATION_INTERVAL):
-        upper = _search(upper, epsilon, partial(_pld_epsilon, delta, sampling_rate, steps, interval))
+        upper = _search(upper, epsilon, partial(_pld_epsilon, delta, sampling, steps, interval))
     return upper
 
 
@@ -76,10 +64,10 @@ def _search(high: float, epsilon: float, epsilon_of: Callable[[float], float]) -
     return high
 
 
-def _rdp_multiplier(epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
+def _rdp_multiplier(epsilon: float, delta: float, sampling: Sampling, steps: int) -> float:
     """A multiplier that is enough by RDP, to 2 %."""
     high = 1.0
-    while _rdp_epsilon(high, delta, sampling_rate, steps) > epsilon:
+    while _rdp_epsilon(high, delta, sampling, steps) > epsilon:
         high *= 2
         if high > _LARGEST:
             raise PrivacyParameterError(
@@ -89,23 +77,20 @@ def _rdp_multiplier(epsilon: float, delta: float, sampling_rate: float, steps: i
     low = high / 2
     while high / low > 1.02:
         middle = math.sqrt(low * high)
-        if _rdp_epsilon(middle, delta, sampling_rate, steps) > epsilon:
+        if _rdp_epsilon(middle, delta, sampling, steps) > epsilon:
             low = middle
         else:
             high = middle
     return high
 
 
-def _pld_epsilon(delta: float, sampling_rate: float, steps: int, interval: float, multiplier: float) -> float:
-    spend = Spend(poisson_gaussian(sampling_rate, multiplier), steps)
-    return epsilon_spent([spend], delta, interval=interval)
+def _spend(sampling: Sampling, steps: int, multiplier: float) -> list[Spend]:
+    return [Spend(sampling.event(multiplier), sampling.events_in(steps))]
 
 
-def _rdp_epsilon(multiplier: float, delta: float, sampling_rate: float, steps: int) -> float:
-    import dp_accounting
-    from dp_accounting.rdp import RdpAccountant
+def _pld_epsilon(delta: float, sampling: Sampling, steps: int, interval: float, multiplier: float) -> float:
+    return epsilon_spent(_spend(sampling, steps, multiplier), delta, interval=interval)
 
-    accountant = RdpAccountant(_RDP_ORDERS)
-    gaussian = dp_accounting.GaussianDpEvent(multiplier)
-    accountant.compose(dp_accounting.PoissonSampledDpEvent(sampling_rate, gaussian), steps)
-    return float(accountant.get_epsilon(delta))
+
+def _rdp_epsilon(multiplier: float, delta: float, sampling: Sampling, steps: int) -> float:
+    return RdpAccountant().epsilon(_spend(sampling, steps, multiplier), delta)

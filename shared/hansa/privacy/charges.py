@@ -8,11 +8,12 @@ and pools what at most c of the other members know, faces the shares of all the 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hansa.errors import PrivacyParameterError
-from hansa.privacy.events import EventJson, Spend, poisson_gaussian, rate_and_multiplier, with_more_noise
+from hansa.privacy.events import EventJson, Spend, numbers_of, with_more_noise
+from hansa.privacy.sampling import Sampling, sampling_of
 
 if TYPE_CHECKING:
     from hansa.agreement.terms import Terms
@@ -47,14 +48,17 @@ class Charge:
             raise PrivacyParameterError(f"{self.kind!r} names no kind of release")
         if type(self.count) is not int or self.count < 1:
             raise PrivacyParameterError("a reservation needs at least one event of each kind")
-        rate, own = rate_and_multiplier(self.event)
+        own = numbers_of(self.event)
         if (self.shared is None) != (self.coalition == 0) or type(self.coalition) is not int:
             raise PrivacyParameterError("an event of shared noise and a coalition of at least 1 go together")
         if self.shared is not None:
-            shared_rate, together = rate_and_multiplier(self.shared)
-            if self.coalition < 1 or shared_rate != rate or together < own:
+            together = numbers_of(self.shared)
+            same = self.shared["type"] == self.event["type"] and replace(own, multiplier=1.0) == replace(
+                together, multiplier=1.0
+            )
+            if self.coalition < 1 or not same or together.multiplier < own.multiplier:
                 raise PrivacyParameterError(
-                    "shared noise is not less than the member's own, at the same rate"
+                    "shared noise is not less than the member's own, on the same sample"
                 )
 
     def against(self, coalition: int | None) -> Spend:
@@ -80,12 +84,12 @@ class Charge:
 
 
 def distributed_training(
-    sampling_rate: float, noise_multiplier: float, steps: int, *, smallest_sum: int, colluding: int
+    sampling: Sampling, noise_multiplier: float, steps: int, *, smallest_sum: int, colluding: int
 ) -> Charge:
     """Steps of DP-SGD whose noise is the sum of members' shares.
 
     Args:
-        sampling_rate: public Poisson rate of each step.
+        sampling: how each step draws.
         noise_multiplier: of the shares of `smallest_sum` − `colluding` members together, this one among them.
         steps: over the run, retries included.
         smallest_sum: members whose shares are in every sum that is opened: max(t, min_members).
@@ -109,9 +113,9 @@ def distributed_training(
     own = noise_multiplier / math.sqrt(honest)
     return Charge(
         TRAINING,
-        poisson_gaussian(sampling_rate, own),
-        steps,
-        poisson_gaussian(sampling_rate, max(own, noise_multiplier)),
+        sampling.event(own),
+        sampling.events_in(steps),
+        sampling.event(max(own, noise_multiplier)),
         colluding,
     )
 
@@ -130,19 +134,19 @@ def charges_of(
     Raises:
         PrivacyParameterError: the agreement claims no privacy, or its numbers leave nobody honest.
     """
-    privacy = terms.privacy
+    privacy, sampling = terms.privacy, sampling_of(terms)
     retries = terms.secure_sum.retries if retries is None else retries
     steps = ((terms.training.rounds if rounds is None else rounds) + retries) * terms.local_steps
     if privacy.mechanism == "none":
         raise PrivacyParameterError("an agreement without privacy has no price")
     if privacy.mechanism == "local":
-        return (Charge(TRAINING, poisson_gaussian(privacy.sampling_rate, noise_multiplier), steps),)
+        return (Charge(TRAINING, sampling.event(noise_multiplier), sampling.events_in(steps)),)
     from hansa.secagg.terms import threshold
 
     smallest = max(threshold(len(terms.members)), terms.secure_sum.min_members)
     return (
         distributed_training(
-            privacy.sampling_rate,
+            sampling,
             noise_multiplier,
             steps,
             smallest_sum=smallest,

@@ -13,6 +13,7 @@ from hansa.privacy.book import BudgetBook
 from hansa.privacy.calibration import calibrated_noise_multiplier
 from hansa.privacy.charges import charges_of
 from hansa.privacy.quote import Quote
+from hansa.privacy.sampling import sampling_of
 from hansa.privacy.words import rule_words
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def forecast(
         if privacy.epsilon is None or privacy.delta is None:
             raise PrivacyParameterError("an agreement without privacy has no price")
         noise_multiplier = calibrated_noise_multiplier(
-            privacy.epsilon, privacy.delta, privacy.sampling_rate, terms.charged_steps
+            privacy.epsilon, privacy.delta, sampling_of(terms), terms.charged_steps
         )
     retries = terms.secure_sum.retries if retries is None else retries
     rounds = terms.training.rounds

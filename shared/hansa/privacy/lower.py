@@ -5,6 +5,8 @@ is binomial of n and q. It guesses "in" when T > t. A sum is post-processing, so
 
     ε ≥ log((P[T > t | in] − δ) / P[T > t | out]).
 
+A sample that may be cut is attacked as one that is not: with no more units than fit into a batch it never is cut.
+
 The bound catches what an upper bound cannot: an accountant that forgets counts, as `dp_accounting` 0.6.0 does for
 randomised response, or one that begins anew each round. It is far from tight at small sampling rates.
 """

@@ -1,14 +1,13 @@
-"""Where a member's secret random numbers come from.
+"""Where a member's random numbers come from: which units a step takes, and its noise.
 
-One stream is one AES-128 key from the operating system in counter mode, read through numpy's own samplers
-(`randomgen.AESCounter`; a test holds its output against AES from `cryptography`). A stream lives for one
-training call and is never stored, so no two streams share a key and nothing can be drawn again.
+Keys of draws and noise are read from two streams of their own keys, so that whoever reads ahead in one changes nothing in the
+other. A stream lives for one training call and is never stored, so no two streams share a key and nothing can be
+drawn again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import secrets
 from typing import Protocol
 
 import numpy as np
@@ -17,37 +16,37 @@ from randomgen import AESCounter
 
 from hansa.errors import PrivacyParameterError
 from hansa.privacy.noise import discrete_gaussian
+from hansa.privacy.streams import KEY_BYTES, SecretStream
 
 
 class Randomness(Protocol):
     """The two kinds of draws that DP training makes."""
 
-    def select(self, units: int, rate: float) -> npt.NDArray[np.bool_]:
-        """Poisson sampling: for each of `units` units independently, true with probability `rate`."""
+    def key(self) -> bytes:
+        """32 fresh bytes: the key by which one step, or one epoch, draws its units."""
 
     def noise(self, sigma: float, size: int) -> npt.NDArray[np.int64]:
         """`size` independent draws of the discrete Gaussian of parameter `sigma`, in grid units."""
 
 
-def _poisson_mask(generator: np.random.Generator, units: int, rate: float) -> npt.NDArray[np.bool_]:
-    return np.asarray(generator.random(units) < rate)
-
-
 class SecretRandomness:
-    """Draws from a key that nobody knows, not even the member's own operator.
+    """Draws from keys that nobody knows, not even the member's own operator.
 
-    Guarantees: AES-128 in counter mode under a key of the operating system's generator; the key is held in
-    memory only, for the life of the object.
+    Guarantees: AES-256 in counter mode under two keys of the operating system's generator, one for the keys
+    of draws and one for noise; keys are held in memory only, for the life of the object. It is neither copied nor stored.
     """
 
     def __init__(self) -> None:
-        self._generator = np.random.Generator(AESCounter(key=secrets.randbits(128)))
+        self._keys = SecretStream()
+        self._noise = SecretStream()
 
-    def select(self, units: int, rate: float) -> npt.NDArray[np.bool_]:
-        return _poisson_mask(self._generator, units, rate)
+    def key(self) -> bytes:
+        words = np.empty(KEY_BYTES // 8, dtype=np.uint64)
+        self._keys.fill(words)
+        return words.tobytes()
 
     def noise(self, sigma: float, size: int) -> npt.NDArray[np.int64]:
-        return discrete_gaussian(self._generator, sigma, size)
+        return discrete_gaussian(self._noise, sigma, size)
 
 
 class PublicSampling:
@@ -58,10 +57,10 @@ class PublicSampling:
 
     def __init__(self, *names: str | int) -> None:
         digest = hashlib.sha256("\x1f".join(str(name) for name in names).encode()).digest()
-        self._generator = np.random.Generator(AESCounter(key=int.from_bytes(digest[:16], "little")))
+        self._words = AESCounter(key=int.from_bytes(digest[:16], "little"))
 
-    def select(self, units: int, rate: float) -> npt.NDArray[np.bool_]:
-        return _poisson_mask(self._generator, units, rate)
+    def key(self) -> bytes:
+        return np.asarray(self._words.random_raw(KEY_BYTES // 8), dtype="<u8").tobytes()
 
     def noise(self, sigma: float, size: int) -> npt.NDArray[np.int64]:
         raise PrivacyParameterError(

@@ -6,7 +6,8 @@ At an integer order α the divergence of the Poisson-sampled Gaussian is a finit
 
     exp((α − 1) ρ) = 1 + Σ_{k=2}^{α} C(α, k) q^k (1 − q)^{α−k} (exp((k² − k) / 2σ²) − 1),
 
-a sum of positive terms: nothing cancels, and nothing can come out negative.
+a sum of positive terms: nothing cancels, and nothing can come out negative. A sample that may be cut is a mixture of
+two of these (`hansa.privacy.truncation`), and exp((α − 1) ρ) of a mixture is the mean of its parts'.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from functools import lru_cache
 
 from hansa.errors import PrivacyParameterError
 from hansa.privacy.accountant import check_delta
-from hansa.privacy.events import Spend, counted, rate_and_multiplier
+from hansa.privacy.events import Numbers, Spend, counted, numbers_of
+from hansa.privacy.truncation import LONGEST_STEP, cut_share
 
 LARGEST_ORDER = 4096  # a sum of so many terms takes milliseconds; no useful order is near it
 ORDERS = (*range(2, 17), 20, 24, 28, 32, 40, 48, 64, 96, 128, 256, 512, 1024)
@@ -82,9 +84,28 @@ def check_order(order: int) -> None:
 
 @lru_cache(maxsize=65536)
 def _divergence(event: bytes, order: int) -> float:
-    rate, multiplier = rate_and_multiplier(json.loads(event))
-    if multiplier == 0:
+    numbers = numbers_of(json.loads(event))
+    if numbers.multiplier == 0:
         return math.inf
+    if numbers.truncation is None:
+        return _of_sample(numbers.rate, numbers.multiplier, order)
+    return _of_cut_sample(numbers, cut_share(numbers.truncation, numbers.rate), order)
+
+
+def _of_cut_sample(numbers: Numbers, share: float, order: int) -> float:
+    parts = [(share, LONGEST_STEP), (1 - share, 1.0)]
+    logs = [
+        math.log(weight) + (order - 1) * _of_sample(numbers.rate, numbers.multiplier / step, order)
+        for weight, step in parts
+        if weight > 0
+    ]
+    largest = max(logs)
+    if math.isinf(largest):
+        return math.inf
+    return (largest + math.log(math.fsum(math.exp(value - largest) for value in logs))) / (order - 1)
+
+
+def _of_sample(rate: float, multiplier: float, order: int) -> float:
     variance = multiplier * multiplier
     if rate == 1 or variance == 0:
         return order / (2 * variance) if variance else math.inf

@@ -7,6 +7,7 @@ and `page` draw it. Nothing here imports matplotlib, jinja2 or rich before somet
 from hansa.report.files import read_report, write_report
 from hansa.report.page import render_html
 from hansa.report.schema import (
+    AttackReport,
     Counts,
     EventCount,
     HistoryPoint,
@@ -24,6 +25,7 @@ from hansa.report.schema import (
 from hansa.report.text import render_text
 
 __all__ = [
+    "AttackReport",
     "Counts",
     "EventCount",
     "HistoryPoint",

@@ -53,7 +53,7 @@ class MemberReport(Part):
         units: the public number of units.
         weight: its public share in the average, of a total of 1.
         rounds_present: rounds in which its update was summed.
-        noisy_steps: optimiser steps charged.
+        noisy_steps: events charged: optimiser steps, or epochs of fixed batches.
         upload_bytes: bytes that left it.
         download_bytes: bytes that it received.
         train_seconds: spent in training, as measured by the simulator.
@@ -289,6 +289,50 @@ class Repeat(Part):
     mean_over_members: float
 
 
+class AttackReport(Part):
+    """An attack on the members' trainer, with canaries that are nobody's data (docs/attack.md).
+
+    Attributes:
+        member: whose plan was attacked.
+        kind: what the canaries were: ``gradients`` or ``units``.
+        seed: of the coins; null where they were secret.
+        canaries: how many fair coins were thrown.
+        guessed_in: canaries that were guessed to be in; fixed beforehand.
+        guessed_out: the same, to be out.
+        correct: guesses that were right.
+        confidence: one minus the probability that a trainer that keeps its word is accused.
+        delta: at which every ε here holds.
+        epsilon_claimed: of the run that was attacked; null without a bound.
+        epsilon_lower_bound: what the attack shows, the larger of the two that follow.
+        epsilon_any_mechanism: whatever the mechanism (arXiv 2305.08846).
+        epsilon_stated_mechanism: for the stated mechanism with unknown noise (arXiv 2410.22235).
+        ceiling: the lower bound with all guesses right.
+        needed: right guesses that refute the claim; null where not even all would.
+        detectable_noise: the largest share of the stated noise that would be found 19 times of 20; null where none would.
+        contradicts: whether the claim is refuted.
+        told: all of it in words, with what an attack of this size can and cannot find.
+    """
+
+    member: str
+    kind: Literal["gradients", "units"]
+    seed: NonNegativeInt | None
+    canaries: NonNegativeInt
+    guessed_in: NonNegativeInt
+    guessed_out: NonNegativeInt
+    correct: NonNegativeInt
+    confidence: NonNegative
+    delta: NonNegative
+    epsilon_claimed: NonNegative | None
+    epsilon_lower_bound: NonNegative
+    epsilon_any_mechanism: NonNegative
+    epsilon_stated_mechanism: NonNegative
+    ceiling: NonNegative
+    needed: NonNegativeInt | None
+    detectable_noise: NonNegative | None
+    contradicts: bool
+    told: tuple[str, ...]
+
+
 class Report(Part):
     """`report.json` of a simulation.
 
@@ -308,7 +352,7 @@ class Report(Part):
         mechanism: ``local``, ``distributed`` or ``none``.
         unit: the privacy unit: ``record`` or ``patient``.
         adjacency: of neighbouring data sets.
-        sampling_rate: public Poisson rate of each step.
+        sampling_rate: public share of the units that a step is expected to draw.
         noise_multiplier: standard deviation of the noise over the sensitivity; null without privacy.
         clipping_norm: L2 bound of one unit's gradient; null without clipping.
         rounds: that were finished.
@@ -324,6 +368,7 @@ class Report(Part):
         secure_sum: what it promises here; null in a baseline, which has one member and nothing to hide in.
         round_log: one entry per round.
         references: what the same task reaches without federation or without privacy, where asked for.
+        attack: on the members' trainer, where one was asked for.
         repeats: the single runs under `--repeat`.
         events: everything that was charged; `members[].epsilon` follows from it.
         versions: of the software that ran.
@@ -366,6 +411,7 @@ class Report(Part):
     secure_sum: SecureSumTerms | None = None
     round_log: tuple[RoundReport, ...]
     references: tuple[Reference, ...] = ()
+    attack: AttackReport | None = None
     repeats: tuple[Repeat, ...] = ()
     events: tuple[EventCount, ...]
     versions: Mapping[str, str]

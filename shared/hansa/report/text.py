@@ -66,6 +66,8 @@ def _sections(report: Report, width: int) -> Iterator[Iterable[RenderableType]]:
         yield [_references(report)]
     if report.repeats:
         yield [_repeats(report)]
+    if report.attack is not None:
+        yield _listed("An attack on the trainer", report.attack.told)
     for title, lines in (
         ("What to know before believing a number", report.notes),
         ("In the agreement, checked, and not in force yet", report.not_in_force),

@@ -159,6 +159,17 @@ def event(value: Mapping[str, object], unit: str) -> str:
             "event": Mapping() as inner,
         }:
             return f"each {unit} drawn with probability {plain(float(rate))}, then {event(inner, unit)}"
+        case {
+            "type": "TruncatedPoissonSampled",
+            "sampling_probability": int() | float() as rate,
+            "most_units": int() as units,
+            "largest_batch": int() as batch,
+            "event": Mapping() as inner,
+        }:
+            return (
+                f"each of at most {counted(units, unit)} drawn with probability {plain(float(rate))}, of more than "
+                f"{batch:,} only {batch:,} at random, then {event(inner, unit)}"
+            )
         case {"type": "NonPrivate"}:
             return "released without any noise: no privacy"
         case _:

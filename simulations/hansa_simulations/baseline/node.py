@@ -17,6 +17,7 @@ from hansa.errors import BudgetRefusedError, PrivacyParameterError, TrainingErro
 from hansa.privacy.budget import InMemoryBudgetBook, PrivacyLoss
 from hansa.privacy.events import Spend
 from hansa.privacy.randomness import Randomness
+from hansa.privacy.sampling import sampling_of
 from hansa.protocol import (
     PolicyCode,
     Word,
@@ -124,7 +125,8 @@ class BaselineNode:
         book = self._book(state)
         if book is not None and self._spend is not None:
             book.reserve(run, self._spend)
-            book.confirm(run, f"round {number}", self.agreement.terms.local_steps)
+            terms = self.agreement.terms
+            book.confirm(run, f"round {number}", sampling_of(terms).events_in(terms.local_steps))
         # charged and saved before anything is drawn: a crash from here on leaves the round spent, never free
         self._save(state.at_round(run, number), book)
         reply = update_reply(request, self._encoding.encode(self._update(run, number, weights)))

@@ -42,9 +42,9 @@ class IdleTraining:
 class NoDraws:
     """The randomness of members that draw nothing."""
 
-    def select(self, units: int, rate: float) -> npt.NDArray[np.bool_]:
+    def key(self) -> bytes:
         """Never asked."""
-        raise TrainingError(f"a member that does nothing was to sample {units} units at rate {rate:g}")
+        raise TrainingError("a member that does nothing was to draw units")
 
     def noise(self, sigma: float, size: int) -> npt.NDArray[np.int64]:
         """Never asked."""

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from hansa.audit import Failure
 from hansa.audit.report import AuditReport, report_text
 from hansa.audit.report.composition import spaced
+from hansa.audit.report.promises import Mechanism
+from hansa.audit.report.words import sample
 from hansa.identity.keys import fingerprint
 from hansa.ledger import BudgetGranted, Charging, Reservation, RunClosed, SignedEntry, real
 from hansa.privacy.accountant import epsilon_spent
@@ -421,3 +423,19 @@ def test_a_failure_is_drawn_as_the_audit_words_it(told: AuditReport) -> None:
     integrity = told.integrity.model_copy(update={"findings": {"failures": [one.as_dict()]}})
     (read,) = _failures(told.model_copy(update={"integrity": integrity}))
     assert read == one
+
+
+@pytest.mark.parametrize(
+    ("rate", "batch", "units", "told"),
+    [
+        (None, None, None, "all records"),
+        (0.1, None, None, "0.1"),
+        (0.1, 1200, 9000, "0.1, cut to 1,200 of at most 9,000 units"),
+    ],
+)
+def test_how_a_release_drew_is_told_in_words(rate, batch, units, told):
+    mechanism = Mechanism(
+        purpose="training", run="r", members=("a",), sampling_rate=rate, largest_batch=batch, most_units=units,
+        noise_multiplier=1.0, shared_noise_multiplier=None, steps=(1,), noise="at each member",
+    )  # fmt: skip
+    assert sample(mechanism) == told

@@ -154,7 +154,12 @@ def test_events_of_the_privacy_package_are_all_told_in_words():
         events.poisson_gaussian(0.05, 0.9),
         events.event_to_json(dp.GaussianDpEvent(1.5)),
         events.event_to_json(dp.NonPrivateDpEvent()),
+        events.truncated_poisson_gaussian(0.05, 0.9, events.Truncation(2000, 150)),
     ]
+    assert (
+        "each of at most 2,000 records drawn with probability 0.05, of more than 150 only 150 at random"
+        in (words.event(made[-1], "record"))
+    )
     assert not any(words.event(event, "record").count("{") for event in made)
 
 

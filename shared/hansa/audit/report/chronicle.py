@@ -13,6 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 from hansa.audit.copies import LogCopy, Sources
 from hansa.audit.findings import FEDERATION, Findings, LogSeen, log_name
 from hansa.audit.spending import Spending
+from hansa.ledger.attacks import AttackMade
 from hansa.ledger.checkpoint import Checkpoint
 from hansa.ledger.entry import OfRun
 from hansa.ledger.kinds import Kind
@@ -111,7 +112,7 @@ class Chronicle:
         origin: what the log calls itself.
         first, last: the earliest and the latest time that an entry carries.
         span: of each run, the same.
-        agreements, amendments, memberships, grants, evaluations, gates, publications, overrides: all of them.
+        agreements, amendments, memberships, grants, evaluations, gates, publications, overrides, attacks: all of them.
         budget: reservations and closes, and aborts that cost, in order.
         spending: what they amount to.
         made: releases by member, dataset and run.
@@ -135,6 +136,7 @@ class Chronicle:
     gates: list[Placed[Gate]] = field(default_factory=list)
     publications: list[Placed[Publication]] = field(default_factory=list)
     overrides: list[Placed[Override]] = field(default_factory=list)
+    attacks: list[Placed[AttackMade]] = field(default_factory=list)
     spending: Spending = field(default_factory=Spending)
     made: dict[RunOf, list[Made]] = field(default_factory=dict)
     recipes: dict[Recipe, dict[str, int]] = field(default_factory=dict)
@@ -202,6 +204,8 @@ class Chronicle:
                 self.publications.append(Placed(index, leaf, entry))
             case Override():
                 self.overrides.append(Placed(index, leaf, entry))
+            case AttackMade():
+                self.attacks.append(Placed(index, leaf, entry))
 
     def _release(self, index: int, leaf: bytes, entry: Release) -> None:
         spend = entry.spends[0].spend

@@ -11,10 +11,10 @@ from hansa.audit.report import words
 from hansa.audit.report.chronicle import Chronicle, Chronicles, Placed, Recipe, chronicles
 from hansa.audit.report.composition import composition
 from hansa.audit.report.coverage import coverage
+from hansa.audit.report.empirical import empirical
 from hansa.audit.report.evidence import (
     Change,
     Claimed,
-    Empirical,
     GateTold,
     Integrity,
     Judged,
@@ -68,7 +68,7 @@ def audit_report(
         coverage=coverage(told, keys),
         composition=composition(told, keys),
         trust=_trust(told, keys),
-        empirical=Empirical(measured=False, why=words.NOT_ATTACKED),
+        empirical=empirical(told),
         utility=_utility(told, report),
         integrity=_integrity(told, findings, command, checked_by),
     )

@@ -133,16 +133,46 @@ class Trust(Value):
     untold: tuple[str, ...]
 
 
+class AttackTold(Value):
+    """An attack of a member on its own trainer, with bounds that this report has computed from its counts.
+
+    Attributes:
+        member, kind: whose trainer, and what the canaries were.
+        canaries, guesses, correct: how it went.
+        confidence, delta: at which the bounds hold.
+        lower_bound: of ε.
+        claimed: ε of the run that was attacked; null without a bound.
+        ceiling: the bound with all guesses right.
+        contradicts: whether the claim is refuted.
+        spot: the entry.
+    """
+
+    member: str
+    kind: str
+    canaries: Count
+    guesses: Count
+    correct: Count
+    confidence: float
+    delta: float
+    lower_bound: float
+    claimed: float | None
+    ceiling: float
+    contradicts: bool
+    spot: Spot
+
+
 class Empirical(Value):
     """What attacks have shown.
 
     Attributes:
         measured: whether an attack on the model stands in the logs.
         why: in words.
+        attacks: that stand in members' own logs.
     """
 
     measured: bool
     why: str
+    attacks: tuple[AttackTold, ...]
 
 
 class Judged(Value):

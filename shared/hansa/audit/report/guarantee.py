@@ -27,7 +27,7 @@ from hansa.errors import HansaError
 from hansa.ledger.budgets import grant_of
 from hansa.ledger.trust import TrustedKeys
 from hansa.privacy.charges import Charge
-from hansa.privacy.events import EventJson, rate_and_multiplier
+from hansa.privacy.events import EventJson, Numbers, numbers_of
 from hansa.privacy.loss import PrivacyLoss
 from hansa.report import words as plain
 from hansa.report.schema import Report
@@ -171,27 +171,30 @@ def _mechanisms(told: Chronicles, keys: TrustedKeys) -> Iterator[Mechanism]:
             steps[key] |= run.steps.get(kind, set())
     for key, names in groups.items():
         charge = charges[key]
-        rate, multiplier = _numbers(charge.event)
-        _, together = _numbers(charge.shared) if charge.shared is not None else (None, None)
+        own = _numbers(charge.event)
+        shared_numbers = None if charge.shared is None else _numbers(charge.shared)
+        cut = None if own is None else own.truncation
         yield Mechanism(
             purpose=key[1],
             run=key[0],
             members=tuple(dict.fromkeys(names)),
-            sampling_rate=rate,
-            noise_multiplier=multiplier,
-            shared_noise_multiplier=together,
+            sampling_rate=None if own is None or charge.event["type"] == "Gaussian" else own.rate,
+            largest_batch=None if cut is None else cut.largest_batch,
+            most_units=None if cut is None else cut.most_units,
+            noise_multiplier=None if own is None else own.multiplier,
+            shared_noise_multiplier=None if shared_numbers is None else shared_numbers.multiplier,
             steps=tuple(sorted(steps[key])),
             noise=words.noise(charge.coalition),
         )
 
 
-def _numbers(event: EventJson) -> tuple[float | None, float | None]:
-    """Rate and noise multiplier, each absent where the event has none."""
+def _numbers(event: EventJson) -> Numbers | None:
+    """What an event says; `None` where it is unknown or has no privacy."""
     try:
-        rate, multiplier = rate_and_multiplier(event)
+        numbers = numbers_of(event)
     except HansaError:
-        return None, None
-    return rate if event["type"] == "PoissonSampled" else None, multiplier or None
+        return None
+    return numbers if numbers.multiplier else None
 
 
 def largest(budgets: Sequence[Budget]) -> LimitTold | None:

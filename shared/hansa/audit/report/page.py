@@ -12,6 +12,7 @@ from hansa.audit.report.composition import spaced
 from hansa.audit.report.evidence import History
 from hansa.audit.report.guarantee import largest
 from hansa.audit.report.schema import AuditReport
+from hansa.audit.report.words import sample
 from hansa.canonical import Json, canonical_json
 from hansa.report import words
 from hansa.report.page import environment
@@ -65,6 +66,7 @@ def render_html(report: AuditReport) -> str:
             histories=tuple(map(_shortened, report.composition.histories)),
             open_histories=OPEN_HISTORIES,
             words=words,
+            sample=sample,
         )
         + "\n"
     )

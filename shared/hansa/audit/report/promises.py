@@ -212,7 +212,8 @@ class Mechanism(Value):
     Attributes:
         purpose, run: of the releases.
         members: whose.
-        sampling_rate: public Poisson rate of a step; null for a step without sampling.
+        sampling_rate: public Poisson rate of a step; null for a release without sampling, or an epoch of fixed batches.
+        largest_batch, most_units: where a sample is cut, to how many units, and of how many at most; null elsewhere.
         noise_multiplier: standard deviation of the noise over the sensitivity; null without privacy.
         shared_noise_multiplier: of the noise that the others see together, where it is distributed.
         steps: noisy steps in one release; more than one number where releases differ.
@@ -223,6 +224,8 @@ class Mechanism(Value):
     run: str
     members: tuple[str, ...]
     sampling_rate: float | None
+    largest_batch: int | None
+    most_units: int | None
     noise_multiplier: float | None
     shared_noise_multiplier: float | None
     steps: tuple[int, ...]

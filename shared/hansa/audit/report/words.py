@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from hansa.audit.report.promises import Budget
+from hansa.audit.report.promises import Budget, Mechanism
 from hansa.privacy.composition import Adding, AnyOf, FixedInAdvance, RenyiFilter, Rule
 from hansa.report import words as plain
 from hansa.report.statement import unprotected
@@ -48,6 +48,14 @@ NOT_ATTACKED = (
     "Not measured. No attack on a model (membership inference, canaries) is recorded in these logs, so that there is no "
     "lower bound on ε from experience. The upper bounds above do not need one."
 )
+ATTACKED = (
+    "Members attacked their own trainers with canaries, which are nobody's data. A lower bound that holds at the confidence beside "
+    "it is no proof of the claim, whose upper bound does not need one; a contradiction refutes it. The bounds were computed "
+    "from the counts that each member signed."
+)
+REFUTED = (
+    "An attack contradicts the stated ε: rely on no guarantee of that member until its trainer is repaired."
+)
 UNTOLD: Mapping[str, tuple[str, ...]] = {
     "identity": (
         "purpose, description of the data and persons to contact: they stand in the agreement with this id, which is "
@@ -77,6 +85,18 @@ UNTOLD: Mapping[str, tuple[str, ...]] = {
     ),
     "utility": ("the quality of the model on anybody's private data, unless an evaluation is listed here",),
 }
+
+
+def sample(mechanism: Mechanism) -> str:
+    """How a release drew its units, in a table's cell."""
+    if mechanism.sampling_rate is None:
+        return "all records"
+    rate = plain.plain(mechanism.sampling_rate)
+    if mechanism.largest_batch is None or mechanism.most_units is None:
+        return rate
+    return (
+        f"{rate}, cut to {mechanism.largest_batch:,} of at most {plain.counted(mechanism.most_units, 'unit')}"
+    )
 
 
 def statement(budgets: Sequence[Budget]) -> str:

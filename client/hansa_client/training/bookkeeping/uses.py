@@ -1,0 +1,345 @@
+"""What a trained tensor's gradient is made of, record by record, and the two questions that are asked of it.
+
+A layer that is called with an input a [B, T, n] and whose output gets the gradient g [B, T, m] gives record b the
+weight gradient Σ_t g_bt a_btᵀ. The factors say everything: the squared norm of that sum is Σ_ts ⟨g_t, g_s⟩⟨a_t, a_s⟩
+(the ghost norm: Goodfellow, arXiv 1510.01799; Li et al., arXiv 2110.05679), and a weighted sum over records is one
+matrix product (book-keeping: Bu et al., ICML 2023). Nothing of the size B · m · n is ever made.
+
+A tensor that is used several times in one pass (tied or shared weights) has several uses, and its gradient is
+their sum: `squared_norms` adds the inner products of all pairs, so that no cross term is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+_LOW = (torch.bfloat16, torch.float16)
+# What a computed squared norm may be short of the true one by rounding, in units of the last place and relative to
+# the squared sum of lengths; it is added, so that clipping errs towards the shorter. Chosen with room, not proven: a
+# worst case grows with the terms of a dot product, and torch adds them in blocks.
+_SLACK_UNITS = 64.0
+_REMEMBERED = 2
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Unit vectors e_index instead of a dense factor: what a lookup in a table of `count` rows amounts to.
+
+    Attributes:
+        index: int64 [B, T].
+        count: rows of the table.
+    """
+
+    index: Tensor
+    count: int
+
+
+@dataclass(frozen=True)
+class Outer:
+    """A gradient [m, n] per record, kept as its factors: Σ_t left_t right_tᵀ.
+
+    Attributes:
+        left: [B, T, m], or the rows that were looked up.
+        right: [B, T, n].
+    """
+
+    left: Tensor | Rows
+    right: Tensor
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A gradient per record as such: [B, …]; for tensors where it is smaller than its factors."""
+
+    rows: Tensor
+
+
+Use: TypeAlias = Outer | Whole
+
+
+class Units:
+    """Which unit each record of a pass belongs to.
+
+    Args:
+        unit_of_record: int64 [B], 0 … count−1.
+        count: number of units; each has a record.
+    """
+
+    def __init__(self, unit_of_record: Tensor, count: int) -> None:
+        self.of_record = unit_of_record
+        self.count = count
+        self.single = count == len(unit_of_record) and bool(
+            (unit_of_record == torch.arange(count, device=unit_of_record.device)).all()
+        )
+        if not self.single:
+            self._places = _places(unit_of_record, count)
+
+    def summed(self, rows: Tensor) -> Tensor:
+        """Sum [B, …] over each unit's records: [U, …]."""
+        if self.single:
+            return rows
+        total = torch.zeros((self.count, *rows.shape[1:]), dtype=rows.dtype, device=rows.device)
+        return total.index_add_(0, self.of_record, rows)
+
+    def joined(self, sequence: Tensor) -> Tensor:
+        """A unit's records behind one another as one longer sequence: [B, T, n] to [U, R·T, n], zeros at the end.
+
+        Padding is copied, never multiplied: a record that is not finite stays inside its own unit.
+        """
+        if self.single:
+            return sequence
+        # record B is a row of zeros, for the places that a unit with fewer records leaves empty
+        padded = torch.cat([sequence, torch.zeros_like(sequence[:1])])
+        taken = padded.index_select(0, self._places.flatten())
+        return taken.view(self.count, -1, *sequence.shape[2:])
+
+    def of_records(self, values: Tensor) -> Tensor:
+        """A value per unit, told to each of its records: [U] to [B]."""
+        return values if self.single else values.index_select(0, self.of_record)
+
+
+@dataclass(frozen=True)
+class SquaredNorms:
+    """Squared norms of one tensor's gradient, a row per unit.
+
+    Attributes:
+        values: float64 [U], at least the true ones: what rounding may have hidden is added.
+        sound: bool [U]; false where the numbers are not finite, or so large that float products of small ones
+            with them could have been lost on the way.
+    """
+
+    values: Tensor
+    sound: Tensor
+
+
+class Memory:
+    """The last results that layers may share: Gram matrices and weighted copies of the same tensor.
+
+    Query, key and value maps read one input; the embeddings of a token get one gradient. They ask one after the
+    other.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
+
+    def gram(self, factor: Tensor, units: Units) -> Tensor:
+        """⟨factor_t, factor_s⟩ for all places of a unit, [U, T, T], at least float32."""
+
+        def make() -> Tensor:
+            joined = units.joined(factor)
+            return batched_product(joined, joined.transpose(1, 2))
+
+        return self._found(("gram", *_key(factor)), factor, make)
+
+    def scaled(self, factor: Tensor, weights: Tensor, bad: Tensor | None) -> Tensor:
+        """Each record's factor times its weight; zeros for the records that are bad."""
+
+        def make() -> Tensor:
+            return without(factor * _column(weights, factor).to(_wide(factor.dtype)), bad)
+
+        return self._found(("scaled", id(weights), *_key(factor)), factor, make)
+
+    def forget(self) -> None:
+        """Let go of everything."""
+        self._last.clear()
+
+    def _found(self, key: tuple[object, ...], of: Tensor, make: Callable[[], Tensor]) -> Tensor:
+        if key not in self._last:
+            if len(self._last) >= _REMEMBERED:
+                self._last.pop(next(iter(self._last)))
+            self._last[key] = (
+                of,
+                make(),
+            )  # with its tensor, whose place in memory must not be another's meanwhile
+        return self._last[key][1]
+
+
+@dataclass(frozen=True)
+class GhostNorm:
+    """The squared norm of one `Outer` by itself, worked out while its factors are at hand.
+
+    Attributes:
+        square: [U].
+        lengths: [U], Σ_t ‖left_t‖ ‖right_t‖: what the norm would be at most, and what rounding is relative to.
+        fits: bool [U]; false where a factor is so large that products with small numbers may have been lost.
+    """
+
+    square: Tensor
+    lengths: Tensor
+    fits: Tensor
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A use, with its own norm where it is kept as factors."""
+
+    use: Use
+    norm: GhostNorm | None
+
+    @classmethod
+    def of(cls, use: Use, units: Units, memory: Memory) -> Noted:
+        """Work out what can be worked out now."""
+        return cls(use, ghost_norm(use, units, memory) if isinstance(use, Outer) else None)
+
+
+def ghost_norm(use: Outer, units: Units, memory: Memory) -> GhostNorm:
+    """‖Σ_t left_t right_tᵀ‖² for each unit, from two Gram matrices."""
+    right = memory.gram(use.right, units)
+    of_right = right.diagonal(dim1=1, dim2=2)
+    most = 2.0 ** (100 if right.dtype == torch.float32 else 800)
+    fits = of_right.sum(1) < most
+    if isinstance(use.left, Rows):
+        index = units.joined(use.left.index.unsqueeze(2)).squeeze(2)
+        square = (right * (index.unsqueeze(1) == index.unsqueeze(2))).sum((1, 2))
+        return GhostNorm(square, of_right.sqrt().sum(1), fits)
+    left = memory.gram(use.left, units)
+    of_left = left.diagonal(dim1=1, dim2=2)
+    lengths = (of_left * of_right).sqrt().sum(1)
+    return GhostNorm((left * right).sum((1, 2)), lengths, fits & (of_left.sum(1) < most))
+
+
+def squared_norms(noted: Sequence[Noted], units: Units) -> SquaredNorms:
+    """‖Σ uses‖² for each unit.
+
+    Args:
+        noted: the uses of one tensor, at least one.
+        units: of the records.
+    """
+    total: Tensor | None = None
+    lengths: Tensor | None = None
+    fits: Tensor | None = None
+    summed = [Whole(units.summed(n.use.rows)) if isinstance(n.use, Whole) else n.use for n in noted]
+    for i, (one, norm) in enumerate(zip(summed, (n.norm for n in noted), strict=True)):
+        if norm is not None:
+            part = norm.square
+            lengths = norm.lengths if lengths is None else lengths + norm.lengths
+            fits = norm.fits if fits is None else fits & norm.fits
+        elif isinstance(one, Whole):
+            part = one.rows.flatten(1).square().sum(1)
+        else:
+            raise TypeError("factors without their norm")
+        total = part if total is None else total + part
+        for other in summed[i + 1 :]:
+            total = total + 2 * _inner(one, other, units)
+    if total is None:
+        raise ValueError("a tensor without a use has no norm")
+    values = total.double()
+    if lengths is not None:
+        unit_in_last_place = torch.finfo(total.dtype).eps / 2
+        values = values.clamp(min=0.0) + _SLACK_UNITS * unit_in_last_place * lengths.double().square()
+    finite = torch.isfinite(values)
+    return SquaredNorms(values, finite if fits is None else finite & fits)
+
+
+def weighted_sum(
+    uses: Sequence[Use], shape: torch.Size, weights: Tensor, bad: Tensor | None, memory: Memory
+) -> Tensor:
+    """Σ_b weights_b · (gradient of record b), of the tensor's shape, at least float32.
+
+    Args:
+        uses: of one tensor; none means zero.
+        shape: of the tensor.
+        weights: [B].
+        bad: bool [B], records that must not enter whatever they hold (0 · ∞ is not 0); `None` for none of them.
+        memory: of the pass.
+    """
+    total: Tensor | None = None
+    for use in uses:
+        if isinstance(use, Whole):
+            rows = without(use.rows.flatten(1), bad)
+            part = weights.to(rows.dtype) @ rows
+        elif isinstance(use.left, Rows):
+            scaled = memory.scaled(use.right, weights, bad).flatten(0, 1)
+            part = torch.zeros((use.left.count, scaled.shape[1]), dtype=scaled.dtype, device=scaled.device)
+            part.index_add_(0, use.left.index.flatten(), scaled)
+        elif use.left.shape[2] < use.right.shape[2]:  # the narrower factor takes the weights
+            part = _token_product(memory.scaled(use.left, weights, bad), without(use.right, bad))
+        else:
+            part = _token_product(without(use.left, bad), memory.scaled(use.right, weights, bad))
+        total = part if total is None else total.add_(part.view_as(total))
+    if total is None:
+        return torch.zeros(shape, dtype=torch.float32, device=weights.device)
+    return total.view(shape)
+
+
+def without(rows: Tensor, bad: Tensor | None) -> Tensor:
+    """[B, …] with zeros in the rows that are bad."""
+    return rows if bad is None else torch.where(_column(bad, rows), 0.0, rows)
+
+
+def batched_product(left: Tensor, right: Tensor) -> Tensor:
+    """Matrix products [B, …] accumulated, and given out, in float32 at least."""
+    if left.dtype in _LOW:
+        if left.is_cuda:  # tensor cores multiply the low precision exactly and add in float32
+            return torch.bmm(left, right, out_dtype=torch.float32)
+        left, right = left.float(), right.float()
+    return torch.bmm(left, right)
+
+
+def _token_product(left: Tensor, right: Tensor) -> Tensor:
+    """Σ over records and places of left rightᵀ, in float32 at least."""
+    dtype = torch.promote_types(_wide(left.dtype), _wide(right.dtype))
+    return left.to(dtype).flatten(0, 1).t() @ right.to(dtype).flatten(0, 1)
+
+
+def _inner(one: Use, other: Use, units: Units) -> Tensor:
+    """⟨one, other⟩ of each unit [U]; `Whole` ones are summed by unit already."""
+    if isinstance(one, Whole) and isinstance(other, Whole):
+        return (one.rows * other.rows).flatten(1).sum(1)
+    if isinstance(one, Whole):
+        return _inner(other, one, units)
+    right = units.joined(one.right)
+    if isinstance(other, Whole):
+        matrix = other.rows.flatten(2) if other.rows.dim() > 2 else other.rows.unsqueeze(2)
+        if isinstance(one.left, Rows):
+            index = units.joined(one.left.index.unsqueeze(2))
+            found = matrix.gather(1, index.expand(-1, -1, matrix.shape[2]))
+        else:
+            found = batched_product(units.joined(one.left), matrix.to(one.left.dtype))
+        return (found * right).sum((1, 2))
+    rights = batched_product(right, units.joined(other.right).transpose(1, 2))
+    return (_lefts(one.left, other.left, units) * rights).sum((1, 2))
+
+
+def _lefts(one: Tensor | Rows, other: Tensor | Rows, units: Units) -> Tensor:
+    """⟨one_t, other_s⟩ as [U, T, S]."""
+    if isinstance(one, Rows) and isinstance(other, Rows):
+        mine = units.joined(one.index.unsqueeze(2))
+        theirs = units.joined(other.index.unsqueeze(2))
+        return mine == theirs.transpose(1, 2)
+    if isinstance(one, Rows):
+        return _lefts(other, one, units).transpose(1, 2)
+    dense = units.joined(one)
+    if isinstance(other, Rows):
+        index = units.joined(other.index.unsqueeze(2)).squeeze(2)
+        return dense.gather(2, index.unsqueeze(1).expand(-1, dense.shape[1], -1))
+    return batched_product(dense, units.joined(other).transpose(1, 2))
+
+
+def _places(unit_of_record: Tensor, count: int) -> Tensor:
+    """Which records each unit has, [U, R]; B where it has fewer than the others."""
+    records = len(unit_of_record)
+    order = torch.argsort(unit_of_record, stable=True)
+    sizes = torch.bincount(unit_of_record, minlength=count)
+    places = torch.full((count, int(sizes.max())), records, device=unit_of_record.device)
+    units = unit_of_record[order]
+    starts = sizes.cumsum(0) - sizes
+    places[units, torch.arange(records, device=units.device) - starts[units]] = order
+    return places
+
+
+def _key(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float32 if dtype in _LOW else dtype
