@@ -212,6 +212,15 @@ def test_no_cell_of_a_history_is_blank_and_none_repeats_its_heading(pages: dict[
     assert pages["verified"].count(f"History of {MEMBERS[0]}, dataset") == 1
 
 
+def test_a_unit_is_not_said_twice(reports: dict[str, AuditReport], read: dict[str, Page]) -> None:
+    budget = reports["verified"].guarantee.budgets[0]
+    for unit, most, told in (("record", 1, "record"), ("patient", 1, "patient, at most 1 record"),
+                             ("record", 3, "record, at most 3 records")):  # fmt: skip
+        other = budget.model_copy(update={"unit": unit, "max_records_per_unit": most})
+        assert words.unit(other) == told
+    assert f"{words.unit(budget)}, {budget.adjacency}" in read["verified"].text("td")
+
+
 def test_runs_of_one_agreement_are_told_apart() -> None:
     one, other = (plain.short_id(f"{'a1' * 8}-{end * 6}") for end in ("0b", "0c"))
     assert one != other

@@ -305,6 +305,20 @@ class TestTrustAttacksAndUtility:
         assert claimed is not None
         assert (claimed.metric, claimed.value, claimed.low, claimed.high) == ("accuracy", 0.8, 0.7, 0.9)
 
+    def test_bands_of_a_claim_are_in_the_order_of_their_numbers(self, ledgers: Path) -> None:
+        report = report_of(TRUTH)
+        bands = {"50-60": 4, "<50": 3, ">=60": 2, "100-110": 1}
+        counts = report.quality.counts.model_copy(update={"by_group": {"age": bands}})
+        quality = report.quality.model_copy(update={"counts": counts})
+        claimed = report_on([ledgers], report.model_copy(update={"quality": quality})).utility.claimed
+        assert claimed is not None
+        assert [(group[1], group[5]) for group in claimed.groups] == [
+            ("<50", 3),
+            ("50-60", 4),
+            (">=60", 2),
+            ("100-110", 1),
+        ]
+
     def test_gates_overrides_publications_and_changes_of_keys(self, tmp_path: Path) -> None:
         told = report_on([published(TRUTH).write(tmp_path)])
         assert told.integrity.verified, told.integrity.findings

@@ -33,6 +33,7 @@ from hansa.ledger.entry import real_value
 from hansa.ledger.membership import AmendmentMade, Membership
 from hansa.ledger.outcomes import Condition
 from hansa.ledger.trust import TrustedKeys
+from hansa.report.rows import band_order
 from hansa.report.schema import Report
 
 SIMULATION = "hansa.simulation/"  # how the logs of `hansa simulate` are called
@@ -246,7 +247,8 @@ def _claimed(report: Report) -> Claimed:
     low, high = quality.intervals.mean_over_members
     groups = []
     for attribute, counts in sorted(quality.counts.by_group.items()):
-        for value, records in sorted(counts.items()):
+        for value in sorted(counts, key=band_order):
+            records = counts[value]
             reached = quality.by_group.get(attribute, {}).get(value)
             bounds = quality.intervals.by_group.get(attribute, {}).get(value, (None, None))
             groups.append((attribute, value, reached, bounds[0], bounds[1], records))

@@ -92,6 +92,13 @@ def statement(budgets: Sequence[Budget]) -> str:
     )
 
 
+def unit(budget: Budget) -> str:
+    """What is protected, with the most records that are one, where that says more than its name."""
+    if budget.unit == "record" and budget.max_records_per_unit == 1:
+        return budget.unit
+    return f"{budget.unit}, at most {plain.counted(budget.max_records_per_unit, 'record')}"
+
+
 def rule(value: Rule) -> str:
     """By which runs add up."""
     match value:
