@@ -63,7 +63,7 @@ def render_html(report: AuditReport) -> str:
             largest=largest(report.guarantee.budgets),
             canonical=_canonical,
             sentence=_sentence,
-            unit=said.unit,
+            said=said,
             histories=tuple(map(_shortened, report.composition.histories)),
             open_histories=OPEN_HISTORIES,
             words=words,

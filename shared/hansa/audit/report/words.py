@@ -99,6 +99,46 @@ def unit(budget: Budget) -> str:
     return f"{budget.unit}, at most {plain.counted(budget.max_records_per_unit, 'record')}"
 
 
+def elsewhere(runs: Sequence[str]) -> str:
+    """Of runs whose sums are in no log that was given."""
+    names = plain.joined([plain.short_id(run) for run in runs])
+    return (
+        f"No sum of {'run' if len(runs) == 1 else 'runs'} {names} is in a federation's log that was given. The sums may be in "
+        "another federation's log: that a release is in none of these says nothing about whether it was lost, and it "
+        "costs the same."
+    )
+
+
+def models(count: int) -> str:
+    """What the models that followed from sums amount to."""
+    if count == 0:
+        return "No model that follows from a sum is in the logs that were given."
+    if count == 1:
+        return "1 model followed from these sums; the ε above covers it."
+    return (
+        f"{plain.counted(count, 'model')} followed from these sums. Every one of them may be kept and compared with the "
+        "others: the ε above covers all of them together."
+    )
+
+
+def attendance(sums: int, rounds: int, failed: int, missed: Sequence[str]) -> str:
+    """Who was in how many sums of a run.
+
+    Args:
+        sums, rounds, failed: how many, of the run.
+        missed: who was not in all of its sums, in words.
+    """
+    if sums == 0:
+        told = f"{failed} of them failed" if failed else "they may be in another federation's log"
+        return f"No sum of {plain.counted(rounds, 'round')} is in a federation's log that was given; {told}."
+    if sums == rounds and not missed:
+        return f"Every member is in every one of {plain.counted(rounds, 'round')}."
+    return (
+        f"{plain.counted(sums, 'sum')} in {plain.counted(rounds, 'round')}; "
+        f"{'; '.join(missed) or 'every member is in every sum'}."
+    )
+
+
 def rule(value: Rule) -> str:
     """By which runs add up."""
     match value:
