@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -47,6 +48,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AuditReport]:
         "one member alone": report_on([truth / "members" / MEMBERS[0]]),
         "published": report_on([published(TRUTH).write(folder("published"))]),
         "failed": report_on([broken().write(folder("failed"))]),
+        "keys beside": report_on([truth], keys_beside=True),
     }
 
 
@@ -61,7 +63,7 @@ def read(pages: dict[str, str]) -> dict[str, Page]:
 
 
 def test_every_case_is_sound_html(pages: dict[str, str], read: dict[str, Page]) -> None:
-    assert len(read) == 6
+    assert len(read) == 7
     for name, page in read.items():
         assert page.wrong == [], name
         assert pages[name].startswith("<!doctype html>\n")
@@ -175,6 +177,47 @@ def test_a_failure_cannot_be_overlooked(pages: dict[str, str], read: dict[str, P
     assert pages["failed"].index("FAILED: ") < pages["failed"].index('id="identity"')
     for name in set(read) - {"failed"}:
         assert "FAILED" not in read[name].text(), name
+
+
+def test_keys_that_nobody_compared_verify_nothing(pages: dict[str, str], read: dict[str, Page]) -> None:
+    page, text = read["keys beside"], read["keys beside"].text()
+    assert words.KEYS_BESIDE in text
+    assert page.text("title").startswith("Keys not compared")
+    assert "verified" not in text.lower()
+    assert text.count("under keys that nobody has compared") == 2
+    assert '<span class="badge caution">keys not compared</span>' in pages["keys beside"]
+    for name in set(read) - {"keys beside"}:
+        assert words.KEYS_BESIDE not in read[name].text(), name
+        assert "nobody has compared" not in read[name].text(), name
+
+
+def test_a_failure_under_keys_that_nobody_compared_is_a_failure(tmp_path: Path) -> None:
+    page = Page(render_html(report_on([broken().write(tmp_path)], keys_beside=True)))
+    assert page.text("title").startswith("FAILED")
+    assert words.KEYS_BESIDE in page.text()
+
+
+def test_methods_that_looked_at_an_epsilon_are_explained(
+    reports: dict[str, AuditReport], read: dict[str, Page]
+) -> None:
+    for name in ("verified", "claimed"):
+        report = reports[name]
+        assert set(report.guarantee.checks) == {"rdp", "sum-attack"} < set(words.METHODS)
+        passed = cast("dict[str, int]", report.integrity.findings["passed"])
+        lines = words.methods(report.guarantee.checks, passed)
+        assert len(lines) == 2
+        for line, (method, count) in zip(lines, report.guarantee.checks.items(), strict=True):
+            assert line in read[name].text()
+            assert f"It looked at {count} ε of runs" in line
+            everywhere = passed[f"ε cross-checked by {method}"]
+            more = f"; {everywhere} with those that the run's report claims."
+            assert line.endswith(more) == (name == "claimed") == (everywhere > count)
+
+
+def test_a_method_without_words_is_named_all_the_same() -> None:
+    assert words.methods({"new": 2}, {}) == ("new: another accountant. It looked at 2 ε of runs.",)
+    assert "Opacus" in words.methods({"prv": 1}, {})[0]
+    assert words.methods({}, {"ε cross-checked by rdp": 4}) == ()
 
 
 def test_words_of_others_are_escaped(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def audit_report(
     made: str,
     command: str,
     checked_by: str,
+    keys_beside: bool = False,
 ) -> AuditReport:
     """Say what an audit found, and what the logs that it found good tell.
 
@@ -59,6 +60,7 @@ def audit_report(
         made: when this report is made, ISO 8601.
         command: by which anybody checks it again.
         checked_by: software and version.
+        keys_beside: whether the keys are those that lay beside the logs, which nobody has compared.
     """
     told = chronicles(sources, findings, keys)
     return AuditReport(
@@ -71,7 +73,7 @@ def audit_report(
         trust=_trust(told, keys),
         empirical=Empirical(measured=False, why=words.NOT_ATTACKED),
         utility=_utility(told, report),
-        integrity=_integrity(told, findings, command, checked_by),
+        integrity=_integrity(told, findings, command, checked_by, keys_beside=keys_beside),
     )
 
 
@@ -260,7 +262,9 @@ def _claimed(report: Report) -> Claimed:
 # --- 9 integrity -----------------------------------------------------------------------------------------
 
 
-def _integrity(told: Chronicles, findings: Findings, command: str, checked_by: str) -> Integrity:
+def _integrity(
+    told: Chronicles, findings: Findings, command: str, checked_by: str, *, keys_beside: bool
+) -> Integrity:
     return Integrity(
         verified=findings.verified,
         findings=findings.as_dict(),
@@ -276,6 +280,7 @@ def _integrity(told: Chronicles, findings: Findings, command: str, checked_by: s
             for log in told.all()
         ),
         keys=findings.keys,
+        keys_beside=keys_beside,
         command=command,
         checked_by=checked_by,
     )
