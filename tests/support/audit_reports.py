@@ -26,13 +26,22 @@ MADE = "2026-03-02T08:00:00+00:00"
 HASH, OTHER = "c3" * 32, "d4" * 32
 
 
-def report_on(paths: Sequence[Path], claims: Report | None = None, **changes: Any) -> AuditReport:
+def report_on(
+    paths: Sequence[Path], claims: Report | None = None, *, keys_beside: bool = False, **changes: Any
+) -> AuditReport:
     """The report of an audit of these places, under the keys of the story."""
     keys = KEYS.model_copy(update=changes)
     sources = read_sources(paths)
     findings = audit(sources, keys, claims)
     return audit_report(
-        sources, findings, keys, claims, made=MADE, command="hansa audit verify LOGS", checked_by="hansa 0"
+        sources,
+        findings,
+        keys,
+        claims,
+        made=MADE,
+        command="hansa audit verify LOGS",
+        checked_by="hansa 0",
+        keys_beside=keys_beside,
     )
 
 

@@ -60,6 +60,7 @@ def report(
             made=datetime.now(UTC).isoformat(timespec="seconds"),
             command=_command(logs, keys, run_report),
             checked_by=f"hansa {version('hansa')}",
+            keys_beside=keys is None,
         )
         write_text(out, report_text(told, out.suffix), force=force)
         status = ExitStatus.DONE if findings.verified else ExitStatus.VERIFICATION_FAILED

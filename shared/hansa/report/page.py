@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hansa.report import pictures, rows, sums, words
 from hansa.report.schema import Report
-from hansa.report.statement import largest_loss, statement
+from hansa.report.statement import largest_loss, statement, still_reserved
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -32,6 +32,7 @@ def render_html(report: Report) -> str:
             lead=words.lead(report),
             loss=largest_loss(report),
             statement=statement(report),
+            still_reserved=still_reserved(report),
             members=rows.members(report),
             groups=[(g, rows.gap_in_words(g), pictures.by_group(report, g, i)) for i, g in enumerate(groups)],
             comparisons=rows.comparisons(report),

@@ -105,7 +105,7 @@ def _quality_panel(figure: Figure, axes: Axes, history: Sequence[HistoryPoint], 
 
 def _epsilon_panel(axes: Axes, history: Sequence[HistoryPoint], budgets: Sequence[float]) -> None:
     spent = [(point.round, point.epsilon) for point in history if point.epsilon is not None]
-    axes.plot(*zip(*spent, strict=True), color=BLUE, linewidth=2.2, label="largest ε spent")
+    axes.plot(*zip(*spent, strict=True), color=BLUE, linewidth=2.2, label="largest ε released")
     for budget in budgets:
         axes.axhline(budget, color=VERMILION, linewidth=1.2, linestyle="--", label="_")
         axes.annotate(
@@ -113,7 +113,7 @@ def _epsilon_panel(axes: Axes, history: Sequence[HistoryPoint], budgets: Sequenc
             textcoords="offset points", va="top", fontsize=SMALL_PT, color=VERMILION,
         )  # fmt: skip
     axes.set_ylim(0, 1.08 * max([*budgets, *(value for _, value in spent)]) or 1)
-    axes.set_ylabel("ε spent")
+    axes.set_ylabel("ε released")
     axes.grid(axis="y")
 
 
@@ -182,20 +182,20 @@ def by_group(report: Report, group: rows.Groups, number: int) -> Picture | None:
 
 
 def spending(report: Report) -> Picture | None:
-    """ε spent of its budget, per member; `None` where no privacy is claimed."""
-    spent = [member for member in report.members if member.epsilon is not None]
-    if not spent:
+    """ε of what was released beside the budget, per member; `None` where no privacy is claimed."""
+    known = [member for member in report.members if member.epsilon is not None]
+    if not known:
         return None
-    most = max(spent, key=lambda member: member.epsilon or 0.0)
+    most = max(known, key=lambda member: member.epsilon or 0.0)
     of = "" if most.budget_epsilon is None else f" of {words.plain(most.budget_epsilon)}"
-    description = f"{most.name} spent most: ε = {words.epsilon(most.epsilon)}{of}."
+    description = f"{most.name} released most: ε = {words.epsilon(most.epsilon)}{of}."
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        positions = range(len(spent))
-        axes.barh(positions, [m.budget_epsilon or 0.0 for m in spent], height=0.55, color=TRACK)
-        axes.barh(positions, [m.epsilon or 0.0 for m in spent], height=0.55, color=BLUE)
-        for position, member in enumerate(spent):
+        positions = range(len(known))
+        axes.barh(positions, [m.budget_epsilon or 0.0 for m in known], height=0.55, color=TRACK)
+        axes.barh(positions, [m.epsilon or 0.0 for m in known], height=0.55, color=BLUE)
+        for position, member in enumerate(known):
             if member.budget_epsilon:
                 axes.plot(
                     [member.budget_epsilon] * 2,
@@ -203,15 +203,15 @@ def spending(report: Report) -> Picture | None:
                     color=VERMILION,
                     linewidth=1.4,
                 )
-        axes.set_xlim(0, 1.02 * max(max(m.epsilon or 0.0, m.budget_epsilon or 0.0) for m in spent) or 1)
-        axes.set_xlabel("ε spent (filled) of the member's budget")
-        names(axes, [m.name for m in spent], [words.epsilon(m.epsilon) for m in spent])
+        axes.set_xlim(0, 1.02 * max(max(m.epsilon or 0.0, m.budget_epsilon or 0.0) for m in known) or 1)
+        axes.set_xlabel("ε released (filled) of the member's budget")
+        names(axes, [m.name for m in known], [words.epsilon(m.epsilon) for m in known])
 
     return picture(
         "spending",
-        "ε spent of budget, by member",
+        "ε released of budget, by member",
         description,
-        height([item.name for item in spent]) + 0.2,
+        height([item.name for item in known]) + 0.2,
         draw,
     )
 

@@ -119,7 +119,7 @@ def _groups(quality: Quality, attribute: str) -> Groups:
     counts = quality.counts.by_group[attribute]
     estimates = tuple(
         Estimate(name, values.get(name), intervals.get(name), counts[name])
-        for name in sorted(counts, key=_band)
+        for name in sorted(counts, key=band_order)
     )
     measured = sorted((e.value, -i, e) for i, e in enumerate(estimates) if e.value is not None)
     if len(measured) < 2:
@@ -137,7 +137,7 @@ def gap_in_words(group: Groups) -> str:
     return f"Gap {group.gap:.3f} between {group.worst.name} and {group.best.name}; their intervals {apart}."
 
 
-def _band(name: str) -> tuple[float, float, str]:
+def band_order(name: str) -> tuple[float, float, str]:
     """Sort key: ``<45`` before ``45-60`` before ``>=60``; names without numbers by themselves, after them."""
     found = re.fullmatch(r"(<|>=)?(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?:-.*)?", name)
     if found is None:

@@ -43,11 +43,11 @@ class EventCount(Part):
 
 
 class MemberReport(Part):
-    """One member: what it spent, how often it took part, what it cost.
+    """One member: what it released, how often it took part, what it cost.
 
     Attributes:
         name: of the agreement.
-        epsilon: spent, recomputed from `Report.events`; null when no privacy is claimed.
+        epsilon: of what it released, recomputed from `Report.events`; null when no privacy is claimed.
         delta: at which `epsilon` holds.
         budget_epsilon: the limit that the member enforces.
         units: the public number of units.
@@ -168,7 +168,7 @@ class HistoryPoint(Part):
 
     Attributes:
         round: 0 is model 0.
-        epsilon: the largest that any member has spent by then; null when no privacy is claimed.
+        epsilon: the largest of what any member has released by then; null when no privacy is claimed.
         pooled: quality then on the union of all test records.
         mean_over_members: mean of the members' quality then.
         by_member: quality then per member, where it was measured.

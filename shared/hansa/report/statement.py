@@ -30,7 +30,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Loss:
-    """ε spent at δ, and the budget that it counts against, if there is one."""
+    """ε of what was released at δ, and the budget that it counts against, if there is one."""
 
     epsilon: float
     delta: float
@@ -38,7 +38,7 @@ class Loss:
 
     @property
     def share(self) -> float | None:
-        """How much of the budget is spent; `None` without one."""
+        """What part of the budget that is; `None` without one."""
         return self.epsilon / self.budget if self.budget else None
 
 
@@ -49,13 +49,23 @@ def statement(report: Report) -> Statement:
 
 
 def largest_loss(report: Report) -> Loss | None:
-    """The loss at the member that spent most, or `None` where no privacy is claimed."""
+    """The loss at the member that released most, or `None` where no privacy is claimed."""
     losses = [
         Loss(member.epsilon, member.delta, member.budget_epsilon)
         for member in report.members
         if member.epsilon is not None and member.delta is not None and report.mechanism != "none"
     ]
     return max(losses, key=lambda loss: loss.epsilon, default=None)
+
+
+def still_reserved(report: Report) -> str:
+    """What a run that ended early may have left reserved, beside what it released; empty where that cannot be."""
+    if report.status != "partial" or largest_loss(report) is None:
+        return ""
+    return (
+        "ε is that of what was released. The run ended early: until it is closed, each member's budget counts all that "
+        "it reserved as spent, which is more (hansa node budget shows it)."
+    )
 
 
 def unprotected(unit: str) -> tuple[str, ...]:

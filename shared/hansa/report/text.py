@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from hansa.report import rows, sums, words
 from hansa.report.schema import MemberReport, Report, SecureSumTerms
-from hansa.report.statement import largest_loss, statement
+from hansa.report.statement import largest_loss, statement, still_reserved
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -131,7 +131,10 @@ def _privacy(report: Report) -> RenderableType:
     line = statement(report).headline
     if loss is not None and loss.budget is not None:
         line += f" Budget: ε = {words.plain(loss.budget)}."
-    return Text(line, style="bold red" if loss is None else "bold")
+    text = Text(line, style="bold red" if loss is None else "bold")
+    if open_reservations := still_reserved(report):
+        text.append(f"\n{open_reservations}", style="not bold")
+    return text
 
 
 def _table(title: str, columns: Columns) -> Table:
@@ -154,7 +157,7 @@ def _table(title: str, columns: Columns) -> Table:
 
 
 _QUALITY: Columns = (("quality", "right"), ("95 % interval", "left"), ("records", "right"))
-_SPENT: Columns = (("ε spent / budget", "right"),)
+_RELEASED: Columns = (("ε released / budget", "right"),)
 _TAKING_PART: Columns = (
     ("δ", "right"),
     ("rounds", "right"),
@@ -162,28 +165,28 @@ _TAKING_PART: Columns = (
     ("received", "right"),
     ("training", "right"),
 )
-_WIDE = 88  # all columns of a member but its name
+_WIDE = 91  # all columns of a member but its name
 _NAME = 28  # a longer name is folded before the table is cut in two
 
 
 def _members(report: Report, width: int) -> Iterator[RenderableType]:
-    """What each member spent, got and did: in one table, or in two where there is no room for one."""
+    """What each member released, got and did: in one table, or in two where there is no room for one."""
     name: Columns = (("member", "left"),)
     spending = {member.name: member for member in report.members}
     estimates = {estimate.name: estimate for estimate in rows.members(report)}
     names = list(dict.fromkeys([*spending, *estimates]))
     wide = width >= _WIDE + min(_NAME, max(map(len, names), default=0))
-    title = f"Members: privacy spent, and {words.metric(report.quality.metric)} on each one's test records"
-    first = _table(title, [*name, *_SPENT, *_QUALITY, *(_TAKING_PART if wide else ())])
+    title = f"Members: ε released, and {words.metric(report.quality.metric)} on each one's test records"
+    first = _table(title, [*name, *_RELEASED, *_QUALITY, *(_TAKING_PART if wide else ())])
     second = _table("Members: taking part", [*name, *_TAKING_PART])
     for owner in names:
         estimate, member = estimates.get(owner), spending.get(owner)
         quality = [words.ABSENT] * len(_QUALITY) if estimate is None else _estimate(estimate)
-        spent = words.ABSENT if member is None else _spent(member)
+        released = words.ABSENT if member is None else _released(member)
         took_part = (
             [words.ABSENT] * len(_TAKING_PART) if member is None else _taking_part(member, report.rounds)
         )
-        first.add_row(owner, spent, *quality, *(took_part if wide else ()))
+        first.add_row(owner, released, *quality, *(took_part if wide else ()))
         if member is not None:
             second.add_row(owner, *took_part)
     yield first
@@ -192,7 +195,7 @@ def _members(report: Report, width: int) -> Iterator[RenderableType]:
         yield second
 
 
-def _spent(member: MemberReport) -> str:
+def _released(member: MemberReport) -> str:
     if member.epsilon is None:
         return words.ABSENT
     budget = "" if member.budget_epsilon is None else f" / {words.plain(member.budget_epsilon)}"

@@ -6,12 +6,17 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hansa.audit.report import AuditReport, pictures, render_html, words
+from hansa.audit.report.evidence import History
 from hansa.audit.report.page import PAGE_RELEASES, _shortened
 from hansa.privacy.composition import Adding
 from hansa.report import words as plain
@@ -43,6 +48,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AuditReport]:
         "one member alone": report_on([truth / "members" / MEMBERS[0]]),
         "published": report_on([published(TRUTH).write(folder("published"))]),
         "failed": report_on([broken().write(folder("failed"))]),
+        "keys beside": report_on([truth], keys_beside=True),
     }
 
 
@@ -57,7 +63,7 @@ def read(pages: dict[str, str]) -> dict[str, Page]:
 
 
 def test_every_case_is_sound_html(pages: dict[str, str], read: dict[str, Page]) -> None:
-    assert len(read) == 6
+    assert len(read) == 7
     for name, page in read.items():
         assert page.wrong == [], name
         assert pages[name].startswith("<!doctype html>\n")
@@ -133,6 +139,24 @@ def test_quality_of_a_run_s_report_is_its_claim_alone(read: dict[str, Page]) -> 
     assert "claims" not in read["verified"].text("p")
 
 
+def test_sums_may_be_in_another_federation_s_log(
+    reports: dict[str, AuditReport], read: dict[str, Page]
+) -> None:
+    text = read["one member alone"].text()
+    assert reports["one member alone"].coverage.elsewhere == (RUN,)
+    assert "4 releases in no sum that was given" in text
+    assert f"No sum of run {RUN} is in a federation's log that was given." in text
+    assert "may be in another federation's log" in text
+    assert "No model that follows from a sum" in text
+    assert "Every one of them may be kept" not in text
+    assert reports["verified"].coverage.elsewhere == ()
+    whole = read["verified"].text()
+    assert "another federation's log" not in whole
+    assert "1 release in no sum of the federation's log" in whole
+    assert "4 models followed from these sums. Every one of them may be kept" in whole
+    assert words.models(1) == "1 model followed from these sums; the ε above covers it."
+
+
 def test_a_gate_says_who_let_what_through(read: dict[str, Page]) -> None:
     text = read["published"].text()
     for said in ("1 private evaluation, 1 gate, 1 override and 1 publication", "Gate: open", "exempted by the agreement",
@@ -153,6 +177,47 @@ def test_a_failure_cannot_be_overlooked(pages: dict[str, str], read: dict[str, P
     assert pages["failed"].index("FAILED: ") < pages["failed"].index('id="identity"')
     for name in set(read) - {"failed"}:
         assert "FAILED" not in read[name].text(), name
+
+
+def test_keys_that_nobody_compared_verify_nothing(pages: dict[str, str], read: dict[str, Page]) -> None:
+    page, text = read["keys beside"], read["keys beside"].text()
+    assert words.KEYS_BESIDE in text
+    assert page.text("title").startswith("Keys not compared")
+    assert "verified" not in text.lower()
+    assert text.count("under keys that nobody has compared") == 2
+    assert '<span class="badge caution">keys not compared</span>' in pages["keys beside"]
+    for name in set(read) - {"keys beside"}:
+        assert words.KEYS_BESIDE not in read[name].text(), name
+        assert "nobody has compared" not in read[name].text(), name
+
+
+def test_a_failure_under_keys_that_nobody_compared_is_a_failure(tmp_path: Path) -> None:
+    page = Page(render_html(report_on([broken().write(tmp_path)], keys_beside=True)))
+    assert page.text("title").startswith("FAILED")
+    assert words.KEYS_BESIDE in page.text()
+
+
+def test_methods_that_looked_at_an_epsilon_are_explained(
+    reports: dict[str, AuditReport], read: dict[str, Page]
+) -> None:
+    for name in ("verified", "claimed"):
+        report = reports[name]
+        assert set(report.guarantee.checks) == {"rdp", "sum-attack"} < set(words.METHODS)
+        passed = cast("dict[str, int]", report.integrity.findings["passed"])
+        lines = words.methods(report.guarantee.checks, passed)
+        assert len(lines) == 2
+        for line, (method, count) in zip(lines, report.guarantee.checks.items(), strict=True):
+            assert line in read[name].text()
+            assert f"It looked at {count} ε of runs" in line
+            everywhere = passed[f"ε cross-checked by {method}"]
+            more = f"; {everywhere} with those that the run's report claims."
+            assert line.endswith(more) == (name == "claimed") == (everywhere > count)
+
+
+def test_a_method_without_words_is_named_all_the_same() -> None:
+    assert words.methods({"new": 2}, {}) == ("new: another accountant. It looked at 2 ε of runs.",)
+    assert "Opacus" in words.methods({"prv": 1}, {})[0]
+    assert words.methods({}, {"ε cross-checked by rdp": 4}) == ()
 
 
 def test_words_of_others_are_escaped(tmp_path: Path) -> None:
@@ -210,6 +275,15 @@ def test_a_run_costs_what_was_reserved_and_the_page_says_so(read: dict[str, Page
 def test_no_cell_of_a_history_is_blank_and_none_repeats_its_heading(pages: dict[str, str]) -> None:
     assert "<td></td>" not in pages["verified"]
     assert pages["verified"].count(f"History of {MEMBERS[0]}, dataset") == 1
+
+
+def test_a_unit_is_not_said_twice(reports: dict[str, AuditReport], read: dict[str, Page]) -> None:
+    budget = reports["verified"].guarantee.budgets[0]
+    for unit, most, told in (("record", 1, "record"), ("patient", 1, "patient, at most 1 record"),
+                             ("record", 3, "record, at most 3 records")):  # fmt: skip
+        other = budget.model_copy(update={"unit": unit, "max_records_per_unit": most})
+        assert words.unit(other) == told
+    assert f"{words.unit(budget)}, {budget.adjacency}" in read["verified"].text("td")
 
 
 def test_runs_of_one_agreement_are_told_apart() -> None:
@@ -272,6 +346,42 @@ class TestPictures:
         assert RUN in drawn.title
         assert all(share in drawn.svg for share in ("4/4", "2/4"))
 
+    def test_no_sum_is_told_as_none_and_not_as_every(self, reports: dict[str, AuditReport]) -> None:
+        (drawn,) = pictures.participation(reports["one member alone"])
+        assert drawn.description == (
+            "No sum of 4 rounds is in a federation's log that was given; they may be in another federation's log."
+        )
+        assert "every member" not in drawn.description.lower()
+
+    def test_words_of_attendance(self) -> None:
+        assert words.attendance(3, 3, 0, []) == "Every member is in every one of 3 rounds."
+        assert words.attendance(2, 3, 1, []) == "2 sums in 3 rounds; every member is in every sum."
+        assert words.attendance(2, 2, 0, ["a is in 1 of 2"]) == "2 sums in 2 rounds; a is in 1 of 2."
+        assert words.attendance(0, 2, 2, []).endswith("that was given; 2 of them failed.")
+
+    def test_ticks_of_a_short_run_are_times_of_the_clock(self, reports: dict[str, AuditReport]) -> None:
+        report = reports["verified"]
+        drawn = pictures.budgets_over_time(at_once(report, seconds=14))
+        assert drawn is not None
+        ticks = re.findall(r">(\d\d:\d\d:\d\d)<", drawn.svg)
+        assert 2 <= len(ticks) <= 5
+        assert set(ticks) & {"14:53:36", "14:53:40", "14:53:45"}
+        assert ">01 Mar 2026<" in drawn.svg
+
+    @pytest.mark.parametrize("seconds", [0, 1, 14])
+    def test_what_counts_is_no_thin_bar_however_short_the_run(
+        self, reports: dict[str, AuditReport], seconds: int
+    ) -> None:
+        """The grant was made a month before; what counts fills at least half of what is drawn."""
+        histories = at_once(reports["verified"], seconds=seconds).composition.histories
+        shown = [pictures._steps(one, histories) for one in histories]
+        begin, end = pictures._window(shown)
+        for one in shown:
+            first = next(at for at, spent in one.points if spent)
+            assert begin < first
+            assert 2 * (end - first) >= end - begin
+            assert end > one.released[-1][-1][0]
+
     def test_only_the_newest_runs_are_drawn(self, reports: dict[str, AuditReport]) -> None:
         report = reports["verified"]
         rounds = tuple(
@@ -281,6 +391,71 @@ class TestPictures:
         drawn = pictures.participation(report.model_copy(update={"coverage": coverage}))
         assert [one.title.rpartition(" ")[2] for one in drawn] == ["run-6", "run-7", "run-8"]
         assert len({one.name for one in drawn}) == 3
+
+
+def at_once(report: AuditReport, seconds: int) -> AuditReport:
+    """The report, had all that is not a grant happened within so many seconds, a month after the grant."""
+
+    def moved(history: History) -> History:
+        count = len(history.lines) - 1
+        lines = tuple(
+            line.model_copy(update={"at": f"2026-03-01T14:53:{32 + seconds * place // count:02d}Z"})
+            if place
+            else line.model_copy(update={"at": "2026-02-01T09:00:00Z"})
+            for place, line in enumerate(history.lines)
+        )
+        return history.model_copy(update={"lines": lines})
+
+    histories = tuple(map(moved, report.composition.histories))
+    composition = report.composition.model_copy(update={"histories": histories})
+    return report.model_copy(update={"composition": composition})
+
+
+class TestReleasedIsNeverDrawnBelowTheTruth:
+    @given(st.lists(st.booleans(), min_size=1, max_size=80), st.data())
+    def test_by_time(self, computed: list[bool], data: st.DataObject) -> None:
+        """Truth: ε grows by 1 with each release; some are listed, of some of those ε was computed, as of the last."""
+        start = datetime(2026, 3, 1, tzinfo=UTC)
+        known = [*computed[:-1], True]
+        listed = [data.draw(st.booleans()) or known[i] for i in range(len(known))]
+        lines = [
+            (start + timedelta(seconds=i), float(i + 1) if known[i] else None)
+            for i in range(len(known))
+            if listed[i]
+        ]
+        drawn = pictures._never_below(lines, hidden=not all(listed))
+        assert len(drawn) == len(lines)
+        for i in range(len(known)):
+            now = start + timedelta(seconds=i)
+            values = [value for at, value in drawn if at <= now]
+            if values:  # nothing is drawn before the first that is listed
+                assert values[-1] >= i + 1
+        assert drawn[-1][1] == len(known)
+        if all(known):
+            assert [value for _, value in drawn] == [float(i + 1) for i in range(len(known))]
+
+    def test_nothing_is_drawn_after_the_last_that_is_known(self) -> None:
+        start = datetime(2026, 3, 1, tzinfo=UTC)
+        assert pictures._never_below([(start, None)], hidden=False) == ()
+        assert pictures._never_below([(start, 1.0), (start, None)], hidden=True) == ((start, 1.0),)
+
+    def test_by_round_between_two_points_stands_the_later_one(self, reports: dict[str, AuditReport]) -> None:
+        """Points at rounds 0, 1 and 4 alone: the line rises before it goes right, and never slants."""
+        report = reports["verified"]
+        curve = report.composition.curves[0]
+        sparse = curve.model_copy(update={"points": (curve.points[0], curve.points[-1])})
+        composition = report.composition.model_copy(update={"curves": (sparse,)})
+        (drawn,) = pictures.epsilon_by_round(report.model_copy(update={"composition": composition}))
+        lines = [
+            [(float(x), float(y)) for x, y in re.findall(r"[ML] ([\d.]+) ([\d.]+)", path)]
+            for path in re.findall(r'<path d="([^"]+)"[^>]*stroke: #0072b2[^>]*>', drawn.svg)
+        ]
+        line = next(points for points in lines if len(points) > 2)  # the legend's follows it
+        assert len(line) == 5  # up, right, up, right
+        for (x, y), (right, up) in pairwise(line):
+            assert (x == right) != (y == up)
+        assert line[1][0] == line[0][0]
+        assert line[1][1] < line[0][1]  # an SVG counts down from above
 
 
 def test_a_page_is_drawn_by_the_one_environment(monkeypatch: pytest.MonkeyPatch) -> None:

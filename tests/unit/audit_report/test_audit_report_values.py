@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hansa.audit import Failure
+from hansa.audit import Failure, audit, read_sources
 from hansa.audit.report import AuditReport, report_text
-from hansa.audit.report.composition import spaced
+from hansa.audit.report.chronicle import chronicles
+from hansa.audit.report.composition import Spent, spaced
 from hansa.audit.report.promises import Mechanism
 from hansa.audit.report.words import sample
 from hansa.identity.keys import fingerprint
@@ -279,6 +280,21 @@ class TestComposition:
         assert [history.dataset for history in told.composition.histories][:2] == [DATASETS[name], "f" * 32]
         assert told.composition.histories[1].lines[-1].spent == 0.0
 
+    def test_the_last_release_of_each_run_is_listed_however_few_are(
+        self, ledgers: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sources = read_sources([ledgers])
+        told = chronicles(sources, audit(sources, KEYS), KEYS)
+        name = MEMBERS[0]
+        monkeypatch.setattr("hansa.audit.report.composition.MAX_RELEASES", 2)
+        spent = Spent(told.own[name], name, told.own[name].grants[0], told.federation)
+        made = spent._made[RUN]
+        spent.__dict__["_made"] = {"one": made[:2], "other": made[2:]}
+        history = spent.history()
+        listed = [(line.run, line.round) for line in history.lines if line.what == "released"]
+        assert listed == [("one", 1), ("one", 2), ("other", 4)]
+        assert history.left_out == 1
+
     @given(st.integers(0, 500), st.integers(2, 60))
     def test_places_are_spaced(self, count: int, most: int) -> None:
         places = spaced(count, most)
@@ -306,6 +322,20 @@ class TestTrustAttacksAndUtility:
         claimed = report_on([ledgers], report_of(TRUTH)).utility.claimed
         assert claimed is not None
         assert (claimed.metric, claimed.value, claimed.low, claimed.high) == ("accuracy", 0.8, 0.7, 0.9)
+
+    def test_bands_of_a_claim_are_in_the_order_of_their_numbers(self, ledgers: Path) -> None:
+        report = report_of(TRUTH)
+        bands = {"50-60": 4, "<50": 3, ">=60": 2, "100-110": 1}
+        counts = report.quality.counts.model_copy(update={"by_group": {"age": bands}})
+        quality = report.quality.model_copy(update={"counts": counts})
+        claimed = report_on([ledgers], report.model_copy(update={"quality": quality})).utility.claimed
+        assert claimed is not None
+        assert [(group[1], group[5]) for group in claimed.groups] == [
+            ("<50", 3),
+            ("50-60", 4),
+            (">=60", 2),
+            ("100-110", 1),
+        ]
 
     def test_gates_overrides_publications_and_changes_of_keys(self, tmp_path: Path) -> None:
         told = report_on([published(TRUTH).write(tmp_path)])

@@ -91,7 +91,14 @@ def test_keys_beside_the_logs_are_warned_of_and_named_as_to_be_got(ledgers: Path
     called = hansa("audit", "report", ledgers, "--out", out)
     assert called.status == 0
     assert "Whoever made up the logs made up the keys" in called.stderr
-    assert "--keys KEYS.json" in json.loads(out.read_text())["integrity"]["command"]
+    integrity = json.loads(out.read_text())["integrity"]
+    assert "--keys KEYS.json" in integrity["command"]
+    assert integrity["keys_beside"] is True
+    page = tmp_path / "audit.html"
+    assert hansa("audit", "report", ledgers, "--out", page).status == 0
+    assert "keys not compared" in page.read_text()
+    assert report(ledgers, out, "--force").status == 0
+    assert json.loads(out.read_text())["integrity"]["keys_beside"] is False
 
 
 def test_what_cannot_be_read_leaves_no_report(ledgers: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from itertools import pairwise
 import pytest
 
 from hansa.report import Reference, render_html, words
+from hansa.report.statement import still_reserved
 from support.pages import Page
 
 
@@ -85,6 +86,22 @@ def test_the_main_numbers_are_on_the_page(cases, read):
         assert words.interval(report.quality.intervals.by_member[member.name]) in text
     for note in report.notes:
         assert note in text
+
+
+def test_what_was_released_is_not_called_spent(cases, read):
+    for name, page in read.items():
+        assert "ε spent" not in page.text(), name
+    assert "ε released, largest of any member" in read["normal"].text()
+    assert "a budget counts all that a run reserved as spent" in read["normal"].text()
+    assert still_reserved(cases["partial"]) in read["partial"].text()
+
+
+def test_only_a_private_run_that_ended_early_leaves_anything_reserved(make_report, cases):
+    assert "ended early" in still_reserved(cases["partial"])
+    assert still_reserved(cases["normal"]) == ""
+    tree = cases["partial"].model_dump()
+    tree["mechanism"] = "none"
+    assert still_reserved(type(cases["partial"]).model_validate(tree)) == ""
 
 
 def test_what_is_not_protected_is_said(read):

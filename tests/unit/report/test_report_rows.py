@@ -26,7 +26,7 @@ def test_a_member_without_test_records_stays_in_the_table(make_report, make_qual
 
 def test_bands_are_in_the_order_of_their_numbers():
     names = [">=60", "45-60", "<5", "5-45", "unknown", "F", "-5-0", "1e+06-2e+06"]
-    assert sorted(names, key=rows._band) == [
+    assert sorted(names, key=rows.band_order) == [
         "-5-0",
         "<5",
         "5-45",

@@ -46,6 +46,14 @@ def test_each_member_has_one_line_with_everything(cases):
             assert part in line
 
 
+def test_what_was_released_is_not_called_spent(cases):
+    for name in ("normal", "partial"):
+        text = render_text(cases[name], width=120)
+        assert "ε released / budget" in text
+        assert "ε spent" not in text
+        assert ("reserved as spent" in " ".join(text.split())) == (name == "partial")
+
+
 def test_groups_have_intervals_counts_and_a_gap(cases):
     quality = cases["normal"].quality
     text = render_text(cases["normal"])

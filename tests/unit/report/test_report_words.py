@@ -171,7 +171,7 @@ def test_the_lead_says_how_many_rounds_were_planned(cases):
     assert words.lead(cases["pool"]).startswith("1 member trained")
 
 
-def test_the_promise_is_that_of_the_member_that_spent_most(make_report):
+def test_the_promise_is_that_of_the_member_that_released_most(make_report):
     report = make_report(absent={3: {"Charite-Berlin": "absent"}, 4: {"Charite-Berlin": "absent"}})
     loss = largest_loss(report)
     assert loss is not None

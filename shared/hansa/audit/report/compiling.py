@@ -33,6 +33,7 @@ from hansa.ledger.entry import real_value
 from hansa.ledger.membership import AmendmentMade, Membership
 from hansa.ledger.outcomes import Condition
 from hansa.ledger.trust import TrustedKeys
+from hansa.report.rows import band_order
 from hansa.report.schema import Report
 
 SIMULATION = "hansa.simulation/"  # how the logs of `hansa simulate` are called
@@ -47,6 +48,7 @@ def audit_report(
     made: str,
     command: str,
     checked_by: str,
+    keys_beside: bool = False,
 ) -> AuditReport:
     """Say what an audit found, and what the logs that it found good tell.
 
@@ -58,6 +60,7 @@ def audit_report(
         made: when this report is made, ISO 8601.
         command: by which anybody checks it again.
         checked_by: software and version.
+        keys_beside: whether the keys are those that lay beside the logs, which nobody has compared.
     """
     told = chronicles(sources, findings, keys)
     return AuditReport(
@@ -70,7 +73,7 @@ def audit_report(
         trust=_trust(told, keys),
         empirical=empirical(told),
         utility=_utility(told, report),
-        integrity=_integrity(told, findings, command, checked_by),
+        integrity=_integrity(told, findings, command, checked_by, keys_beside=keys_beside),
     )
 
 
@@ -246,7 +249,8 @@ def _claimed(report: Report) -> Claimed:
     low, high = quality.intervals.mean_over_members
     groups = []
     for attribute, counts in sorted(quality.counts.by_group.items()):
-        for value, records in sorted(counts.items()):
+        for value in sorted(counts, key=band_order):
+            records = counts[value]
             reached = quality.by_group.get(attribute, {}).get(value)
             bounds = quality.intervals.by_group.get(attribute, {}).get(value, (None, None))
             groups.append((attribute, value, reached, bounds[0], bounds[1], records))
@@ -258,7 +262,9 @@ def _claimed(report: Report) -> Claimed:
 # --- 9 integrity -----------------------------------------------------------------------------------------
 
 
-def _integrity(told: Chronicles, findings: Findings, command: str, checked_by: str) -> Integrity:
+def _integrity(
+    told: Chronicles, findings: Findings, command: str, checked_by: str, *, keys_beside: bool
+) -> Integrity:
     return Integrity(
         verified=findings.verified,
         findings=findings.as_dict(),
@@ -274,6 +280,7 @@ def _integrity(told: Chronicles, findings: Findings, command: str, checked_by: s
             for log in told.all()
         ),
         keys=findings.keys,
+        keys_beside=keys_beside,
         command=command,
         checked_by=checked_by,
     )

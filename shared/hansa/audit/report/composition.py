@@ -25,7 +25,7 @@ from hansa.privacy.records import Grant
 from hansa.privacy.words import no_total_words
 
 MAX_POINTS = 40  # of a curve; each is an ε that is computed anew
-MAX_RELEASES = 200  # that the history of one dataset lists
+MAX_RELEASES = 200  # that the history of one dataset lists, beside the last of each run
 
 
 def composition(told: Chronicles, keys: TrustedKeys) -> Composition:
@@ -122,7 +122,13 @@ class Spent:
         releases = sorted(
             ((run, one) for run, made in self._made.items() for one in made), key=lambda pair: pair[1].place
         )
-        listed = spaced(len(releases), MAX_RELEASES)
+        ends = {made[-1].place for made in self._made.values() if made}
+        listed = sorted(
+            {
+                *spaced(len(releases), MAX_RELEASES),
+                *(i for i, (_, one) in enumerate(releases) if one.place in ends),
+            }
+        )
         lines = [self._granted(), *self._changes(), *(self._released(*releases[i]) for i in listed)]
         return History(
             member=self._member,

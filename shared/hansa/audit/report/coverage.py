@@ -19,6 +19,7 @@ def coverage(told: Chronicles, keys: TrustedKeys) -> Coverage:
         accesses=tuple(_accesses(told, keys, rounds)),
         rounds=rounds,
         left_out=sum(len(one.left_out) for one in rounds),
+        elsewhere=_elsewhere(rounds),
         models=sum(summed.model_sha256 is not None for summed in _sums(told)),
         unprotected=words.not_protected(units),
         untold=words.UNTOLD["coverage"],
@@ -60,6 +61,12 @@ def _rounds(told: Chronicles, keys: TrustedKeys) -> Iterator[RoundTold]:
                 left_out=tuple(name for name in keys.members if name in there and name not in inside),
                 failed=summed is None and (run, number) in ended,
             )
+
+
+def _elsewhere(rounds: tuple[RoundTold, ...]) -> tuple[str, ...]:
+    """Runs of which neither a sum nor a round that ended without one is known."""
+    known = {one.run for one in rounds if one.summed or one.failed}
+    return tuple(dict.fromkeys(one.run for one in rounds if one.run not in known))
 
 
 def _accesses(told: Chronicles, keys: TrustedKeys, rounds: tuple[RoundTold, ...]) -> Iterator[Access]:

@@ -291,6 +291,7 @@ class Integrity(Value):
         findings: of `hansa audit verify`, all of them.
         logs: with the roots that others can compare.
         keys: fingerprint of the public keys that all of it rests on.
+        keys_beside: whether these lay beside the logs and were compared with nobody.
         command: how to check it again.
         checked_by: software that made this report.
     """
@@ -299,5 +300,6 @@ class Integrity(Value):
     findings: Json
     logs: tuple[LogTold, ...]
     keys: str
+    keys_beside: bool
     command: str
     checked_by: str

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from hansa.audit.findings import Failure, Place
 from hansa.audit.report import pictures
+from hansa.audit.report import words as said
 from hansa.audit.report.composition import spaced
 from hansa.audit.report.evidence import History
 from hansa.audit.report.guarantee import largest
@@ -63,6 +64,7 @@ def render_html(report: AuditReport) -> str:
             largest=largest(report.guarantee.budgets),
             canonical=_canonical,
             sentence=_sentence,
+            said=said,
             histories=tuple(map(_shortened, report.composition.histories)),
             open_histories=OPEN_HISTORIES,
             words=words,

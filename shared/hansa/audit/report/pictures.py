@@ -6,10 +6,11 @@ A picture that would show nothing is not drawn: no grant, no release, no round.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import accumulate
 from typing import TYPE_CHECKING, NamedTuple
 
+from hansa.audit.report import words as said
 from hansa.audit.report.evidence import Curve, History
 from hansa.audit.report.promises import RoundTold
 from hansa.audit.report.schema import AuditReport
@@ -38,7 +39,12 @@ if TYPE_CHECKING:
 
 MAX_PANELS = 12  # budgets drawn one by one
 MAX_RUNS = 3  # the newest ones
+MARGIN = 0.08  # of the time that is drawn, before the first change of a budget and after the last
+MIN_MARGIN = timedelta(seconds=2)
 _HATCH = "/////"
+# years, months, days, hours, minutes, seconds: how a tick is written where they are the smallest that ticks differ in
+_CLOCK = ["%Y", "%b %Y", "%d %b", "%H:%M", "%H:%M", "%H:%M:%S"]
+_DAY = ["", "", "%Y", "%d %b %Y", "%d %b %Y", "%d %b %Y"]
 
 
 def budgets_over_time(report: AuditReport) -> Picture | None:
@@ -52,25 +58,33 @@ def budgets_over_time(report: AuditReport) -> Picture | None:
     description = f"{most.name} has spent most of its budget: {words.percent(most.share)} of ε = {words.plain(most.limit)}."
     if len(spent) > len(shown):
         description += f" Of {len(spent)} budgets the {len(shown)} of which most is spent are drawn."
-    times = [at for one in shown for at, _ in one.points]
 
     def draw(figure: Figure) -> None:
         from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 
         panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)
-        begin, end = float(date2num(min(times))), float(date2num(max(times)))
-        margin = 0.03 * (end - begin) or 1 / 1440
+        begin, end = (float(date2num(at)) for at in _window(shown))
         for (axes,), one in zip(panels, shown, strict=True):
-            _panel(axes, one, date2num, end + margin)
+            _panel(axes, one, date2num, end)
         bottom = panels[-1][0]
-        bottom.set_xlim(begin - margin, end + margin)
+        bottom.set_xlim(begin, end)
         locator = AutoDateLocator(minticks=2, maxticks=5)
         bottom.xaxis.set_major_locator(locator)
-        bottom.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        bottom.xaxis.set_major_formatter(
+            ConciseDateFormatter(locator, formats=_CLOCK, zero_formats=_CLOCK, offset_formats=_DAY)
+        )
         bottom.set_xlabel("time, UTC")
 
     title = "ε that counts as spent (filled) and what a run has released (line), over time"
     return picture("budgets", title, description, 0.55 + 0.62 * len(shown), draw)
+
+
+def _window(shown: Sequence[_Steps]) -> tuple[datetime, datetime]:
+    """From before the first of these budgets changed, which may be long after it was granted, to after the last did."""
+    begin = min(next((at for at, spent in one.points if spent), one.points[-1][0]) for one in shown)
+    end = max(at for one in shown for at, _ in (*one.points, *(step for run in one.released for step in run)))
+    margin = max(MARGIN * (end - begin), MIN_MARGIN)
+    return begin - margin, end + margin
 
 
 class _Steps(NamedTuple):
@@ -89,13 +103,32 @@ def _steps(history: History, every: Sequence[History]) -> _Steps:
     times = accumulate((datetime.fromisoformat(line.at) for line in history.lines), max)
     timed = list(zip(times, history.lines, strict=True))
     points = tuple((at, line.spent) for at, line in timed if line.spent is not None)
-    released: dict[str | None, list[tuple[datetime, float]]] = {}
+    made: dict[str | None, list[tuple[datetime, float | None]]] = {}
     for at, line in timed:
-        if line.released is not None:
-            released.setdefault(line.run, []).append((at, line.released))
+        if line.what == "released":
+            made.setdefault(line.run, []).append((at, line.released))
+    released = [_never_below(run, hidden=history.left_out > 0) for run in made.values()]
     several = sum(one.member == history.member for one in every) > 1
     name = f"{history.member} {history.dataset[:8]}" if several else history.member
-    return _Steps(name, history.limit, points, tuple(map(tuple, released.values())))
+    return _Steps(name, history.limit, points, tuple(run for run in released if run))
+
+
+def _never_below(
+    releases: Sequence[tuple[datetime, float | None]], *, hidden: bool
+) -> tuple[tuple[datetime, float], ...]:
+    """What may have been released from each moment on, where ε was computed after some releases only.
+
+    A release without ε has at most the next one that was computed; so has what was released after one that was, if
+    releases between them are hidden. After the last that was computed nothing is drawn.
+    """
+    drawn: list[tuple[datetime, float]] = []
+    after: float | None = None
+    for at, own in reversed(releases):
+        value = after if own is None or (hidden and after is not None) else own
+        if value is not None:
+            drawn.append((at, value))
+        after = own if own is not None else after
+    return tuple(reversed(drawn))
 
 
 def _panel(axes: Axes, one: _Steps, number: Callable[[datetime], float], end: float) -> None:
@@ -147,6 +180,7 @@ def _curves(number: int, run: str, curves: Sequence[Curve], limit: float) -> Pic
             axes.plot(
                 *zip(*known, strict=True),
                 color=BLUE if top else THREAD,
+                drawstyle="steps-pre",  # between two rounds of which ε was computed it is at most the later one
                 linewidth=2.2 if top else 0.8,
                 label="largest" if top else ("each member" if place == 0 else "_"),
             )
@@ -180,15 +214,8 @@ def _attendance(number: int, run: str, rounds: Sequence[RoundTold], league: Sequ
     sums = sum(bool(one.summed) for one in rounds)
     summed = {name: [one.round for one in rounds if name in one.summed] for name in league}
     left_out = {name: [one.round for one in rounds if name in one.left_out] for name in league}
-    every = all(len(summed[name]) == len(rounds) for name in league)
     missed = [f"{name} is in {len(summed[name])} of {sums}" for name in league if len(summed[name]) < sums]
-    description = (
-        f"Every member is in every one of {words.counted(len(rounds), 'round')}."
-        if every
-        else f"{words.counted(sums, 'sum')} in {words.counted(len(rounds), 'round')}; "
-        + ("; ".join(missed) if missed else "every member is in every sum")
-        + "."
-    )
+    description = said.attendance(sums, len(rounds), sum(one.failed for one in rounds), missed)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -208,5 +235,5 @@ def _attendance(number: int, run: str, rounds: Sequence[RoundTold], league: Sequ
         whole_numbers(axes, "round")
         names(axes, league, [f"{len(summed[name])}/{sums}" for name in league])
 
-    title = f"In the sum (filled), released and in no sum (hatched), run {words.short_id(run)}"
+    title = f"In a sum (filled), released and in no sum of this log (hatched), run {words.short_id(run)}"
     return picture(f"participation-{number}", title, description, height(league) + 0.2, draw)

@@ -292,7 +292,8 @@ class Coverage(Value):
     Attributes:
         accesses: by purpose; a purpose that is not here released nothing.
         rounds: who took part in each.
-        left_out: releases that are in no sum and cost all the same.
+        left_out: releases that are in no sum of the federation's log that was given, and cost all the same.
+        elsewhere: runs of which that log, or the lack of one, tells no sum and no failed round; another may hold them.
         models: sums that led to a model; whoever saw them all has learned no more than ε allows.
         unprotected: what is not protected, as a list.
         untold: what the logs cannot tell.
@@ -301,6 +302,7 @@ class Coverage(Value):
     accesses: tuple[Access, ...]
     rounds: tuple[RoundTold, ...]
     left_out: Count
+    elsewhere: tuple[str, ...]
     models: Count
     unprotected: tuple[str, ...]
     untold: tuple[str, ...]

@@ -27,11 +27,24 @@ ACROSS_MEMBERS = (
     "A person with data at k members may lose up to k times the ε of one: budgets of different members are not "
     "added up here, since nobody knows who is where."
 )
+METHODS: Mapping[str, str] = {
+    "rdp": "Rényi differential privacy, a coarser way to add up losses that never gives less than the truth; an ε of "
+    "record above its answer would be wrong",
+    "sum-attack": "what an attacker who adds up all releases of a run and compares the sum with a threshold would learn, "
+    "which is never more than the truth; an ε of record below it would be wrong",
+    "prv": "privacy random variables as Opacus computes them, as fine as the method of record; an ε of record that "
+    "differs by more than the errors of both would be wrong",
+}
 MODEL = (
     "The ε of a member rests on that member's own software, noise and clipping, and on nobody else being honest.",
     "That single vectors stay hidden in sums rests on at least the quorum of members following the protocol.",
     "That no two histories were shown rests on the members that cosigned the newest checkpoint.",
     "All of it rests on the public keys having been compared with their owners over another channel.",
+)
+KEYS_BESIDE = (
+    "The keys were not compared with anybody: they lay beside the logs, and whoever made up the logs made up the keys too. "
+    "Until their fingerprint is compared with the members over another channel, this page shows only that the logs fit "
+    "together."
 )
 LIMITS = (
     "A member that lies about its data, noise or clipping is not detected by any log; it can shift a sum by a bounded "
@@ -110,6 +123,70 @@ def statement(budgets: Sequence[Budget]) -> str:
         f"Every {units} at every member whose log was given: ε ≤ {plain.epsilon(max(epsilons))} at "
         f"δ ≤ {plain.plain(max(deltas))} over the whole life of its dataset, {budgets[0].adjacency} adjacency."
     )
+
+
+def unit(budget: Budget) -> str:
+    """What is protected, with the most records that are one, where that says more than its name."""
+    if budget.unit == "record" and budget.max_records_per_unit == 1:
+        return budget.unit
+    return f"{budget.unit}, at most {plain.counted(budget.max_records_per_unit, 'record')}"
+
+
+def elsewhere(runs: Sequence[str]) -> str:
+    """Of runs whose sums are in no log that was given."""
+    names = plain.joined([plain.short_id(run) for run in runs])
+    return (
+        f"No sum of {'run' if len(runs) == 1 else 'runs'} {names} is in a federation's log that was given. The sums may be in "
+        "another federation's log: that a release is in none of these says nothing about whether it was lost, and it "
+        "costs the same."
+    )
+
+
+def models(count: int) -> str:
+    """What the models that followed from sums amount to."""
+    if count == 0:
+        return "No model that follows from a sum is in the logs that were given."
+    if count == 1:
+        return "1 model followed from these sums; the ε above covers it."
+    return (
+        f"{plain.counted(count, 'model')} followed from these sums. Every one of them may be kept and compared with the "
+        "others: the ε above covers all of them together."
+    )
+
+
+def attendance(sums: int, rounds: int, failed: int, missed: Sequence[str]) -> str:
+    """Who was in how many sums of a run.
+
+    Args:
+        sums, rounds, failed: how many, of the run.
+        missed: who was not in all of its sums, in words.
+    """
+    if sums == 0:
+        told = f"{failed} of them failed" if failed else "they may be in another federation's log"
+        return f"No sum of {plain.counted(rounds, 'round')} is in a federation's log that was given; {told}."
+    if sums == rounds and not missed:
+        return f"Every member is in every one of {plain.counted(rounds, 'round')}."
+    return (
+        f"{plain.counted(sums, 'sum')} in {plain.counted(rounds, 'round')}; "
+        f"{'; '.join(missed) or 'every member is in every sum'}."
+    )
+
+
+def methods(checks: Mapping[str, int], passed: Mapping[str, int]) -> tuple[str, ...]:
+    """Who looked at ε beside the accountant of record, how, and how often.
+
+    Args:
+        checks: by method, of the ε of runs.
+        passed: every check that the audit made and that held.
+    """
+    lines = []
+    for name, count in checks.items():
+        everywhere = passed.get(f"ε cross-checked by {name}", 0)
+        more = f"; {everywhere:,} with those that the run's report claims" if everywhere > count else ""
+        lines.append(
+            f"{name}: {METHODS.get(name, 'another accountant')}. It looked at {count:,} ε of runs{more}."
+        )
+    return tuple(lines)
 
 
 def rule(value: Rule) -> str:
