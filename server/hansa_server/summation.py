@@ -22,7 +22,6 @@ from hansa.errors import (
     EngineError,
     HansaError,
     ModelMismatchError,
-    TooFewMembersError,
     WireError,
 )
 from hansa.identity import Roster, Signer, Statement
@@ -62,7 +61,8 @@ from hansa.wire import Message
 from hansa_server.history import History
 from hansa_server.journal import Journal
 from hansa_server.members import Members
-from hansa_server.rounds import RoundRecord, SumFacts
+from hansa_server.rounds import RoundRecord
+from hansa_server.tally import Tally
 
 ASKED_AGAIN = 2  # times that too few answers are asked for again, each time until the agreement's deadline
 MAX_PIECES = 64  # of a log that is shown before one manifest, to members that lack more than a message holds
@@ -399,62 +399,3 @@ class SecureSummation:
         statement = verifier.verify(self._terms, outcome.record, masked, self._previous)
         self._machine.release(statement)
         return statement
-
-
-class Tally:
-    """What a round costs while it goes on, over all its exchanges and tries.
-
-    Attributes:
-        number: of the round, from 1.
-        members: of the agreement.
-        rounds: the machine's rounds that were begun for it.
-        seconds: of its exchanges.
-    """
-
-    def __init__(self, number: int, members: tuple[str, ...]) -> None:
-        self.number, self.members = number, members
-        self.rounds: list[int] = []
-        self.seconds = 0.0
-        self._up, self._down = Counter[str](), dict.fromkeys(members, 0)
-        self._codes: dict[str, str] = {}
-
-    def carried(self, name: str, request: Message, reply: Message | None) -> None:
-        """Count the bytes of one request and its reply."""
-        self._down[name] += request.payload_bytes
-        if reply is not None:
-            self._up[name] += reply.payload_bytes
-
-    def refused(self, name: str, code: str | None) -> None:
-        """Keep the last code that a member gave."""
-        if code is not None:
-            self._codes[name] = code
-
-    def why(self, name: str) -> str:
-        """Why a member is missing, as the wire knows it."""
-        return self._codes.get(name, PolicyCode.ABSENT)
-
-    def too_few(self, error: QuorumError, floor: int) -> TooFewMembersError:
-        """The end of a run for want of members, with their names."""
-        missing = ", ".join(f"{name} ({self.why(name)})" for name in error.missing)
-        return TooFewMembersError(
-            f"round {self.number} had {error.present} members of at least {floor}; missing: {missing}"
-        )
-
-    def record(self, outcome: SumOutcome | None = None, verified_by: str | None = None) -> RoundRecord:
-        """What is kept of the round; without an outcome, of one that failed."""
-        present = () if outcome is None else outcome.survivors
-        facts = SumFacts(
-            rounds=tuple(self.rounds),
-            dropped={} if outcome is None else dict(outcome.dropped),
-            blamed={} if outcome is None else dict(outcome.blamed),
-            costs={} if outcome is None else dict(outcome.costs),
-            verified_by=verified_by,
-        )
-        return self.with_present(present, facts)
-
-    def with_present(self, present: tuple[str, ...], facts: SumFacts | None) -> RoundRecord:
-        """What is kept of a round whose sum holds these members' updates."""
-        absent = {name: self.why(name) for name in self.members if name not in present}
-        return RoundRecord(
-            self.number, present, absent, dict(self._up), dict(self._down), self.seconds, facts
-        )
