@@ -63,8 +63,8 @@ def still_reserved(report: Report) -> str:
     if report.status != "partial" or largest_loss(report) is None:
         return ""
     return (
-        "ε is that of what was released. The run ended early: until it is closed, each member's budget counts all that "
-        "it reserved as spent, which is more (hansa node budget shows it)."
+        "ε is that of what was released. The run ended early: a member's budget counts all that it reserved as spent, which "
+        "is more, while it is open, and for good where the grant adds up whole runs (hansa node budget shows it)."
     )
 
 

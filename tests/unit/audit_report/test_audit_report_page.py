@@ -269,6 +269,7 @@ def test_a_title_is_the_run_s_own_word(read: dict[str, Page]) -> None:
 
 def test_a_run_costs_what_was_reserved_and_the_page_says_so(read: dict[str, Page]) -> None:
     assert "by a rule under which a run costs what was reserved" in read["verified"].text()
+    assert "where a run costs what was reserved, its budget shows more" in read["verified"].text()
     assert "it costs what was reserved, finished or not" in words.rule(Adding(1))
 
 

@@ -92,7 +92,7 @@ def test_what_was_released_is_not_called_spent(cases, read):
     for name, page in read.items():
         assert "ε spent" not in page.text(), name
     assert "ε released, largest of any member" in read["normal"].text()
-    assert "a budget counts all that a run reserved as spent" in read["normal"].text()
+    assert "a budget counts all that the run reserved as spent" in read["normal"].text()
     assert still_reserved(cases["partial"]) in read["partial"].text()
 
 
