@@ -17,7 +17,8 @@ from hansa.server_step import ServerState
 from hansa.wire import Message
 from hansa_server.journal import Journal
 from hansa_server.members import Members
-from hansa_server.summation import Note, Tally
+from hansa_server.summation import Note
+from hansa_server.tally import Tally
 from hansa_simulations.baseline.messages import read_update, train_request
 
 
