@@ -318,7 +318,7 @@ def _notes(terms: Terms) -> list[str]:
 
 def _randomness(agreement: Agreement, seed: int) -> str:
     if agreement.terms.private:
-        return "AES-128 in counter mode, a fresh key from the operating system for each member and round"
+        return "AES-256 in counter mode, a fresh key from the operating system for each member and round"
     return f"public: unit sampling from seed {seed}"
 
 

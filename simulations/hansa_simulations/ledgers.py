@@ -41,7 +41,7 @@ from hansa_client.node_file import LEDGER
 from hansa_client.recording import LedgerRecords
 from hansa_simulations.identities import Identities
 
-RNG = "AES-128 in counter mode, a fresh key from the operating system for each step"
+RNG = "AES-256 in counter mode, a fresh key from the operating system for each step"
 LEDGER_FILE = LEDGER
 _SOFTWARE = ("hansa", "torch", "opacus", "numpy", "dp-accounting")
 

@@ -1,14 +1,14 @@
-"""Where a member's secret random numbers come from.
+"""Where a member's random numbers come from: which units a step takes, and its noise.
 
-One stream is one AES-128 key from the operating system in counter mode, read through numpy's own samplers
-(`randomgen.AESCounter`; a test holds its output against AES from `cryptography`). A stream lives for one
-training call and is never stored, so no two streams share a key and nothing can be drawn again.
+Sampling and noise read two streams of their own keys, so that whoever reads ahead in one changes nothing in the
+other. A stream lives for one training call and is never stored, so no two streams share a key and nothing can be
+drawn again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import secrets
+import math
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from randomgen import AESCounter
 
 from hansa.errors import PrivacyParameterError
 from hansa.privacy.noise import discrete_gaussian
+from hansa.privacy.streams import SecretStream, Words
 
 
 class Randomness(Protocol):
@@ -29,25 +30,32 @@ class Randomness(Protocol):
         """`size` independent draws of the discrete Gaussian of parameter `sigma`, in grid units."""
 
 
-def _poisson_mask(generator: np.random.Generator, units: int, rate: float) -> npt.NDArray[np.bool_]:
-    return np.asarray(generator.random(units) < rate)
+def _poisson_mask(words: Words, rate: float) -> npt.NDArray[np.bool_]:
+    """True where a word of 64 bits is below rate·2^64, rounded down: exactly `rate` from 2^-12 on, else at most."""
+    if not 0 <= rate <= 1:
+        raise PrivacyParameterError(f"a sampling rate of {rate:g} is outside [0, 1]")
+    below = math.floor(math.ldexp(rate, 64))
+    return words <= np.uint64(below - 1) if below else np.zeros(len(words), dtype=np.bool_)
 
 
 class SecretRandomness:
-    """Draws from a key that nobody knows, not even the member's own operator.
+    """Draws from keys that nobody knows, not even the member's own operator.
 
-    Guarantees: AES-128 in counter mode under a key of the operating system's generator; the key is held in
-    memory only, for the life of the object.
+    Guarantees: AES-256 in counter mode under two keys of the operating system's generator, one for sampling and one for
+    noise; keys are held in memory only, for the life of the object. It is neither copied nor stored.
     """
 
     def __init__(self) -> None:
-        self._generator = np.random.Generator(AESCounter(key=secrets.randbits(128)))
+        self._sampling = SecretStream()
+        self._noise = SecretStream()
 
     def select(self, units: int, rate: float) -> npt.NDArray[np.bool_]:
-        return _poisson_mask(self._generator, units, rate)
+        words = np.empty(units, dtype=np.uint64)
+        self._sampling.fill(words)
+        return _poisson_mask(words, rate)
 
     def noise(self, sigma: float, size: int) -> npt.NDArray[np.int64]:
-        return discrete_gaussian(self._generator, sigma, size)
+        return discrete_gaussian(self._noise, sigma, size)
 
 
 class PublicSampling:
@@ -58,10 +66,10 @@ class PublicSampling:
 
     def __init__(self, *names: str | int) -> None:
         digest = hashlib.sha256("\x1f".join(str(name) for name in names).encode()).digest()
-        self._generator = np.random.Generator(AESCounter(key=int.from_bytes(digest[:16], "little")))
+        self._words = AESCounter(key=int.from_bytes(digest[:16], "little"))
 
     def select(self, units: int, rate: float) -> npt.NDArray[np.bool_]:
-        return _poisson_mask(self._generator, units, rate)
+        return _poisson_mask(np.asarray(self._words.random_raw(units), dtype=np.uint64), rate)
 
     def noise(self, sigma: float, size: int) -> npt.NDArray[np.int64]:
         raise PrivacyParameterError(
