@@ -63,7 +63,7 @@ def measure_training(
         opacus: also run Opacus' hooks; with a batch of 256 they take 7 GB.
         memory: also read peak memory, in processes of their own.
         growth: also measure how time grows with batch, length and trained weights.
-        quick: the same with a model that is too small to tell anything, and without goals, to see that it runs.
+        quick: the same with a model that is too small to tell anything, to see that it runs; only noise keeps its goal.
         progress: told what comes next.
 
     Raises:

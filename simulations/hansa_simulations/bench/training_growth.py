@@ -90,6 +90,7 @@ def plot_training_growth(bench: Bench, path: Path) -> None:
         OSError: the file cannot be written.
     """
     from matplotlib.figure import Figure as Plot
+    from matplotlib.ticker import LogLocator
 
     times, multiples, by_weights, by_weights_multiples = (grid.cells for grid in bench.grids)
     with drawing():
@@ -120,6 +121,7 @@ def plot_training_growth(bench: Bench, path: Path) -> None:
             axes.set(yscale="log")
             axes.set_xticks(sorted(set(cells)))
             axes.xaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.minorticks_off()
         weights.set_ylim(bottom=0)

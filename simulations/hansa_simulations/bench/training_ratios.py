@@ -16,7 +16,7 @@ from hansa_client.training.microbatch import fastest_microbatch
 from hansa_simulations.bench.figures import Figure
 from hansa_simulations.bench.peers import run_peer
 from hansa_simulations.bench.sampling import alternating
-from hansa_simulations.bench.training_models import Shape, bert, dataset, minilm
+from hansa_simulations.bench.training_models import RANK, Adapting, Shape, bert, dataset, minilm
 from hansa_simulations.bench.training_peak import STATUS
 from hansa_simulations.bench.training_steps import (
     CLIPPING_NORM,
@@ -31,6 +31,10 @@ from hansa_simulations.bench.training_steps import (
 STEPS = 4  # in the round of one sample
 _PEAK = "hansa_simulations.bench.training_peak"
 _PEAK_TIMEOUT_S = 600.0
+_KINDS: dict[Adapting, tuple[str, str]] = {
+    "none": ("full", "full fine-tuning"),
+    "ffa-lora": ("ffa_lora", f"FFA-LoRA r = {RANK}"),
+}
 _BATCHES = 2  # in an epoch of MiniLM
 
 
@@ -57,8 +61,8 @@ def cpu_figures(shape: Shape, repeats: int, *, opacus: bool = True, goals: bool 
         goals: whether the shape is the one that goals are for.
     """
     found: list[Figure] = []
-    full, ffa = ("none", "full", "full fine-tuning", 1.25), ("ffa-lora", "ffa_lora", "FFA-LoRA r = 8", 1.05)
-    for adapter, name, words, goal in (full, ffa):
+    for adapter, (name, words) in _KINDS.items():
+        goal = {"none": 1.25, "ffa-lora": 1.05}[adapter]
         data = dataset(shape.batch, shape.length, shape.words)
         engine = GradientEngine(bert(shape, adapter))
         rounds: list[Round] = [
@@ -95,8 +99,8 @@ def gpu_figures(
 ) -> list[Figure]:
     """The same in bfloat16 on another device, without Opacus; the microbatch is Hansa's own choice."""
     found: list[Figure] = []
-    full, ffa = ("none", "full", "full fine-tuning", 1.15), ("ffa-lora", "ffa_lora", "FFA-LoRA r = 8", 1.05)
-    for adapter, name, words, goal in (full, ffa):
+    for adapter, (name, words) in _KINDS.items():
+        goal = {"none": 1.15, "ffa-lora": 1.05}[adapter]
         data = dataset(shape.batch, shape.length, shape.words)
         engine = GradientEngine(bert(shape, adapter, device=device), precision=precision)
         microbatch = min(shape.batch, fastest_microbatch(engine, shape.length))
@@ -175,11 +179,12 @@ def kept_figures(
     Returns:
         The figures, or `None` where the package with the model is not installed.
     """
-    built = minilm(upper_layers, length)
-    if built is None:
+    found = minilm(upper_layers, length)
+    if found is None:
         return None
+    built, words = found
     records = _BATCHES * batch
-    data = dataset(records, length, built.module.model.config.vocab_size)
+    data = dataset(records, length, words)
     engine = GradientEngine(built)
     with engine.kept_activations(data.inputs):
         # the turns that are not measured are the first epochs: in them activations are computed and kept
