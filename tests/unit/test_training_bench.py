@@ -237,11 +237,19 @@ def test_figures_on_the_cpu(opacus: bool) -> None:
     assert all(f.goal is None for f in ratios.cpu_figures(QUICK_SHAPE, 1, opacus=False, goals=False))
 
 
-def test_figures_of_a_gpu_come_from_any_device() -> None:
+def test_figures_of_a_gpu_come_from_any_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def chosen(engine: GradientEngine, places: int) -> int:
+        asked.append((engine.precision, places))
+        return 3
+
+    monkeypatch.setattr(ratios, "fastest_microbatch", chosen)
     figures = {f.name: f for f in ratios.gpu_figures(QUICK_SHAPE, 1, device="cpu")}
     assert set(figures) == {name.replace("cpu", "gpu") for name in CPU_NAMES}
     goals = [figures[f"{name}_dp_over_plain_gpu"].goal for name in ("full", "ffa_lora")]
     assert goals == [1.15, 1.05]
+    assert asked == [(torch.bfloat16, QUICK_SHAPE.length)] * 2
 
 
 def test_memory_is_read_from_processes_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
