@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hansa.cli.options import FormatOption
 from hansa.cli.output import Format, emit, reported
 from hansa.errors import UsageError
+
+if TYPE_CHECKING:
+    from hansa_simulations.bench import Bench
 
 
 def engine(
@@ -70,12 +74,7 @@ def secagg(
             peer=peer, large=large, growth=growth, processes=processes, repeats=repeats, progress=_tell
         )
         if plot is not None:
-            try:
-                plot_growth(bench, plot)
-            except OSError as error:
-                raise UsageError(
-                    f"cannot write {plot}: {error.strerror}", remedy="Name another file."
-                ) from None
+            _write_plot(plot_growth, bench, plot)
         text = bench.table() if plot is None else f"{bench.table()}\nWrote {plot}."
         emit(bench.data(), text=text, output_format=output_format)
 
@@ -90,6 +89,13 @@ def _refuse_plot(plot: Path, suffixes: tuple[str, ...], *, growth: bool) -> None
         )
     if not plot.parent.is_dir():
         raise UsageError(f"there is no folder {plot.parent}", remedy="Make it first, or name another file.")
+
+
+def _write_plot(draw: Callable[[Bench, Path], None], bench: Bench, plot: Path) -> None:
+    try:
+        draw(bench, plot)
+    except OSError as error:
+        raise UsageError(f"cannot write {plot}: {error.strerror}", remedy="Name another file.") from None
 
 
 def _tell(what: str) -> None:
@@ -128,3 +134,39 @@ def ledger(
             progress=lambda what: typer.echo(what, err=True),
         )
         emit(bench.data(), text=bench.table(), output_format=output_format)
+
+
+def training(
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, max=1000, help="Samples of each figure of time.")
+    ] = 9,
+    opacus: Annotated[
+        bool, typer.Option("--opacus/--no-opacus", help="Also run Opacus' hooks; they need 8 GB of memory.")
+    ] = True,
+    memory: Annotated[
+        bool, typer.Option("--memory/--no-memory", help="Also read peak memory with batches of 256.")
+    ] = True,
+    growth: Annotated[
+        bool, typer.Option("--growth/--no-growth", help="Also vary batch, length and trained weights.")
+    ] = True,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="With tiny models, to see that it runs; the numbers mean nothing.")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw the growth as .png, .svg or .pdf.")
+    ] = None,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
+    """Time and memory of private training as multiples of plain training's, beside Opacus' hooks."""
+    with reported(output_format):
+        from hansa_simulations.bench import PLOT_SUFFIXES, measure_training, plot_training_growth
+
+        if plot is not None:
+            _refuse_plot(plot, PLOT_SUFFIXES, growth=growth)
+        bench = measure_training(
+            repeats=repeats, opacus=opacus, memory=memory, growth=growth, quick=quick, progress=_tell
+        )
+        if plot is not None:
+            _write_plot(plot_training_growth, bench, plot)
+        text = bench.table() if plot is None else f"{bench.table()}\nWrote {plot}."
+        emit(bench.data(), text=text, output_format=output_format)

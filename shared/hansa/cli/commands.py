@@ -97,6 +97,12 @@ COMMANDS: Mapping[str, Row | Table] = {
                 "ledger",
                 "simulation",
             ),
+            "training": Row(
+                "Private training as a multiple of plain training, beside Opacus.",
+                "hansa.cli.bench",
+                "training",
+                "simulation",
+            ),
         },
     ),
     "ca": Table(

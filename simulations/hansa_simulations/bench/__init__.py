@@ -5,10 +5,13 @@ way to print them. Peers run in processes of their own (`peers`), so that neithe
 or memory.
 """
 
+from hansa_simulations.bench.drawing import PLOT_SUFFIXES
 from hansa_simulations.bench.engine import measure_engines
 from hansa_simulations.bench.figures import Bench, Figure, Grid, Ratio
 from hansa_simulations.bench.secagg import measure_secagg
-from hansa_simulations.bench.secagg_growth import PLOT_SUFFIXES, plot_growth
+from hansa_simulations.bench.secagg_growth import plot_growth
+from hansa_simulations.bench.training import measure_training
+from hansa_simulations.bench.training_growth import plot_training_growth
 
 __all__ = [
     "PLOT_SUFFIXES",
@@ -18,5 +21,7 @@ __all__ = [
     "Ratio",
     "measure_engines",
     "measure_secagg",
+    "measure_training",
     "plot_growth",
+    "plot_training_growth",
 ]

@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 RATE = "per_s"
-TIMES = "times"  # of a name with ``_over_`` in it: one rate divided by another
+TIMES = "times"  # of a name with ``_over_`` in it: one rate, time or size divided by another
 MORE_IS_BETTER = {RATE, TIMES}
 UNITS = ("s", "ms", "us", "ns", "bytes", "mib", "epsilon", "accuracy", "count", RATE, TIMES)
 _TABLE_WIDTH = 110
 _MET = {None: "", True: "yes", False: "no"}
-_PACKAGES = ("hansa", "numpy", "flwr", "ray", "torch", "opacus")
+_PACKAGES = ("hansa", "numpy", "flwr", "ray", "torch", "opacus", "transformers")
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,11 @@ class Figure:
 
     Attributes:
         name: ends in its unit, or in its unit ``_per_`` something: ``ray_start_s``, ``local_ms_per_client``; a rate
-            ends in ``_per_s``, and one rate divided by another has ``_over_`` in its name.
+            ends in ``_per_s``, and one thing divided by another of its unit has ``_over_`` in its name.
         what: the name in words.
         samples: every value that was measured; `value` is their median.
         goal: the most that `value` is meant to be, or the least for a rate or its multiple, if there is such a goal.
+        cost: of a multiple, that it is one of times or sizes, so that less is better and `goal` is the most.
 
     Raises:
         ValueError: no samples, or a name that does not say its unit.
@@ -41,6 +42,7 @@ class Figure:
     what: str
     samples: tuple[float, ...]
     goal: float | None = None
+    cost: bool = False
 
     def __post_init__(self) -> None:
         if not self.samples:
@@ -67,7 +69,12 @@ class Figure:
         """Whether the goal is met; None without a goal."""
         if self.goal is None:
             return None
-        return self.value >= self.goal if self.unit in MORE_IS_BETTER else self.value <= self.goal
+        return self.value >= self.goal if self.more_is_better else self.value <= self.goal
+
+    @property
+    def more_is_better(self) -> bool:
+        """Whether the goal is the least that is wanted."""
+        return self.unit in MORE_IS_BETTER and not self.cost
 
 
 @dataclass(frozen=True)
@@ -192,7 +199,7 @@ class Bench:
         for heading in ("figure", "median", "lowest", "highest", "samples", "goal", "met"):
             figures.add_column(heading, justify="left" if heading == "figure" else "right")
         for figure in self.figures:
-            bound = "≥" if figure.unit in MORE_IS_BETTER else "≤"
+            bound = "≥" if figure.more_is_better else "≤"
             goal = "" if figure.goal is None else f"{bound} {_with_unit(figure.goal, figure.unit)}"
             values = (figure.value, min(figure.samples), max(figure.samples))
             shown = [_with_unit(value, figure.unit) for value in values]

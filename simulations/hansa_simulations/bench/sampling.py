@@ -30,6 +30,26 @@ def in_turn(repeats: int, *things: Callable[[], object]) -> list[tuple[float, ..
     return [tuple(each) for each in samples]
 
 
+def alternating(
+    repeats: int, *things: Callable[[], object], clock: Callable[[], float] = time.perf_counter
+) -> list[tuple[float, ...]]:
+    """Samples in milliseconds of each thing, each one run, after one of each that is not measured.
+
+    Every round begins with another of them, so that none always runs behind the same other one. What is to be
+    compared are samples of the same round: a spell of other work on the machine hits both.
+    """
+    for thing in things:
+        thing()
+    samples: list[list[float]] = [[] for _ in things]
+    for repeat in range(repeats):
+        for place in range(len(things)):
+            index = (place + repeat) % len(things)
+            started = clock()
+            things[index]()
+            samples[index].append(1e3 * (clock() - started))
+    return [tuple(each) for each in samples]
+
+
 @contextmanager
 def noting(laps: list[float]) -> Iterator[None]:
     """Append the seconds of a block to a list."""

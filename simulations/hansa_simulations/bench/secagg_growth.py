@@ -7,6 +7,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hansa_simulations.bench.drawing import COLOURS, LINE, QUIET, drawing
 from hansa_simulations.bench.figures import Bench, Figure, Grid
 from hansa_simulations.bench.sampling import MILLION, in_turn
 from hansa_simulations.bench.secagg_member import mask_phase
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
 GROWTH_MEMBERS = (3, 10, 30, 100)
 GROWTH_LENGTHS = (10_000, 100_000, 1_000_000, 10_000_000)
-PLOT_SUFFIXES = (".pdf", ".png", ".svg")
-_COLOURS = ("#56B4E9", "#009E73", "#E69F00", "#0072B2")  # Okabe and Ito's, for any colour vision
-_INK, _QUIET, _LINE = "#1f2933", "#52606d", "#d5dae1"
 
 
 def growth_grids(members: Sequence[int], lengths: Sequence[int]) -> tuple[Grid, Grid]:
@@ -51,39 +49,30 @@ def plot_growth(bench: Bench, path: Path) -> None:
 
     Args:
         bench: whose first grid is that of `growth_grids`.
-        path: one of `PLOT_SUFFIXES`.
+        path: ends in one of `PLOT_SUFFIXES`.
 
     Raises:
         OSError: the file cannot be written.
     """
-    import matplotlib as mpl
     from matplotlib.figure import Figure as Plot
 
-    with mpl.rc_context():
-        mpl.rcdefaults()  # a user's own matplotlibrc must not change a figure of the documentation
-        mpl.rcParams.update(
-            {
-                "axes.spines.top": False, "axes.spines.right": False, "axes.labelcolor": _QUIET,
-                "axes.edgecolor": _QUIET, "xtick.color": _QUIET, "ytick.color": _QUIET, "text.color": _INK,
-                "font.size": 9, "axes.titlesize": 10, "svg.hashsalt": "growth",
-            }
-        )  # fmt: skip
+    with drawing():
         plot = Plot(figsize=(8.4, 3.6), layout="constrained", dpi=160)
         times, each = plot.subplots(1, 2)
         _draw(times, each, bench.grids[0].cells)
         plain = {figure.name: figure.value for figure in bench.figures}.get("aes_256_ctr_n10_1m_ms")
         if plain is not None:
             ns = 1e6 * plain / (10 * MILLION)
-            each.axhline(ns, color=_QUIET, linestyle=(0, (4, 3)), linewidth=1)
+            each.axhline(ns, color=QUIET, linestyle=(0, (4, 3)), linewidth=1)
             each.annotate(
                 "plain AES-256-CTR", (0.02, ns), xycoords=("axes fraction", "data"), xytext=(0, -4),
-                textcoords="offset points", va="top", color=_QUIET,
+                textcoords="offset points", va="top", color=QUIET,
             )  # fmt: skip
         plot.savefig(path)
 
 
 def _draw(times: Axes, each: Axes, cells: Mapping[tuple[int, int], Figure]) -> None:
-    for n, colour in zip(dict.fromkeys(n for n, _ in cells), cycle(_COLOURS)):
+    for n, colour in zip(dict.fromkeys(n for n, _ in cells), cycle(COLOURS)):
         line = [(d, figure.value) for (members, d), figure in cells.items() if members == n]
         entries, spent = [d for d, _ in line], [ms for _, ms in line]
         style: dict[str, Any] = {
@@ -110,7 +99,7 @@ def _draw(times: Axes, each: Axes, cells: Mapping[tuple[int, int], Figure]) -> N
     for axes in (times, each):
         axes.set(xscale="log", yscale="log", xlabel="entries d")
         axes.yaxis.set_major_formatter("{x:g}")
-        axes.grid(visible=True, color=_LINE, linewidth=0.6)
+        axes.grid(visible=True, color=LINE, linewidth=0.6)
         axes.set_axisbelow(True)
         axes.minorticks_off()
     each.set_yticks([0.1, 0.3, 1, 3, 10])
