@@ -36,16 +36,16 @@ OPACUS_NAMES = {
 
 
 class Told:
-    """A `Randomness` that draws every unit, makes no noise, and remembers what it was asked."""
+    """A `Randomness` whose key is public and whose noise is none, that remembers what it was asked."""
 
     asked: list[tuple[str, float, int]]
 
     def __init__(self) -> None:
         Told.asked = []
 
-    def select(self, units: int, rate: float) -> npt.NDArray[np.bool_]:
-        self.asked.append(("select", rate, units))
-        return np.full(units, rate == 1.0)
+    def key(self) -> bytes:
+        self.asked.append(("key", 0.0, 0))
+        return bytes(32)
 
     def noise(self, sigma: float, size: int) -> npt.NDArray[np.int64]:
         self.asked.append(("noise", sigma, size))
@@ -149,34 +149,27 @@ def test_a_private_round_is_the_trainers(monkeypatch: pytest.MonkeyPatch, microb
     steps.dp_round(engine, DATA, 2, microbatch)()
     assert passes == ([4, 4] if microbatch is None else [3, 1, 3, 1])
     size = engine.built.flat.size
-    (select, (what, sigma, length), *_) = Told.asked
-    assert select == ("select", 1.0, 4)
+    (key, (what, sigma, length), *_) = Told.asked
+    assert key == ("key", 0.0, 0)
     assert (what, length) == ("noise", size)
     grid = steps.Grid.of(steps.CLIPPING_NORM, size)
     assert grid.noise_multiplier(sigma) == pytest.approx(steps.NOISE_MULTIPLIER)
     assert len(Told.asked) == 4
 
 
-def test_on_a_gpu_noise_would_be_drawn_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_private_round_waits_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "SecretRandomness", Told)
-    engine = GradientEngine(bert(QUICK_SHAPE))
-    told, ahead = [], steps.NoiseAhead
-
-    def noted(*arguments: Any) -> Any:
-        told.append(arguments[1:])
-        return ahead(*arguments)
+    engine, waited = GradientEngine(bert(QUICK_SHAPE)), []
 
     class Elsewhere:
         """Stands where the weights' device is asked for."""
 
         device = torch.device("cuda")
 
-    monkeypatch.setattr(steps, "NoiseAhead", noted)
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: told.append("waited"))
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
     monkeypatch.setattr(engine, "parameters", (Elsewhere(), *engine.parameters[1:]))
     steps.dp_round(engine, DATA, 2)()
-    sigma = steps.Grid.of(steps.CLIPPING_NORM, engine.built.flat.size).sigma(steps.NOISE_MULTIPLIER)
-    assert told == [(sigma, engine.built.flat.size, 2), "waited"]
+    assert waited == [torch.device("cuda")]
 
 
 @pytest.mark.parametrize("adapter", ["none", "ffa-lora"])

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from hansa.models import BuiltModel
 from hansa.privacy.grid import Grid
-from hansa.privacy.noise_ahead import NoiseAhead
 from hansa.privacy.randomness import SecretRandomness
+from hansa.privacy.sampling import PoissonSampling
 from hansa_client.data import Dataset
 from hansa_client.training import Trainer, TrainingPlan
 from hansa_client.training.gradients import GradientEngine
@@ -77,8 +77,8 @@ def opacus_round(built: BuiltModel, data: Dataset, steps: int) -> Round:
 def dp_round(engine: GradientEngine, data: Dataset, steps: int, microbatch: int | None = None) -> Round:
     """A round of Hansa's trainer, from the round's weights to the update.
 
-    Every unit is drawn in every step (rate 1), so that all sides work on the same batch. On a GPU noise is drawn one
-    step ahead, while the device computes.
+    Every unit is drawn in every step (rate 1), so that all sides work on the same batch. The trainer draws noise one
+    step ahead, beside its computing.
 
     Args:
         engine: of the model.
@@ -90,11 +90,12 @@ def dp_round(engine: GradientEngine, data: Dataset, steps: int, microbatch: int 
     grid = Grid.of(CLIPPING_NORM, flat.size)
     sigma = grid.sigma(NOISE_MULTIPLIER)
     plan = TrainingPlan(
-        sampling_rate=1.0,
+        sampling=PoissonSampling(1.0),
         divisor=float(len(data)),
         steps_per_round=steps,
         charged_steps=steps,
         learning_rate=LEARNING_RATE,
+        clipping="flat",
         grid=grid,
         sigma=sigma,
         physical_batch_size=microbatch or len(data),
@@ -103,12 +104,7 @@ def dp_round(engine: GradientEngine, data: Dataset, steps: int, microbatch: int 
     device = engine.parameters[0].device
 
     def run() -> None:
-        randomness = SecretRandomness()
-        if device.type == "cuda":
-            with NoiseAhead(randomness, sigma, flat.size, steps) as ahead:
-                trainer.train(weights, ahead)
-        else:
-            trainer.train(weights, randomness)
+        trainer.train(weights, SecretRandomness())
         _settle(device)
 
     return run
