@@ -141,7 +141,7 @@ def training(
         int, typer.Option("--repeats", min=1, max=1000, help="Samples of each figure of time.")
     ] = 9,
     opacus: Annotated[
-        bool, typer.Option("--opacus/--no-opacus", help="Also run Opacus' hooks; they need 8 GB of memory.")
+        bool, typer.Option("--opacus/--no-opacus", help="Also run Opacus' hooks; they need 10 GB of memory.")
     ] = True,
     memory: Annotated[
         bool, typer.Option("--memory/--no-memory", help="Also read peak memory with batches of 256.")

@@ -60,7 +60,7 @@ def measure_training(
 
     Args:
         repeats: samples of each figure of time; a third of them for growth.
-        opacus: also run Opacus' hooks; with a batch of 256 they take 7 GB.
+        opacus: also run Opacus' hooks; with a batch of 256 they take 10 GB.
         memory: also read peak memory, in processes of their own.
         growth: also measure how time grows with batch, length and trained weights.
         quick: the same with a model that is too small to tell anything, to see that it runs; only noise keeps its goal.
