@@ -28,18 +28,12 @@ class FederationLog:
     quorum: int
     keys: Keyring
 
-    def verify(
-        self,
-        note: SignedNote | str | bytes,
-        keys: Keyring | None = None,
-        checked: SignedNote | None = None,
-    ) -> VerifiedCheckpoint:
+    def verify(self, note: SignedNote | str | bytes, keys: Keyring | None = None) -> VerifiedCheckpoint:
         """Check a checkpoint that enough members have cosigned.
 
         Args:
             note: the checkpoint.
             keys: as amended; the witness of a member whose key is revoked does not count.
-            checked: see `hansa.ledger.SignedNote.verify`.
 
         Raises:
             CheckpointRefusedError: it is none of this log, or cosigned by too few.
@@ -48,7 +42,7 @@ class FederationLog:
         revoked = {name for roster in rosters for name in roster.revoked}
         counted = tuple(key for name, key in self.witnesses.items() if name not in revoked)
         try:
-            seen = LogPolicy(self.key, counted).verify(note, checked)
+            seen = LogPolicy(self.key, counted).verify(note)
         except HansaError as error:
             raise CheckpointRefusedError(
                 error.cause,

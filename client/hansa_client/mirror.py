@@ -108,7 +108,6 @@ class Mirror:
             tuple[str, str], tuple[int, str]
         ] = {}  # by run and member: round and H(y) of its last release
         self._roots: dict[int, bytes] = {}  # of the sizes that were cosigned since it was opened
-        self._checked: SignedNote | None = None  # the last one, signed by the log and here
         self._replay()
 
     # --- what comes --------------------------------------------------------------------------------------------
@@ -160,8 +159,6 @@ class Mirror:
             self._note(placed)
         signature = self._witness.cosign_copy(note, new, self._root_at, at=int(self._clock().timestamp()))
         self._roots[new.size] = new.root
-        by_log = (line for line in note.signatures if line.id == self._federation.key.id)
-        self._checked = SignedNote(note.text, (*by_log, signature))
         return signature
 
     def verify_manifest_checkpoint(
@@ -181,7 +178,7 @@ class Mirror:
             LogStoreError: it cannot be stored.
         """
         self._require_sound()
-        seen = self._federation.verify(note, self._keys, self._checked)
+        seen = self._federation.verify(note, self._keys)
         new = seen.checkpoint
         if new.size > self.size:
             raise CheckpointRefusedError(

@@ -413,22 +413,16 @@ class TestHistories:
             "signed by nobody who is known|of the log",
         )
 
-    def test_cosignatures_that_were_checked_stand_for_no_others(self) -> None:
-        """What a member has verified, or signed itself, is not verified again; anything else is."""
+    def test_signatures_that_were_checked_stand_for_no_others(self) -> None:
+        """What was verified once is remembered; another text, or another signature, is verified anew."""
         league = played(1)
-        party = league[0]
-        cosigned = party.mirror._checked
-        assert cosigned is not None
-        assert {line.name for line in cosigned.signatures} == {
-            LOG_SIGNER.key.name,
-            WITNESSES[party.name].key.name,
-        }
-        for line in cosigned.signatures:
+        party, note = league[0], league.spread("first")
+        assert party.mirror.verify_manifest_checkpoint(note) == party.mirror.verify_manifest_checkpoint(note)
+        for line in note.signatures:
             flipped = replace(line, data=line.data[:-1] + bytes([line.data[-1] ^ 1]))
-            note = league.log.checkpoint().with_signatures(flipped)
             with pytest.raises(CheckpointRefusedError, match="not by its key"):
-                party.mirror.verify_manifest_checkpoint(note)
-        moved = SignedNote(league.log.checkpoint("another text").text, cosigned.signatures)
+                party.mirror.verify_manifest_checkpoint(note.with_signatures(flipped))
+        moved = SignedNote(league.log.checkpoint("another text").text, note.signatures)
         with pytest.raises(CheckpointRefusedError, match="not by its key"):
             party.mirror.verify_manifest_checkpoint(moved)
 

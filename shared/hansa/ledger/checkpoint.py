@@ -114,12 +114,8 @@ class LogPolicy:
         if not 0 <= self.quorum <= len(self.witnesses):
             raise NoteFormatError(f"a policy demands {self.quorum} of {len(self.witnesses)} witnesses")
 
-    def verify(self, note: SignedNote | str | bytes, checked: SignedNote | None = None) -> VerifiedCheckpoint:
+    def verify(self, note: SignedNote | str | bytes) -> VerifiedCheckpoint:
         """Check a checkpoint's signatures.
-
-        Args:
-            note: the checkpoint.
-            checked: see `SignedNote.verify`.
 
         Raises:
             NoteFormatError: the note is no checkpoint.
@@ -132,7 +128,7 @@ class LogPolicy:
             raise NoteSignatureError(
                 f"a checkpoint is of the log {checkpoint.origin!r}, not {self.log.name!r}"
             )
-        signed = note.verify((self.log, *self.witnesses), checked)
+        signed = note.verify((self.log, *self.witnesses))
         if self.log not in signed:
             raise NoteSignatureError(f"the log {self.log.name!r} has not signed its checkpoint")
         cosigned = {key.name: at for key, at in signed.items() if at is not None}

@@ -12,7 +12,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -82,19 +82,6 @@ class VerifierKey:
         """The vkey."""
         return f"{self.name}+{self.id.hex()}+{b64encode(bytes([self.kind]) + self.public).decode()}"
 
-    def time_of(self, signature: NoteSignature) -> int | None:
-        """What a signature says about its time, where the key is a witness'; it is not verified.
-
-        Raises:
-            NoteSignatureError: it is not of the key's type.
-        """
-        at, data = None, signature.data
-        if self.kind is SignatureType.WITNESS:
-            at, data = int.from_bytes(data[:_TIME_BYTES], "big"), data[_TIME_BYTES:]
-        if len(data) != _SIGNATURE_BYTES or (at is not None and at > MAX_TIME):
-            raise NoteSignatureError(f"a signature under the name {self.name!r} is not of its key's type")
-        return at
-
     def verify(self, text: str, signature: NoteSignature) -> int | None:
         """Check a signature of a note's text.
 
@@ -104,10 +91,13 @@ class VerifierKey:
         Raises:
             NoteSignatureError: it is not by this key over this text.
         """
-        at = self.time_of(signature)
-        data = signature.data if at is None else signature.data[_TIME_BYTES:]
+        at, data = None, signature.data
+        if self.kind is SignatureType.WITNESS:
+            at, data = int.from_bytes(data[:_TIME_BYTES], "big"), data[_TIME_BYTES:]
+        if len(data) != _SIGNATURE_BYTES or (at is not None and at > MAX_TIME):
+            raise NoteSignatureError(f"a signature under the name {self.name!r} is not of its key's type")
         try:
-            Ed25519PublicKey.from_public_bytes(self.public).verify(data, _message(text, at))
+            _verify(self.public, _message(text, at), data)
         except InvalidSignature:
             raise NoteSignatureError(f"a signature under the name {self.name!r} is not by its key") from None
         return at
@@ -273,15 +263,11 @@ class SignedNote:
         kept = tuple(one for one in self.signatures if (one.name, one.id) not in new)
         return replace(self, signatures=kept + signatures)
 
-    def verify(
-        self, keys: Iterable[VerifierKey], checked: SignedNote | None = None
-    ) -> dict[VerifierKey, int | None]:
+    def verify(self, keys: Iterable[VerifierKey]) -> dict[VerifierKey, int | None]:
         """Check every signature whose key is known.
 
         Args:
             keys: the known ones.
-            checked: a note whose signatures were verified by these keys before; those that are here again, over the
-                same text, are not verified again.
 
         Returns:
             The keys that signed, with the time where it is a witness' key; never none.
@@ -290,7 +276,6 @@ class SignedNote:
             NoteSignatureError: a known key's signature is false or stands twice, or no known key has signed.
         """
         known = {(key.name, key.id): key for key in keys}
-        done = checked.signatures if checked is not None and checked.text == self.text else ()
         found: dict[VerifierKey, int | None] = {}
         for signature in self.signatures:
             key = known.get((signature.name, signature.id))
@@ -298,10 +283,16 @@ class SignedNote:
                 continue
             if key in found:
                 raise NoteSignatureError(f"{key.name!r} has signed a note twice")
-            found[key] = key.time_of(signature) if signature in done else key.verify(self.text, signature)
+            found[key] = key.verify(self.text, signature)
         if not found:
             raise NoteSignatureError("a note is signed by nobody who is known")
         return found
+
+
+@lru_cache(maxsize=1024)  # a league in one process checks each signature once, not once per member
+def _verify(public: bytes, message: bytes, signature: bytes) -> None:
+    """Only success is remembered."""
+    Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
 
 
 def check_name(name: str) -> None:
