@@ -61,10 +61,17 @@ def hansa(*arguments: str | Path) -> Called:
     return Called(int(status), out.getvalue(), err.getvalue())
 
 
+# A process that was started in the background of a shell ignores Ctrl-C, and so would all that it starts.
+_HEARS_CTRL_C = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    "from hansa.cli import main; main()"
+)
+
+
 def hansa_process(*arguments: str | Path) -> subprocess.Popen[str]:
     """Start `hansa` in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-c", "from hansa.cli import main; main()", *map(str, arguments)],
+        [sys.executable, "-c", _HEARS_CTRL_C, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
