@@ -211,6 +211,29 @@ class TestForeignAndFalse:
             Witness(LOG, [LOG.key], InMemoryWitness())
 
 
+class TestCopies:
+    """A witness that holds the whole log looks up what others have to prove."""
+
+    def test_a_copy_that_is_not_what_was_cosigned_gets_no_cosignature(self) -> None:
+        memory = InMemoryWitness()
+        witness = Witness(SIGNER, [LOG.key], memory)
+        log, other = log_of(b"1", b"2"), log_of(b"1", b"other", b"3")
+        note = log.checkpoint()
+        witness.cosign_copy(note, Checkpoint.parse(note.text), log.root_at, at=NOW)
+        known = memory.last(ORIGIN)
+        fork = other.checkpoint()
+        with pytest.raises(ProofError, match="not what was cosigned at 2 entries"):
+            witness.cosign_copy(fork, Checkpoint.parse(fork.text), other.root_at, at=NOW)
+        older = log_of(b"1").checkpoint()
+        with pytest.raises(WitnessRefusedError, match="older"):
+            witness.cosign_copy(older, Checkpoint.parse(older.text), log.root_at, at=NOW)
+        assert memory.last(ORIGIN) == known
+        log.append([b"3"])
+        note = log.checkpoint()
+        signature = witness.cosign_copy(note, Checkpoint.parse(note.text), log.root_at, at=NOW)
+        assert SIGNER.key.verify(note.text, signature) == NOW
+
+
 class TestDurable:
     def test_the_checkpoint_is_durable_before_the_cosignature_exists(self) -> None:
         order: list[str] = []

@@ -224,7 +224,8 @@ class Witness:
 
         Raises:
             WitnessRefusedError: it is smaller than what was cosigned.
-            ForkError: the log has signed another history.
+            ForkError: the log has signed another history of the same size.
+            ProofError: the copy is not what was cosigned.
         """
 
         def follows(last: Checkpoint | None) -> None:
