@@ -15,7 +15,7 @@ from hansa.errors import ModelError, TrainingError
 from hansa.models import BuiltModel
 from hansa_client.training.bookkeeping import PassGradients, rules
 from hansa_client.training.bookkeeping.rules import outer_or_whole
-from hansa_client.training.bookkeeping.uses import Outer, Whole
+from hansa_client.training.bookkeeping.uses import Outer, Whole, gram
 from hansa_client.training.gradients import GradientEngine
 from support.classifiers import answers, built_of, moved, one_by_one
 
@@ -384,3 +384,14 @@ def test_one_number_anywhere_keeps_its_place(record: int, value: float) -> None:
     assert of_few.shape[1] == few.shape[1]
     nothing = torch.zeros(3, 8, 2)
     assert rules.reached(nothing, inputs) == (nothing, inputs)
+
+
+@pytest.mark.parametrize("width", [3, 512, 513])
+@pytest.mark.parametrize("length", [1, 30, 31, 32, 33, 64])
+def test_a_gram_matrix_is_that_of_one_product(length: int, width: int) -> None:
+    rows = torch.randn(3, length, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for some in (rows, torch.cat([rows, rows]).transpose(0, 1)[:, ::2].transpose(0, 1)):  # the second has gaps
+        found = gram(some)
+        assert found.shape == (len(some), length, length)
+        assert torch.allclose(found, some @ some.transpose(1, 2), rtol=1e-12, atol=1e-12)
+    assert gram(rows.bfloat16()).dtype == torch.float32
