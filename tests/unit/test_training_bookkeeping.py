@@ -390,7 +390,10 @@ def test_one_number_anywhere_keeps_its_place(record: int, value: float) -> None:
 @pytest.mark.parametrize("length", [1, 30, 31, 32, 33, 64])
 def test_a_gram_matrix_is_that_of_one_product(length: int, width: int) -> None:
     rows = torch.randn(3, length, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for some in (rows, torch.cat([rows, rows]).transpose(0, 1)[:, ::2].transpose(0, 1)):  # the second has gaps
+    for some in (
+        rows,
+        torch.cat([rows, rows]).transpose(0, 1)[:, ::2].transpose(0, 1),
+    ):  # the second has gaps
         found = gram(some)
         assert found.shape == (len(some), length, length)
         assert torch.allclose(found, some @ some.transpose(1, 2), rtol=1e-12, atol=1e-12)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -44,9 +44,7 @@ def model() -> BuiltModel:
             out: Tensor = self.inner(table)
             return out
 
-    return BuiltModel.of(
-        Reads().train(), device="cpu", probe_inputs={"table": np.eye(2, dtype=np.float32)}
-    )
+    return BuiltModel.of(Reads().train(), device="cpu", probe_inputs={"table": np.eye(2, dtype=np.float32)})
 
 
 def sums(built: BuiltModel, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -177,7 +175,7 @@ def test_a_model_whose_memory_is_not_in_order_takes_the_same_step() -> None:
     ways: list[npt.NDArray[np.float64]] = []
     for one in (built, other):
         with Descent(one, start, 1.0, RATE, 2) as path:
-            path.step(ClippedSum.rounded(sums(built), grid, 1), lambda a, b: np.arange(a, b))
+            path.step(ClippedSum.rounded(sums(built), grid, 1), np.arange)
             ways.append(path.weights)
         assert np.array_equal(one.flat.vector(one.module), path.weights.astype(np.float32))
     assert np.array_equal(*ways)
@@ -189,11 +187,11 @@ def test_pieces_in_several_threads_never_share_a_draw() -> None:
     size, source = built.flat.size, SecretRandomness()
     grid = Grid(1.0, size, 1.0)
     seen: list[int] = []
-    empty: Callable[[], ClippedSum] = lambda: ClippedSum(np.zeros(size, dtype=np.int64), grid)  # noqa: E731
+    empty = ClippedSum(np.zeros(size, dtype=np.int64), grid)
     with Descent(built, np.zeros(size), 1.0, 1.0, 3) as path:
         before = path.weights.copy()
         for _ in range(20):
-            path.step(empty(), lambda a, b: source.noise(2.0**40, b - a))
+            path.step(empty, lambda a, b: source.noise(2.0**40, b - a))
             seen += (before - path.weights).astype(np.int64).tolist()
             before = path.weights.copy()
     assert len(seen) == 20 * size

@@ -77,9 +77,10 @@ class ClippedSum:
                 f"a sum of {units} units does not fit the grid", remedy="Train with fewer units in a step."
             )
         made = cls.__new__(cls)
-        made._grid, made._values = grid, None
-        made._parts = tuple(part.detach().to("cpu").reshape(-1).numpy() for part in sums)
-        made._offsets = tuple(itertools.accumulate((len(part) for part in made._parts), initial=0))[:-1]
+        made._grid, made._values = grid, None  # noqa: SLF001  # of this class
+        parts = tuple(part.detach().to("cpu").reshape(-1).numpy() for part in sums)
+        offsets = tuple(itertools.accumulate((len(part) for part in parts), initial=0))[:-1]
+        made._parts, made._offsets = parts, offsets  # noqa: SLF001  # the same
         return made
 
     @property

@@ -115,17 +115,16 @@ class Descent:
             change /= self._unit
             change *= self._rate
             weights -= change
-            if not (-_LARGEST <= weights.min() and weights.max() <= _LARGEST):  # NaN is neither
+            if not (weights.min() >= -_LARGEST and weights.max() <= _LARGEST):  # NaN is neither
                 raise ModelError("weights are not finite float32 numbers after a step")
             if self._held is not None:
-                self._write(start, stop)
+                self._write(self._held, start, stop)
 
-    def _write(self, start: int, stop: int) -> None:
+    def _write(self, memory: list[npt.NDArray[Any]], start: int, stop: int) -> None:
         """Round [start, stop) into the model's own memory."""
-        assert self._held is not None
         place = bisect.bisect_right(self._offsets, start) - 1
-        while place < len(self._held) and self._offsets[place] < stop:
-            offset, held = self._offsets[place], self._held[place]
+        while place < len(memory) and self._offsets[place] < stop:
+            offset, held = self._offsets[place], memory[place]
             begin, end = max(start, offset), min(stop, offset + len(held))
             held[begin - offset : end - offset] = self.weights[begin:end]
             place += 1

@@ -24,7 +24,10 @@ _LOW = (torch.bfloat16, torch.float16)
 # worst case grows with the terms of a dot product, and torch adds them in blocks.
 _SLACK_UNITS = 64.0
 _REMEMBERED = 2
-_HALVED, _NARROW = 32, 512  # a Gram matrix of so many places at least, of vectors so long at most, in two halves
+_HALVED, _NARROW = (
+    32,
+    512,
+)  # a Gram matrix of so many places at least, of vectors so long at most, in two halves
 
 
 @dataclass(frozen=True)
@@ -280,7 +283,7 @@ def gram(rows: Tensor) -> Tensor:
     """
     length, width = rows.shape[1:]
     half = length // 2
-    if rows.is_cuda or length % 2 or not (_HALVED <= length and width <= _NARROW):
+    if rows.is_cuda or length % 2 or not (length >= _HALVED and width <= _NARROW):
         return batched_product(rows, rows.transpose(1, 2))
     halves = rows.reshape(-1, half, width)
     own = batched_product(halves, halves.transpose(1, 2)).view(-1, 2, half, half)
