@@ -105,16 +105,16 @@ def test_a_sum_is_the_same_however_it_is_read() -> None:
     built = model()
     size = built.flat.size
     grid = Grid(1.0, size, 8.0)
-    total = ClippedSum.rounded(sums(built), grid, 1)
+    total, whole = (ClippedSum.rounded(sums(built), grid, 1) for _ in range(2))
     for step in (1, 7, 64, size):
         read = np.full(size, np.nan)
         for start in range(0, size, step):
-            total.write(start, read[start : start + step])
-        assert np.array_equal(read, total.values)
-    known = ClippedSum(total.values.copy(), grid)
-    read = np.empty(5)
-    known.write(3, read)
-    assert np.array_equal(read, total.values[3:8])
+            some = read[start : start + step]
+            assert total.add_to(np.full(len(some), 7), start, some) is some
+        assert np.array_equal(read - 7, whole.values)
+    known = ClippedSum(whole.values.copy(), grid)
+    assert np.array_equal(known.add_to(np.ones(5, dtype=np.int64), 3, np.empty(5)), whole.values[3:8] + 1)
+    assert np.array_equal(total.values, whole.values)
     assert total.values.dtype == np.int64
     with pytest.raises(ValueError, match="read-only"):
         total.values[0] = 1

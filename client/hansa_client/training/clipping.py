@@ -93,18 +93,35 @@ class ClippedSum:
         """int64 [d], grid units; read-only."""
         if self._values is None:
             whole = np.empty(self._grid.dimension)
-            self.write(0, whole)
+            self._write(0, whole)
             values = whole.astype(np.int64)
             values.flags.writeable = False
             self._values = values
         return self._values
 
-    def write(self, start: int, out: npt.NDArray[np.float64]) -> None:
+    def add_to(
+        self, noise: npt.NDArray[np.int64], start: int, out: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        """Noise plus the integers from entry `start` on, added exactly.
+
+        Args:
+            noise: int64 [n], below 2^52.
+            start: the first entry.
+            out: float64 [n], overwritten with the sum.
+
+        Returns:
+            `out`.
+        """
+        if self._values is not None:
+            out[...] = noise + self._values[start : start + len(out)]
+        else:
+            self._write(start, out)
+            out += noise
+        return out
+
+    def _write(self, start: int, out: npt.NDArray[np.float64]) -> None:
         """Overwrite `out` with the integers from entry `start` on, as float64, which holds them exactly."""
         stop = start + len(out)
-        if self._values is not None:
-            out[...] = self._values[start:stop]
-            return
         place = bisect.bisect_right(self._offsets, start) - 1
         while place < len(self._parts) and self._offsets[place] < stop:
             offset, part = self._offsets[place], self._parts[place]
@@ -153,6 +170,7 @@ class ClippedSumBuilder:
         self._parts: list[Tensor] = []
         self._passes = 0
         self._units = 0
+        self._finished: ClippedSum | None = None
         self._unsound: Tensor | None = None
 
     @property
@@ -198,6 +216,8 @@ class ClippedSumBuilder:
         """
         if sum(part.numel() for part in sums) != self.grid.dimension:
             raise TrainingError("the sums of a microbatch do not fill the grid")
+        if self._finished is not None:
+            raise TrainingError("a sum that was finished takes no further microbatch")
         self._units += len(sound)
         missing = (~sound).sum()
         self._unsound = missing if self._unsound is None else self._unsound + missing
@@ -240,11 +260,14 @@ class ClippedSumBuilder:
         self.add_sums(sums, sound)
 
     def finish(self) -> ClippedSum:
-        """The sum of all that was added, scaled and rounded once; zeros if nothing was. The builder is used up."""
-        parts, self._parts = self._parts, []
-        if not parts:
-            return ClippedSum(np.zeros(self.grid.dimension, dtype=np.int64), self.grid)
-        return ClippedSum.rounded(parts, self.grid, self._units)
+        """The sum of all that was added, scaled and rounded once; zeros if nothing was. Nothing is added afterwards."""
+        if self._finished is None:
+            if self._parts:
+                self._finished = ClippedSum.rounded(self._parts, self.grid, self._units)
+            else:
+                self._finished = ClippedSum(np.zeros(self.grid.dimension, dtype=np.int64), self.grid)
+            self._parts = []
+        return self._finished
 
 
 def _summed_by_unit(gradient: Tensor, unit_of_record: Tensor, units: int) -> Tensor:

@@ -110,8 +110,7 @@ class Descent:
         for start in range(first, last, _BLOCK):
             stop = min(start + _BLOCK, last)
             change, weights = space[: stop - start], self.weights[start:stop]
-            clipped.write(start, change)
-            change += drawn[start - first : stop - first]
+            clipped.add_to(drawn[start - first : stop - first], start, change)
             change /= self._unit
             change *= self._rate
             weights -= change
