@@ -179,7 +179,8 @@ class UseNorm:
     Attributes:
         square: [U].
         lengths: [U], lengths of what adds up to the use; the norm is at most their sum, and rounding is relative to it.
-        fits: bool [U]; false where a factor is so large that products with small numbers may have been lost.
+        fits: bool [U]; false where a factor is so large, 2³⁰ in float32, that products with small numbers may have been
+            lost: what vanishes in a Gram matrix, below 2⁻⁷⁵, then adds less than 2⁻⁴⁵ a place to a norm.
         terms: k, how many roundings one entry of `square` has seen at most.
     """
 
@@ -206,7 +207,7 @@ def ghost_norm(use: Outer, units: Units, memory: Memory) -> UseNorm:
     """‖Σ_t left_t right_tᵀ‖² for each unit, from two Gram matrices."""
     right = memory.gram(use.right, units)
     of_right = right.diagonal(dim1=1, dim2=2)
-    most = 2.0 ** (100 if right.dtype == torch.float32 else 800)
+    most = 2.0 ** (60 if right.dtype == torch.float32 else 800)
     fits = of_right.sum(1) < most
     terms = use.right.shape[2] + 2 * right.shape[1]
     if isinstance(use.left, Rows):
