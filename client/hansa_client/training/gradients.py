@@ -77,7 +77,7 @@ class GradientEngine:
 
     @property
     def _device(self) -> torch.device:
-        return self.parameters[0].device
+        return next(self.built.module.parameters()).device
 
     def per_record(self, inputs: Mapping[str, np.ndarray], labels: np.ndarray) -> list[Tensor]:
         """The gradient of each record's cross-entropy.
@@ -157,9 +157,7 @@ class GradientEngine:
                 "there are no activations to keep below the first trained layer",
                 remedy="Set performance.keep_activations = 'auto', train fewer layers, or switch dropout off.",
             )
-        return KeptActivations(
-            self.frozen_part, len(next(iter(inputs.values()))), longest(inputs), folder
-        )
+        return KeptActivations(self.frozen_part, len(next(iter(inputs.values()))), longest(inputs), folder)
 
     @contextmanager
     def _replaced(self, tensors: Mapping[str, Tensor], below: KeptRecords | None) -> Iterator[None]:

@@ -72,9 +72,7 @@ def stretched_probe(engine: GradientEngine, records: int, places: int) -> dict[s
     return inputs
 
 
-def _time(
-    engine: GradientEngine, size: int, places: int, clock: Callable[[], float], *, kept: bool
-) -> float:
+def _time(engine: GradientEngine, size: int, places: int, clock: Callable[[], float], *, kept: bool) -> float:
     """The shorter of two passes; where activations are kept the first one computes them."""
     inputs, each = stretched_probe(engine, size, places), np.arange(size, dtype=np.int64)
     below = KeptRecords(engine.keep(inputs), each) if kept else None

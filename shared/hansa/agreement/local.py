@@ -163,9 +163,9 @@ class Performance(Section):
         In a run without privacy the bits of the model follow from these settings and the seed; ``auto`` measures nothing there.
     """
 
-    physical_batch_size: Annotated[Annotated[int, Field(ge=1, le=1_000_000)] | None, BeforeValidator(_measured)] = (
-        None
-    )
+    physical_batch_size: Annotated[
+        Annotated[int, Field(ge=1, le=1_000_000)] | None, BeforeValidator(_measured)
+    ] = None
     keep_activations: Literal["off", "memory", "disk", "auto"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
