@@ -96,7 +96,7 @@ def test_a_disk_that_is_too_small_is_told_before_it_is_needed(
     engine, inputs = engine_of("bert", "classifier")
     with pytest.raises(TrainingError, match="No space left") as caught:
         engine.keep(inputs, tmp_path)
-    assert "keep_activations" in (caught.value.remedy or "")
+    assert "keep_activations" in caught.value.what_to_do
 
 
 def test_changed_frozen_weights_are_noticed() -> None:

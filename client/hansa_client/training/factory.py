@@ -81,8 +81,9 @@ class TrainerFactory:
 
     def _microbatch(self, *, kept: bool) -> int:
         if kept not in self._microbatches:
-            tokenizer = self._engine.built.tokenizer
-            places = 0 if tokenizer is None else tokenizer.max_tokens
+            built = self._engine.built
+            # without a tokenizer the public probe says how long texts are, if inputs are texts
+            places = longest(built.probe_inputs) if built.tokenizer is None else built.tokenizer.max_tokens
             self._microbatches[kept] = fastest_microbatch(self._engine, places, kept=kept)
             _LOG.info("records in one pass: %d", self._microbatches[kept])
         return self._microbatches[kept]
