@@ -45,9 +45,7 @@ def ids(*shape: int, below: int = 9) -> Inputs:
 
 def gradients(engine: GradientEngine, inputs: Inputs, units: list[int]) -> PassGradients:
     tensors, targets = engine._tensors(inputs), engine._targets(answers(len(units)))
-    return engine._keeper.gradients(
-        lambda: engine._loss(tensors, targets), torch.tensor(units), max(units) + 1
-    )
+    return engine._keeper.gradients(lambda: engine._loss(tensors, targets), np.array(units), max(units) + 1)
 
 
 def check(built: BuiltModel, inputs: Inputs, engine: GradientEngine | None = None) -> GradientEngine:

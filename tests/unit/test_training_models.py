@@ -50,7 +50,7 @@ def test_equal_to_a_loop_in_float64(family: str, kind: str) -> None:
     for units in (list(range(RECORDS)), [0, 1, 0, 2, 1, 0]):
         of_record, count = torch.tensor(units), max(units) + 1
         tensors, targets = engine._tensors(inputs), engine._targets(answers(RECORDS))
-        found = engine._keeper.gradients(lambda: engine._loss(tensors, targets), of_record, count)  # noqa: B023
+        found = engine._keeper.gradients(lambda: engine._loss(tensors, targets), np.array(units), count)  # noqa: B023
         summed = [torch.zeros(count, *g.shape[1:], dtype=g.dtype).index_add_(0, of_record, g) for g in alone]
         norms = torch.stack([g.flatten(1).square().sum(1) for g in summed], dim=1).sum(1).sqrt()
         assert torch.allclose(found.squares.sum(1).sqrt(), norms, rtol=1e-7)

@@ -14,6 +14,7 @@ from torch import Tensor
 from hansa.errors import TrainingError
 from hansa.privacy.clipping import Clipping
 from hansa.privacy.grid import Grid
+from hansa_client.training.transfer import on_device
 
 # η: gradients are clipped to C · (1 − η), so that what float32 loses in a sum has room within C. That a norm is never
 # too small is proven; that a sum errs by less than η·C is measured, on inputs made for it (docs/noise.md).
@@ -111,7 +112,7 @@ class ClippedSumBuilder:
             factor = norm / (norms + rule.gamma if automatic else norms.clamp(min=norm))
             return [torch.where(sound, factor, 0.0)] * squares.shape[1]
         layers = {layer: i for i, layer in enumerate(dict.fromkeys(layer_of))}
-        group = torch.tensor([layers[layer] for layer in layer_of], device=squares.device)
+        group = on_device(np.array([layers[layer] for layer in layer_of], dtype=np.int64), squares.device)
         sums = torch.zeros((len(squares), len(layers)), dtype=squares.dtype, device=squares.device)
         norms = sums.index_add_(1, group, squares).clamp(min=0.0).sqrt()
         each = rule.group_norm(len(layers)) * (1 - margin)

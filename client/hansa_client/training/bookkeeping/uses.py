@@ -16,8 +16,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from hansa_client.training.transfer import on_device
 
 _LOW = (torch.bfloat16, torch.float16)
 # A computed square is short of the true one by at most γ_k L², where k terms are added in any order, L is the sum of
@@ -72,25 +76,26 @@ class Units:
     """Which unit each record of a pass belongs to.
 
     Args:
-        unit_of_record: int64 [B], 0 … count−1.
+        unit_of_record: int64 [B], 0 … count−1; looked at here, so that nobody waits for a GPU to tell.
         count: number of units; each has a record.
+        device: of the pass.
 
     Attributes:
-        of_record, count: as given.
+        of_record: int64 [B], on the device.
+        count: as given.
         single: whether each unit is one record, in the same order.
         most_records: of one unit.
     """
 
-    def __init__(self, unit_of_record: Tensor, count: int) -> None:
-        self.of_record = unit_of_record
+    def __init__(self, unit_of_record: npt.NDArray[np.int64], count: int, device: torch.device) -> None:
+        self.of_record = on_device(unit_of_record, device)
         self.count = count
-        self.single = count == len(unit_of_record) and bool(
-            (unit_of_record == torch.arange(count, device=unit_of_record.device)).all()
-        )
+        self.single = np.array_equal(unit_of_record, np.arange(count))
         self.most_records = 1
         if not self.single:
-            self._places = _places(unit_of_record, count)
-            self.most_records = self._places.shape[1]
+            places = _places(unit_of_record, count)
+            self.most_records = places.shape[1]
+            self._places = on_device(places, device)
 
     def summed(self, rows: Tensor) -> Tensor:
         """Sum [B, …] over each unit's records: [U, …]."""
@@ -369,15 +374,15 @@ def _lefts(one: Tensor | Rows, other: Tensor | Rows, units: Units) -> Tensor:
     return batched_product(dense, units.joined(other).transpose(1, 2))
 
 
-def _places(unit_of_record: Tensor, count: int) -> Tensor:
-    """Which records each unit has, [U, R]; B where it has fewer than the others."""
+def _places(unit_of_record: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Which records each unit has, int64 [U, R]; B where it has fewer than the others."""
     records = len(unit_of_record)
-    order = torch.argsort(unit_of_record, stable=True)
-    sizes = torch.bincount(unit_of_record, minlength=count)
-    places = torch.full((count, int(sizes.max())), records, device=unit_of_record.device)
+    order = np.argsort(unit_of_record, kind="stable")
+    sizes = np.bincount(unit_of_record, minlength=count)
+    places = np.full((count, int(sizes.max())), records, dtype=np.int64)
     units = unit_of_record[order]
-    starts = sizes.cumsum(0) - sizes
-    places[units, torch.arange(records, device=units.device) - starts[units]] = order
+    starts = np.cumsum(sizes) - sizes
+    places[units, np.arange(records) - starts[units]] = order
     return places
 
 
