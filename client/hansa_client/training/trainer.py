@@ -19,7 +19,8 @@ from hansa_client.data import Dataset
 from hansa_client.training.clipping import ClippedSum, ClippedSumBuilder
 from hansa_client.training.descent import Descent, Noise
 from hansa_client.training.gradients import GradientEngine
-from hansa_client.training.plan import TrainingPlan
+from hansa_client.training.kept import KeptActivations, KeptRecords
+from hansa_client.training.plan import UNMEASURED, TrainingPlan
 from hansa_client.training.sampling import Draws, KeyedDraws, Units
 
 Vector: TypeAlias = npt.NDArray[np.float64]
@@ -51,6 +52,7 @@ class Trainer:
         dataset: of the member.
         plan: of the agreement.
         draws: makes the batches; by default by keyed hashes of unit ids, as the plan says.
+        kept: of the dataset's records, from the engine; what is kept there is not computed again.
 
     Guarantees: with a mechanism, everything that `train` returns is a function of noisy sums, `plan.steps_per_round`
         of them, each of which is the Gaussian mechanism on a sample that `plan.sampling` describes, whatever the data
@@ -59,14 +61,20 @@ class Trainer:
         counts as zero.
     Assumes: the randomness is secret and fresh for every call; the dataset holds at most the agreement's cap of
         records of each unit (the clipped sum is bounded without it).
-    Leaks: how long it took. A dataset with more units than a cut sample is charged for takes no part, which shows.
+    Leaks: how long it took, and with `kept` how many records were met for the first time. A dataset with more units than a cut sample is charged for takes no part, which shows.
 
     Raises:
         TrainingError: the plan is for another model, or for fewer units.
     """
 
     def __init__(
-        self, engine: GradientEngine, dataset: Dataset, plan: TrainingPlan, draws: Draws | None = None
+        self,
+        engine: GradientEngine,
+        dataset: Dataset,
+        plan: TrainingPlan,
+        draws: Draws | None = None,
+        *,
+        kept: KeptActivations | None = None,
     ) -> None:
         if plan.grid is not None and plan.grid.dimension != engine.built.flat.size:
             raise TrainingError("the plan's grid has another dimension than the model")
@@ -75,6 +83,7 @@ class Trainer:
         self._data = dataset
         self._plan = plan
         self._ahead = engine.parameters[0].device.type != "cpu"
+        self._kept = kept
         self._records_of_unit = _records_by_unit(dataset.units, dataset.number_of_units)
         self.observed = LocalObservations()
 
@@ -112,7 +121,7 @@ class Trainer:
             raise TrainingError("a plan without a mechanism has no clipped sums")
         builder = ClippedSumBuilder(self._plan.grid, self._plan.clipping_rule())
         for records, units in self._microbatches(drawn):
-            self._engine.add_clipped(builder, *self._batch(records), units)
+            self._engine.add_clipped(builder, *self._batch(records), units, self._below(records))
         self.observed.non_finite_units += builder.non_finite_units
         return builder.finish()
 
@@ -153,20 +162,24 @@ class Trainer:
     def _plain_sum(self, drawn: Units) -> Vector:
         total = np.zeros(self._engine.built.flat.size)
         for records, _ in self._microbatches(drawn):
-            parts = self._engine.summed(*self._batch(records))
+            parts = self._engine.summed(*self._batch(records), self._below(records))
             total += np.concatenate([part.double().flatten().cpu().numpy() for part in parts])
         return total
 
     def _batch(self, records: npt.NDArray[np.int64]) -> tuple[dict[str, np.ndarray], np.ndarray]:
         return {name: array[records] for name, array in self._data.inputs.items()}, self._data.labels[records]
 
+    def _below(self, records: npt.NDArray[np.int64]) -> KeptRecords | None:
+        return None if self._kept is None else KeptRecords(self._kept, records)
+
     def _microbatches(self, drawn: Units) -> Iterator[tuple[Units, Units]]:
         """The drawn units' records, cut into passes of whole units; pairs of records and their units."""
         records: list[npt.NDArray[np.int64]] = []
         held = 0
+        most = self._plan.physical_batch_size or UNMEASURED
         for unit in drawn:
             of_unit = self._records_of_unit[unit]
-            if records and held + len(of_unit) > self._plan.physical_batch_size:
+            if records and held + len(of_unit) > most:
                 yield _joined(records)
                 records, held = [], 0
             records.append(of_unit)
