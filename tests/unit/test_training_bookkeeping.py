@@ -85,6 +85,8 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Inputs]] = {
         lambda: nn.Sequential(nn.LayerNorm(6, bias=False), nn.Linear(6, 3)), floats(4, 6)),
     "embedding": (lambda: nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 3)), ids(4)),
     "embedding of one id each": (lambda: nn.Sequential(nn.Embedding(9, 6), nn.Flatten(1), nn.Linear(6, 3)), ids(1)),
+    "embedding of few rows": (
+        lambda: nn.Sequential(nn.Embedding(4, 6, padding_idx=1), nn.Linear(6, 3)), ids(7, below=4)),
     "embedding with padding": (lambda: nn.Sequential(nn.Embedding(9, 6, padding_idx=2), nn.Linear(6, 3)), ids(4)),
     "convolution": (lambda: nn.Conv2d(2, 3, 3, padding=1), floats(2, 6, 5)),
     "convolution with stride and dilation": (lambda: nn.Conv2d(2, 3, (3, 2), stride=2, dilation=2), floats(2, 9, 8)),

@@ -16,11 +16,10 @@ from hansa.privacy.clipping import Clipping
 from hansa.privacy.grid import Grid
 from hansa_client.training.transfer import on_device
 
-# η: gradients are clipped to C · (1 − η), so that what float arithmetic adds to a sum stays within C. In float32
-# a sum over a pass was measured to err by some 10^-6 of C.
+# η: gradients are clipped to C · (1 − η), so that what float32 loses in a sum has room within C. That a norm is never
+# too small is proven; that a sum errs by less than η·C is measured, on inputs made for it (docs/noise.md).
 MARGIN = 2.0**-10
-# Under autocast the factors of a gradient are bfloat16, 8 bits. Norms and sums take the same factors and multiply
-# them in float32; what is rounded again is a factor times its record's weight, on a GPU only.
+# Under autocast the factors of a gradient are bfloat16. Norms and sums take the same factors and multiply them in float32.
 LOW_PRECISION_MARGIN = 2.0**-7
 _BLOCK = 1 << 18  # numbers that are scaled and rounded at once: little enough to stay near the processor
 
@@ -36,12 +35,10 @@ class ClippedSum:
     Guarantees: in exact arithmetic, adding or removing one unit changes `values` by at most `grid.sensitivity` =
         s·C + √d in L2 norm, whatever its gradient was: the sum moves by at most s·C(1 − η), and each of the two
         sums is rounded once, by at most ½ in each coordinate.
-    Assumes: the gradients of the other units do not depend on the unit: no layer mixes records. And that float
-        arithmetic errs by no more than s·C·η between the two sums: sums within a pass of some dozens of records
-        are float32, sums over passes float64. A bound for the worst case would grow with the batch (about
-        n·2^-24 of the lengths that are added up, n places in a pass), and η does not cover it. Measured against
-        float64 on a BERT of 5.3 million weights, a pass of 32 records errs by 2·10^-6 of C; η is a thousandth.
-        Tests hold small models' error below a tenth of η, and neighbouring sums within the sensitivity.
+    Assumes: the gradients of the other units do not depend on the unit: no layer mixes records, and what the shape of
+        a pass changes in a float's last digits the model does not magnify. And that the two sums together err by no
+        more than s·C·η: sums within a pass are float32, sums over passes float64. docs/noise.md has the bound for the
+        worst case, which η does not cover, and what was measured; `tests/security/test_training_rounding.py` measures it.
     """
 
     values: npt.NDArray[np.int64]

@@ -50,6 +50,11 @@ class GradientEngine:
     def __init__(self, built: BuiltModel, *, precision: torch.dtype = torch.float32) -> None:
         if precision not in (torch.float32, torch.bfloat16):
             raise TrainingError(f"training in {precision} is not known", remedy="Use float32 or bfloat16.")
+        if torch.get_float32_matmul_precision() != "highest":
+            raise TrainingError(
+                "torch multiplies float32 with fewer digits than clipping needs",
+                remedy='Leave torch.set_float32_matmul_precision at "highest".',
+            )
         self.built = built
         problems = ModuleValidator.validate(built.module, strict=False)
         if problems:

@@ -108,7 +108,12 @@ def _embedding(layer: nn.Embedding, inputs: Tensor | None, gradient: Tensor) -> 
     places = gradient.reshape(len(gradient), -1, gradient.shape[-1])
     if layer.padding_idx is not None:  # autograd leaves that row alone
         places = torch.where((index == layer.padding_idx).unsqueeze(2), 0.0, places)
-    yield "weight", Outer(Rows(index, layer.num_embeddings), places)
+    if index.shape[1] >= layer.num_embeddings:  # kinds of tokens: few rows, each looked up again and again
+        asked = torch.zeros((len(index), layer.num_embeddings, index.shape[1]), device=index.device)
+        asked = asked.scatter_(1, index.unsqueeze(1), 1.0).to(places.dtype)
+        yield "weight", Whole(batched_product(asked, places))
+    else:
+        yield "weight", Outer(Rows(index, layer.num_embeddings), places)
 
 
 def _layer_norm(layer: nn.LayerNorm, inputs: Tensor | None, gradient: Tensor) -> Iterable[tuple[str, Use]]:
