@@ -81,7 +81,8 @@ class Units:
         device: of the pass.
 
     Attributes:
-        of_record, count: as given.
+        of_record: int64 [B], on the device.
+        count: as given.
         single: whether each unit is one record, in the same order.
         most_records: of one unit.
     """
