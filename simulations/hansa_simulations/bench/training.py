@@ -37,7 +37,7 @@ _NOISE_REPEATS = 5
 _NOTES = (
     "Multiples are medians over turns; in each turn every side ran once, and the next turn began with another.",
     f"A sample is a round of {STEPS} steps, divided by it: weights loaded, gradients, clipping, noise, the update.",
-    "Hansa's steps are those of its trainer at rate 1 and noise multiplier 1, noise drawn within the step on the CPU.",
+    "Hansa's steps are those of its trainer at rate 1 and noise multiplier 1, noise drawn when the step has its sum.",
     "Plain training is forward, backward and SGD on a batch that lies ready; attention is eager on all sides.",
     "Glibc keeps freed memory for all sides that share a process, which makes plain training faster too.",
     "Peak memory is that of a process with its imports; of batches with 3 steps of full fine-tuning.",
