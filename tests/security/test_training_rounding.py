@@ -140,7 +140,7 @@ def test_a_norm_is_never_below_the_true_one(
                 part[1::2] = part[0::2]
             use = Outer(use.left, use.right * sign.view(-1, 1, 1))
         uses += [use, _negated(use, uneven)] if both else [use]
-    grouped, memory = Units(of_record, count), Memory()
+    grouped, memory = Units(np.array(units), count, of_record.device), Memory()
     found = squared_norms([Noted.of(use, grouped, memory) for use in uses], grouped)
     assert bool(found.sound.all())
     assert bool((found.values >= _by_unit(uses, of_record, count).flatten(1).square().sum(1)).all())
@@ -152,7 +152,7 @@ def test_no_norm_vanishes_that_a_smallest_clipping_norm_would_cut(large: int) ->
     for small in range(-100, -60, 4):
         left, right = torch.full((1, 64, 40), 2.0**small), torch.full((1, 64, 50), 2.0**large)
         for use in (Outer(left, right), Outer(right, left)):
-            grouped, memory = Units(torch.tensor([0]), 1), Memory()
+            grouped, memory = Units(np.array([0]), 1, left.device), Memory()
             found = squared_norms([Noted.of(use, grouped, memory)], grouped)
             true = _by_unit([use], torch.tensor([0]), 1).norm()
             assert not bool(found.sound) or float(true) <= max(float(found.values.sqrt()), LEAST_NORM)
@@ -196,7 +196,7 @@ def measured(
     builder = ClippedSumBuilder(Grid.of(norm, engine.built.flat.size))
     tensors, targets = engine._tensors({"x": x}), engine._targets(np.arange(len(x)) // 7 % 2)
     of_record, count = torch.from_numpy(units), int(units.max()) + 1
-    found = engine._keeper.gradients(lambda: engine._loss(tensors, targets), of_record, count)
+    found = engine._keeper.gradients(lambda: engine._loss(tensors, targets), units, count)
     assert bool(found.sound.all())
     factors = builder.factors(found.squares, found.sound, engine.layer_of, margin=margin)
     uses = [[noted.use for noted in of_one] for of_one in found._noted]

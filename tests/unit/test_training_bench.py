@@ -383,6 +383,15 @@ def test_parts_can_be_left_out() -> None:
     assert bench.settings["repeats"] == 2
 
 
+@pytest.mark.usefixtures("hollow")
+@pytest.mark.parametrize("part", [part for part in whole.PARTS if part not in {"gpu", "growth"}])
+def test_one_part_is_measured_alone(part: str) -> None:
+    told: list[str] = []
+    bench = measure_training(only=(part,), progress=told.append)
+    assert len(told) == 1
+    assert {f.name for f in bench.figures} == {f"{part}_figures_ms"}
+
+
 def test_a_system_that_does_not_tell_peaks_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ratios, "STATUS", Path("/nowhere/status"))
     assert ratios.memory_figures(4, 2) is None

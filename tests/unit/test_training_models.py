@@ -218,7 +218,7 @@ def test_float32_sums_err_by_less_than_a_tenth_of_the_margin(family: str) -> Non
         tensors, targets = engine._tensors(inputs), engine._targets(answers(RECORDS))
         found = engine._keeper.gradients(
             lambda: engine._loss(tensors, targets),  # noqa: B023
-            torch.arange(RECORDS),
+            np.arange(RECORDS),
             RECORDS,
         )
         factors = factors or builder.factors(found.squares, found.sound, engine.layer_of)

@@ -93,7 +93,7 @@ def _refuse_plot(plot: Path | None, suffixes: tuple[str, ...], *, growth: bool) 
         return
     if not growth:
         raise UsageError(
-            "--plot draws the growth, which is left out", remedy="Leave --plot out, or --no-growth."
+            "--plot draws the growth, which --no-growth or --only leaves out", remedy="Pass one of them."
         )
     if plot.suffix.lower() not in suffixes:
         raise UsageError(
