@@ -146,4 +146,5 @@ def clamp(tables: Integers, cell_cap: int) -> Integers:
     """
     if type(cell_cap) is not int or cell_cap < 1:
         raise PrivacyParameterError(f"{cell_cap!r} is no cap of rows in a cell")
-    return np.clip(tables, 0, cell_cap)
+    clamped: Integers = np.clip(tables, 0, cell_cap)
+    return clamped

@@ -130,7 +130,7 @@ def _share_at(hits: float, misses: float) -> float:
 
 
 def difference(first: Estimate, second: Estimate) -> Estimate:
-    """first − second, of disjoint records, by MOVER (Zou and Donner, Stat. Med. 27, 2008; Newcombe's hybrid score).
+    """`first` − `second`, of disjoint records, by MOVER (Zou and Donner, Stat. Med. 27, 2008; Newcombe's hybrid score).
 
     With lies it is MOVER at the worst the two values can be: p₁ − p₂ + √((u₁ − p₁)² + (p₂ − l₂)²) grows with p₁ and u₁ and
     falls with p₂ and l₂, so its largest value is at the largest of the former and the smallest of the latter.
@@ -153,7 +153,7 @@ def mean(parts: list[Estimate]) -> Estimate:
 
 
 def ratio(first: Estimate, second: Estimate) -> Estimate:
-    """first / second, of disjoint records: the θ for which 0 is in MOVER's interval of first − θ·second.
+    """`first` / `second`, of disjoint records: the θ for which 0 is in MOVER's interval of first − θ·second.
 
     The upper bound is infinite where the denominator's interval reaches 0.
 

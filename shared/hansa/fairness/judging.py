@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 from hansa.fairness.errors import EvaluationError
 from hansa.fairness.intervals import Estimate
@@ -114,24 +114,54 @@ class Judgement:
         return tuple(leaf for part in self.parts for leaf in part.leaves()) if self.parts else (self,)
 
 
-class Condition(Protocol):
+@dataclass(frozen=True)
+class Case:
+    """What every condition of a decision is judged by.
+
+    Attributes:
+        evidence: what is known.
+        rules: of the agreement.
+        reading: of every interval, the same for all conditions that are judged together.
+    """
+
+    evidence: Evidence
+    rules: Rules
+    reading: Reading
+
+
+class Condition(ABC):
     """Something that a model must satisfy to be published. A frozen value."""
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """Short, the same in every ledger, at most 200 characters."""
 
+    @abstractmethod
     def tests(self, layout: TableLayout) -> int:
         """How many intervals it looks at: known before anything is measured, and shares of the error."""
 
-    def judge(self, evidence: Evidence, rules: Rules, reading: Reading) -> Judgement:
+    @abstractmethod
+    def judge(self, case: Case) -> Judgement:
         """What becomes of it.
 
-        Args:
-            evidence: what it is judged on.
-            rules: sizes and exemptions.
-            reading: of every interval, the same for all conditions that are judged together.
+        Raises:
+            EvaluationError: the tables do not hold what it asks about.
         """
+
+
+class OneInterval(Condition):
+    """A condition that looks at one interval."""
+
+    def tests(self, _layout: TableLayout) -> int:
+        return 1
+
+
+class NoInterval(Condition):
+    """A condition on public numbers."""
+
+    def tests(self, _layout: TableLayout) -> int:
+        return 0
 
 
 def judge(condition: Condition, evidence: Evidence, rules: Rules) -> Judgement:
@@ -145,7 +175,8 @@ def judge(condition: Condition, evidence: Evidence, rules: Rules) -> Judgement:
     Raises:
         EvaluationError: the tables do not hold what the condition asks about.
     """
-    return condition.judge(evidence, rules, rules.reading(condition.tests(evidence.tables.layout)))
+    reading = rules.reading(condition.tests(evidence.tables.layout))
+    return condition.judge(Case(evidence, rules, reading))
 
 
 def within(
@@ -173,9 +204,16 @@ def within(
     return Judgement(name, outcome, sentence, exempt, estimate, limit, sense)
 
 
-def unknown(name: str, sentence: str, *, exempt: bool = False) -> Judgement:
+def unknown(
+    name: str,
+    sentence: str,
+    sense: Sense | None = None,
+    limit: float | None = None,
+    *,
+    exempt: bool = False,
+) -> Judgement:
     """What cannot be judged."""
-    return Judgement(name, "inconclusive", sentence, exempt)
+    return Judgement(name, "inconclusive", sentence, exempt, None, limit, sense)
 
 
 def all_of(name: str, parts: Sequence[Judgement]) -> Judgement:
@@ -200,8 +238,3 @@ def _together(name: str, outcome: Outcome, parts: Sequence[Judgement], *, exempt
     told = [part.sentence for part in parts if part.outcome == outcome]
     sentence = " ".join(told[:3]) + (f" And {len(told) - 3} more." if len(told) > 3 else "")
     return Judgement(name, outcome, sentence, exempt=outcome == "inconclusive" and exempt, parts=tuple(parts))
-
-
-def finite(value: float) -> bool:
-    """Whether a number is one that can be compared."""
-    return not math.isnan(value)

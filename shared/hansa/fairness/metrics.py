@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from itertools import combinations
 from statistics import NormalDist
 from typing import Literal, TypeAlias, get_args
 
-from hansa.fairness.errors import EvaluationError
 from hansa.fairness.calibration import Calibration, calibration_error
+from hansa.fairness.errors import EvaluationError
 from hansa.fairness.intervals import Estimate, difference, mean, paired_bounds, ratio, share
 from hansa.fairness.layout import TableLayout, groups_of
 from hansa.fairness.ranking import Area, area_estimate
@@ -150,7 +151,7 @@ def _by_bin(seen: View, model: Model) -> tuple[Floats, Floats, int]:
             "a table of all labels has no scores of each",
             remedy="Lay out one-vs-rest tables: TableLayout.of does so for fairness.metric = 'auc'.",
         )
-    axis, other = (2, 3) if model == "judged" else (3, 2)
+    other = 3 if model == "judged" else 2
     if model == "reference" and seen.layout.compared != "scores":
         raise EvaluationError("the tables hold no scores of the reference model")
     counts = seen.counts.sum(axis=(1, other))
@@ -223,7 +224,7 @@ def _paired(seen: View, among: Mask, reading: Reading) -> Estimate | None:
         return None
     entries = tuple(float(mask.sum()) for mask in masks)
     lie = seen.lie * reading.liars
-    low, high = paired_bounds(
+    bottom, top = paired_bounds(
         lost.count, won.count, n, reading.z, (entries[0], entries[1], entries[2]), seen.noise_variance, lie
     )
     most, least = (
@@ -236,7 +237,7 @@ def _paired(seen: View, among: Mask, reading: Reading) -> Estimate | None:
         for sign in (1, -1)
     )
     value = min(max((lost.count - won.count) / n, -1.0), 1.0)
-    low, high = min(float(low), value), max(float(high), value)
+    low, high = min(float(bottom), value), max(float(top), value)
     return Estimate(value, low, high, max(low, min(least, value)), min(high, max(most, value)))
 
 
@@ -327,7 +328,7 @@ def quality(
         if one is None:
             return None
         found.append(astuple(one))
-    return Estimate(*(sum(values) / len(values) for values in zip(*found, strict=True)))
+    return Estimate(*(math.fsum(values) / len(values) for values in zip(*found, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -103,11 +103,7 @@ def decidability(
     )
     judged = judge(condition, Evidence(tables, members=contributors), rules)
     z = rules.reading(condition.tests(plan.layout)).z
-    return tuple(_forecast(leaf, z) for leaf in judged.leaves() if leaf.limit is not None or _small(leaf))
-
-
-def _small(leaf: Judgement) -> bool:
-    return leaf.estimate is None and "too small" in leaf.sentence
+    return tuple(_forecast(leaf, z) for leaf in judged.leaves() if leaf.limit is not None)
 
 
 def _forecast(leaf: Judgement, z: float) -> Decidability:
