@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-_TURNS = 50  # of a bisection: 2^-50 of the width
+_TURNS = 40  # of a bisection: 2^-40 of the width
 
 
 @dataclass(frozen=True)

@@ -63,14 +63,16 @@ def area_bounds(
     placed_p = np.clip((np.cumsum(negatives, axis=-1) - negatives / 2) / n[..., None], 0, 1)
     placed_n = np.clip(1 - (np.cumsum(positives, axis=-1) - positives / 2) / p[..., None], 0, 1)
 
-    at = np.arange(bins)
-    order = (np.sign(at[:, None] - at[None, :]) + 1) / 2
+    # sums over bins of (placement − bound)² and, over pairs of bins, of (order − bound)², as polynomials of the bound
+    p_one, p_two = placed_p.sum(axis=-1), (placed_p**2).sum(axis=-1)
+    n_one, n_two = placed_n.sum(axis=-1), (placed_n**2).sum(axis=-1)
+    above, ties = bins * (bins - 1) / 2, bins  # pairs whose order counts 1, and one half
 
     def variance(bound: Floats) -> Floats:
-        of_p = ((placed_p - bound[..., None]) ** 2).sum(axis=-1) / p**2
-        of_n = ((placed_n - bound[..., None]) ** 2).sum(axis=-1) / n**2
-        both = ((order - bound[..., None, None]) ** 2).sum(axis=(-1, -2)) * noise / (p * n) ** 2
-        return _drawn(bound, p, n) + noise * (of_p + of_n + both)
+        of_p = (p_two - 2 * bound * p_one + bins * bound**2) / p**2
+        of_n = (n_two - 2 * bound * n_one + bins * bound**2) / n**2
+        both = above + ties / 4 - bound * (2 * above + ties) + bins**2 * bound**2
+        return _drawn(bound, p, n) + noise * (of_p + of_n + noise * both / (p * n) ** 2)
 
     def too_far(bound: Floats) -> npt.NDArray[np.bool_]:
         return np.asarray(np.abs(value - bound) > z * np.sqrt(variance(bound)))

@@ -24,7 +24,7 @@ EVALUATION = "evaluation"
 _FINEST_SHARE = 64.0  # grid units of one share of noise, at least: √(64² − 4) is 64 to 0.05 %
 _TOLERANCE = 1e-4
 _LARGEST_MULTIPLIER = 1e6
-_LARGEST_EPSILON = 100.0  # more is no promise, and no float
+_LARGEST_EPSILON = 50.0  # more is no promise
 
 
 def evaluation_noise(epsilon: float, delta: float, evaluations: int) -> float:
@@ -39,17 +39,16 @@ def evaluation_noise(epsilon: float, delta: float, evaluations: int) -> float:
         Noise over L2 sensitivity, of each evaluation. The accountant of record is asked in the end.
 
     Raises:
-        PrivacyParameterError: ε or the number is not above 0, or δ is outside what can be accounted.
+        PrivacyParameterError: ε or the number of evaluations is out of range, or δ is outside what can be accounted.
 
     Source: the search starts from the exact curve of the Gaussian mechanism (Balle and Wang, arXiv 1805.06530,
         theorem 8); m releases with multiplier z are one with z/√m.
     """
-    if not (math.isfinite(epsilon) and epsilon > 0) or type(evaluations) is not int or evaluations < 1:
+    if not 0 < epsilon <= _LARGEST_EPSILON or type(evaluations) is not int or evaluations < 1:
         raise PrivacyParameterError(
-            f"ε = {epsilon:g} for {evaluations} evaluations: both must be above 0",
+            f"ε = {epsilon:g} for {evaluations} evaluations: above 0 and at most {_LARGEST_EPSILON:g}, for one or more",
             remedy="Set publication.evaluation_epsilon and publication.evaluations.",
         )
-    epsilon = min(epsilon, _LARGEST_EPSILON)
     low, high = 0.0, 1.0
     while _delta(epsilon, high) > delta:
         low, high = high, high * 2
