@@ -126,14 +126,15 @@ def _reference(
         return np.zeros(len(chosen), dtype=np.int64)
     scores = rows.reference[chosen]
     if target is None:
-        return np.argmax(scores, axis=1).astype(np.int64)
+        return np.asarray(np.argmax(scores, axis=1), dtype=np.int64)
     found = bins_of(layout, scores[:, target])
     return found if layout.compared == "scores" else (scores[:, target] > layout.threshold).astype(np.int64)
 
 
 def bins_of(layout: TableLayout, scores: Floats) -> Integers:
     """The bin of each score, int64 [n]: how many edges are below it."""
-    return np.searchsorted(np.array(layout.edges), scores, side="left").astype(np.int64)
+    places: Integers = np.searchsorted(np.array(layout.edges), scores, side="left").astype(np.int64)
+    return places
 
 
 def clamp(tables: Integers, cell_cap: int) -> Integers:

@@ -75,7 +75,7 @@ class Decidability:
 
     @property
     def decidable(self) -> bool:
-        """Whether the interval is narrower than the distance: it passes in more than half of all cases."""
+        """Whether the interval reaches less far than the limit is, so that the condition can pass as assumed."""
         return self.half_width < self.distance
 
 
@@ -123,12 +123,23 @@ def _forecast(leaf: Judgement, z: float) -> Decidability:
             found.value_high - found.value,
         )
     spread = (half - lies) / z
-    probability = _NORMAL.cdf((distance - half) / spread) if spread > 0 else float(distance > half)
+    probability = _passing(found.low >= 0 and leaf.sense == "at most", found.value, distance, half, spread)
     told = f"{leaf.name}: {distance:.4g} from the limit, and the interval reaches {half:.4g}"
     if lies > 0:
         told += f", {lies:.4g} of it for lies"
     verdict = "can be decided" if half < distance else "cannot pass"
     return Decidability(leaf.name, distance, half, probability, f"{told}; {verdict} ({probability:.0%}).")
+
+
+def _passing(absolute: bool, value: float, distance: float, half: float, spread: float) -> float:  # noqa: FBT001
+    """How often the estimate is so far from the limit that its interval is too.
+
+    An absolute difference that is 0 is estimated above it, on either side.
+    """
+    if not spread > 0:
+        return float(distance > half)
+    near = _NORMAL.cdf((distance - half) / spread)
+    return max(0.0, near - _NORMAL.cdf((half - distance - 2 * value) / spread)) if absolute else near
 
 
 # --- expected tables -------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def area_bounds(
         of_p = (p_two - 2 * bound * p_one + bins * bound**2) / p**2
         of_n = (n_two - 2 * bound * n_one + bins * bound**2) / n**2
         both = above + ties / 4 - bound * (2 * above + ties) + bins**2 * bound**2
-        return _drawn(bound, p, n) + noise * (of_p + of_n + noise * both / (p * n) ** 2)
+        return np.asarray(_drawn(bound, p, n) + noise * (of_p + of_n + noise * both / (p * n) ** 2))
 
     def too_far(bound: Floats) -> npt.NDArray[np.bool_]:
         return np.asarray(np.abs(value - bound) > z * np.sqrt(variance(bound)))

@@ -187,7 +187,9 @@ def test_the_error_is_divided_among_all_intervals_and_evaluations():
     both = And(odds, WorstGroupAtLeast(TPR, "sex", 0.6), UtilityAtLeast("accuracy", 0.8), EpsilonAtMost(1))
     assert both.tests(BY_SEX) == 2 + 2 + 1
     assert Rules(evaluations=3).reading(5).z == quantile(0.05, 15)
-    alone, together = (judge(c, EVIDENCE, Rules(evaluations=3)) for c in (UtilityAtLeast("accuracy", 0.8), both))
+    alone, together = (
+        judge(c, EVIDENCE, Rules(evaluations=3)) for c in (UtilityAtLeast("accuracy", 0.8), both)
+    )
     judged = next(leaf for leaf in together.leaves() if leaf.name == "accuracy >= 0.8")
     assert judged.estimate.half_width > alone.estimate.half_width
 
@@ -253,7 +255,9 @@ def test_an_agreement_states_its_conditions():
     terms = read_agreement(Path(__file__).parents[3] / "examples" / "credit.toml").terms
     names = [condition.name for condition in conditions_of(terms).conditions]
     assert names == ["epsilon at every member <= 1", "members >= 3"]
-    fairness = terms.fairness.model_copy(update={"max_gap": 0.1, "min_worst_group": 0.6, "exempt": ("sex=male",)})
+    fairness = terms.fairness.model_copy(
+        update={"max_gap": 0.1, "min_worst_group": 0.6, "exempt": ("sex=male",)}
+    )
     publication = terms.publication.model_copy(
         update={"min_quality": 0.7, "max_quality_loss": 0.01, "evaluations": 3}
     )

@@ -110,9 +110,7 @@ def test_losses_and_flips_are_those_of_the_rows(rows):
         lost = np.mean(before[kept] == rows.labels[kept]) - np.mean(after[kept] == rows.labels[kept])
         assert loss(seen, "accuracy", READING).value == pytest.approx(lost)
         assert flips(seen, READING).value == pytest.approx(np.mean(before[kept] != after[kept]))
-        balanced = [
-            sk.balanced_accuracy_score(rows.labels[kept], d[kept]) for d in (before, after)
-        ]
+        balanced = [sk.balanced_accuracy_score(rows.labels[kept], d[kept]) for d in (before, after)]
         assert loss(seen, "balanced-accuracy", READING).value == pytest.approx(balanced[0] - balanced[1])
 
 

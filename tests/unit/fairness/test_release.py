@@ -115,8 +115,13 @@ def test_noise_alone_moves_a_groups_true_positive_rate_little(bins, rate):
     )
     plan = EvaluationPlan(form, evaluation_noise(1.0, 1e-5, 1), 1000)
     draws = SecretRandomness().noise(plan.sigma, 20_000 * 2 * bins).reshape(-1, 2, bins) / plan.scale
-    hits, misses = 500 * rate + draws[:, 0, : bins // 2].sum(-1), 500 * (1 - rate) + draws[:, 1, : bins // 2].sum(-1)
+    hits, misses = (
+        500 * rate + draws[:, 0, : bins // 2].sum(-1),
+        500 * (1 - rate) + draws[:, 1, : bins // 2].sum(-1),
+    )
     seen = hits / (hits + misses)
     assert np.quantile(np.abs(seen - rate), 0.95) <= 0.04
-    spread = plan.noise_sd(1) * math.sqrt(bins / 2 * ((1 - rate) ** 2 + rate**2)) / 500  # the formula of docs/fairness.md
+    spread = (
+        plan.noise_sd(1) * math.sqrt(bins / 2 * ((1 - rate) ** 2 + rate**2)) / 500
+    )  # the formula of docs/fairness.md
     assert np.quantile(np.abs(seen - rate), 0.95) == pytest.approx(1.96 * spread, rel=0.05)
