@@ -5,6 +5,8 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 # More arguments for pytest: make test TEST="tests/unit -k wire"
 TEST ?=
+# Test processes side by side.
+JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -40,7 +42,7 @@ demo: $(STAMP)  ## Simulate five hospitals and write a report to runs/demo.
 	$(BIN)/hansa simulate --out runs/demo --force
 
 test: $(STAMP)  ## Run all tests.
-	$(BIN)/python -m pytest $(TEST)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TEST)
 
 lint: $(STAMP)  ## Check style, formatting, types and the rules of import.
 	$(BIN)/ruff check .

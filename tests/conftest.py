@@ -10,6 +10,8 @@ from hypothesis import settings
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# Models in tests are small: more threads cost more than they bring, most of all where tests run side by side.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No test judges time: a slow machine is no failure of the code.
 settings.register_profile("hansa", deadline=None)

@@ -325,7 +325,9 @@ class TestKeys:
         assert self.keys(league, "--force").data == made
         assert (league / "keys.json").read_bytes() == first
 
-    @pytest.mark.parametrize("vkey", ["", "nonsense", VKEY[:-1], VKEY.split("+")[0]])
+    @pytest.mark.parametrize(
+        "vkey", ["", "nonsense", VKEY[:-1], VKEY.split("+")[0]], ids=["empty", "no key", "cut", "name alone"]
+    )
     def test_what_is_no_key_of_a_log_is_told_with_its_option(self, league, vkey) -> None:
         refused(
             self.keys(league, vkey=vkey),

@@ -46,6 +46,7 @@ class TestCard:
             ("alpha#privacy-officer p256:00\n", "a pinned key is not"),
             ("nonsense", "is not one line with a name and a key"),
         ],
+        ids=["a member's", "of another member", "officer of an officer", "no point", "nonsense"],
     )
     def test_another_card_is_told(self, tmp_path: Path, text: str, words: str) -> None:
         path = tmp_path / "card"

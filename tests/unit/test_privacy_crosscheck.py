@@ -83,7 +83,9 @@ def test_pld_below_an_attack_stops_the_run():
 @pytest.mark.parametrize(
     "answer", [AccountantFailedError("no memory"), math.nan, math.inf, -math.inf, -1.0], ids=str
 )
-@pytest.mark.parametrize("check", [UpperBound, LowerBound, lambda a: Within(a, 0.02)], ids=str)
+@pytest.mark.parametrize(
+    "check", [UpperBound, LowerBound, lambda a: Within(a, 0.02)], ids=["upper", "lower", "within"]
+)
 def test_a_failed_check_is_not_checked_and_never_a_pass(check, answer):
     checked = checked_epsilon(SPENDS, DELTA, [check(Says(answer)), *EVERYWHERE])
     first = checked.findings[0]
