@@ -34,7 +34,7 @@ from hansa.privacy.book import BudgetBook
 from hansa.privacy.composition import rule_for
 from hansa.privacy.loss import PrivacyLoss
 from hansa.privacy.records import Grant, Limit, new_dataset_id
-from hansa.secagg.terms import threshold
+from hansa.quorum import threshold
 from hansa_client.federation_log import FederationLog
 from hansa_client.ledger import MemberLedger, Software
 from hansa_client.mirror import Mirror
