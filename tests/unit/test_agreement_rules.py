@@ -209,6 +209,26 @@ RULES = {
         "privacy.sampling",
         "do not go with distributed noise",
     ),
+    "rounds of several steps under distributed noise": (
+        table(privacy={"mechanism": "distributed"}),
+        "training.rounds",
+        "each step is a round",
+    ),
+    "distributed noise against nobody": (
+        table(privacy={"mechanism": "distributed", "colluding": 0}),
+        "privacy.colluding",
+        "every member knows its own share",
+    ),
+    "no honest share is left": (
+        table(privacy={"mechanism": "distributed", "colluding": 3}),
+        "privacy.colluding",
+        "5 members would do",
+    ),
+    "a weight by hand under distributed noise": (
+        table(privacy={"mechanism": "distributed"}, members=[{"name": "weighty", "units": 100, "weight": 2.0}, *({"name": f"m{i}", "units": 100} for i in range(3))]),
+        "weight",
+        "every unit counts the same",
+    ),
     "no epsilon": (table(privacy={"epsilon": None}), "privacy.epsilon", "is missing"),
     "epsilon of zero": (table(privacy={"epsilon": 0.0}), "privacy.epsilon", "is 0"),
     "epsilon below zero": (table(privacy={"epsilon": -1.0}), "privacy.epsilon", "is -1"),

@@ -30,7 +30,7 @@ def check_shares(
     for log in (*own.values(), *(() if federation is None else (federation,))):
         for run, kind, charge in _shared(log):
             seen = smallest.get(run.run)
-            problem = _too_many(charge, len(keys.members) if seen is None else seen, seen is not None)
+            problem = _too_many(charge, seen, len(keys.members))
             name, other = first.setdefault((run.run, kind), (run.member, charge))
             if not problem and not _same(charge, other):
                 problem = f"it counts on other shares of noise than {name!r} does in the same run"
@@ -55,8 +55,9 @@ def _shared(log: Examined) -> Iterator[tuple[RunSpend, str, Charge]]:
                 yield run, kind, charge
 
 
-def _too_many(charge: Charge, members: int, summed: bool) -> str:
-    """What is wrong with how many shares a charge counts on, in a sum over so many members."""
+def _too_many(charge: Charge, summed: int | None, league: int) -> str:
+    """What is wrong with how many shares a charge counts on, in the smallest sum of its run, or in the whole league."""
+    members = league if summed is None else summed
     if charge.shared is None:
         return ""
     honest = members - charge.coalition
@@ -64,7 +65,7 @@ def _too_many(charge: Charge, members: int, summed: bool) -> str:
     if honest >= 1 and together <= own * math.sqrt(honest) * (1 + _RELATIVE):
         return ""
     counted = (together / own) ** 2
-    where = "the smallest sum of its run is over" if summed else "the agreement has"
+    where = "the agreement has" if summed is None else "the smallest sum of its run is over"
     return (
         f"it counts on {counted:.4g} shares of noise against {charge.coalition} that collude, and {where} {members} members, "
         f"which leaves {max(honest, 0)}"
