@@ -77,6 +77,12 @@ def simulate(
     references: Annotated[
         bool, typer.Option("--references", help="Also run without privacy and on pooled data, and compare.")
     ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare", help="Also run pooled data and the other mechanism at the same ε, and compare."
+        ),
+    ] = False,
     attack: Annotated[
         bool, typer.Option("--attack", help="Also attack the trainer with canaries: a lower bound of ε.")
     ] = False,
@@ -119,6 +125,7 @@ def simulate(
                 seed=seed,
                 repeat=repeat,
                 references=references,
+                compare=compare,
                 attack=attack,
                 members_home=members_home,
                 out=out,

@@ -208,6 +208,25 @@ class Losses:
     delta: float
 
 
+def agreed_noise(terms: Terms, frozen: float | None = None) -> float:
+    """The noise multiplier of an agreement: the frozen one, or what freezing would calibrate.
+
+    Raises:
+        PrivacyParameterError: the agreement claims no privacy, or no noise keeps its promise.
+    """
+    if frozen is not None:
+        return frozen
+    privacy = terms.privacy
+    if privacy.epsilon is None or privacy.delta is None or not terms.private:
+        raise PrivacyParameterError("an agreement without privacy has no price")
+    from hansa.privacy.calibration import calibrated_noise_multiplier
+    from hansa.privacy.sampling import sampling_of
+
+    return calibrated_noise_multiplier(
+        privacy.epsilon, privacy.delta, sampling_of(terms), terms.charged_steps
+    )
+
+
 def losses(terms: Terms, noise_multiplier: float) -> Losses:
     """Both ε of an agreement, recomputed from its terms and the frozen noise by the accountant of record (PLD).
 

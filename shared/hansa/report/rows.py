@@ -177,6 +177,8 @@ def meaning_of(kind: str, mechanism: str) -> str:
         mechanism: of the run that it is compared with.
     """
     place, _, privacy = (part.strip() for part in kind.partition(","))
+    if privacy in ("local noise", "distributed noise"):
+        return "what sharing the noise brings" if mechanism == "distributed" else "what local noise costs"
     changes = []
     if place == "pooled":
         changes.append("federation")

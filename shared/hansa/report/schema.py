@@ -266,7 +266,8 @@ class Reference(Part):
 
     Attributes:
         kind: where the training ran and under which privacy, separated by a comma: ``federated``, ``pooled`` or
-            ``local only``, then ``no privacy`` or ``same privacy``.
+            ``local only``, then ``no privacy``, ``same privacy``, or the other mechanism at the same ε: ``local noise`` or
+            ``distributed noise``.
         agreement_id: of the derived agreement.
         quality: of the reference's final model, on the same test records.
     """
