@@ -300,7 +300,7 @@ def test_an_output_folder_that_holds_a_run_is_kept(private_run: tuple[Path, Path
             "members would do",
         ),
         (("", ""), ("--no-dp", "--epsilon", "1"), "HANSA-104", "claims privacy"),
-        (("", ""), ("--no-dp", "--compare"), "HANSA-104", "one ε"),
+        (("", ""), ("--no-dp", "--compare"), "HANSA-104", "mechanisms are compared"),
         (("epsilon = 5.0", "epsilon = -1"), (), "HANSA-101", "privacy.epsilon"),
         (("", ""), ("--no-dp", "--mechanism", "local"), "HANSA-104", "contradict"),
         (("b.csv", "missing.csv"), (), "HANSA-202", "missing.csv"),

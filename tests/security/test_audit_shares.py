@@ -61,18 +61,20 @@ def test_members_of_one_run_count_on_the_same_shares(tmp_path: Path) -> None:
     assert "counts on other shares of noise than" in failure_of(called, "federation")["what"]
 
 
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a real run left."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    agreement, _ = pooled_league()
+    data = {name: MemberData(held, table(12, 9)) for name, held in tables().items()}
+    report = simulate(replace(agreement, frozen=None), members=data, out=out)
+    assert report.shared_noise is not None
+    assert report.members[0].epsilon_colluding is not None
+    return out
+
+
 class TestClaims:
     """A report of a real run, with one word changed."""
-
-    @pytest.fixture(scope="class")
-    def run(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        out = tmp_path_factory.mktemp("run") / "out"
-        agreement, _ = pooled_league()
-        data = {name: MemberData(held, table(12, 9)) for name, held in tables().items()}
-        report = simulate(replace(agreement, frozen=None), members=data, out=out)
-        assert report.shared_noise is not None
-        assert report.members[0].epsilon_colluding is not None
-        return out
 
     def verdict(self, run: Path, folder: Path, change: Callable[[dict[str, Any]], Any]) -> Called:
         tree = json.loads((run / "report.json").read_text())

@@ -12,15 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from hansa.agreement import Agreement
-from hansa.models import BuiltModel
+from hansa.agreement.document import Frozen, FrozenModel
+from hansa.models import BuiltModel, build_model
 from hansa.privacy.noise import discrete_gaussian
 from hansa.privacy.streams import AesStream
+from hansa.wire import array_sha256
 from hansa_client.data import Dataset
 from hansa_client.training import PooledTrainer, TrainingPlan
 from hansa_client.training.gradients import GradientEngine
-from support.leagues import frozen_league, tables
+from support.leagues import tables, terms_of
 
 STEPS = 4
+NOISE_MULTIPLIER = 3.0
 SHARED = {"mechanism": "distributed", "steps": STEPS}
 MODELS: Mapping[str, Mapping[str, Any]] = {
     "logistic": {},
@@ -44,15 +47,31 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
 @cache
 def pooled_league(model: str = "logistic") -> tuple[Agreement, BuiltModel]:
     """A frozen agreement of three members under distributed noise, and its model."""
-    return frozen_league(**MODELS[model], privacy=SHARED, training={"rounds": STEPS})
+    return frozen(**MODELS[model])
 
 
 def league_of(members: int, **changes: Any) -> tuple[Agreement, BuiltModel]:
     """The same of so many members of 40 units each."""
     people = [{"name": f"m{number}", "units": 40} for number in range(members)]
+    return frozen(members=people, **changes)
+
+
+def frozen(**changes: Any) -> tuple[Agreement, BuiltModel]:
+    """The small league's agreement under distributed noise, changed and frozen at a noise that needs no calibration."""
     more = {"training": {"rounds": STEPS}, **changes}
     privacy = {**SHARED, **more.pop("privacy", {})}
-    return frozen_league(members=people, privacy=privacy, **more)
+    agreement = terms_of(privacy=privacy, **more)
+    built = build_model(agreement.terms)
+    start = built.initial_vector().astype("<f8")
+    fixed = FrozenModel(
+        parameters=start.size,
+        initial_sha256=array_sha256(start),
+        frozen_sha256=built.frozen_sha256,
+        tokenizer_sha256=built.tokenizer_sha256,
+    )
+    return agreement.freeze(
+        Frozen(terms_id=agreement.terms_id, model=fixed, noise_multiplier=NOISE_MULTIPLIER)
+    ), built
 
 
 def records(model: str, built: BuiltModel) -> dict[str, Dataset]:

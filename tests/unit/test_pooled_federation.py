@@ -24,8 +24,8 @@ from hansa.wire import Message
 from hansa_simulations.identities import Identities
 from hansa_simulations.ledgers import MemberStores, ledger_in
 from support.federations import Federation, honest, kinds, parts
-from support.leagues import frozen_league, table
-from support.pooling import STEPS, contributor, league_of, pooled_league
+from support.leagues import table
+from support.pooling import STEPS, contributor, frozen, league_of, pooled_league
 
 AGREEMENT, BUILT = pooled_league()
 START = BUILT.initial_vector()
@@ -94,11 +94,7 @@ class TestCharges:
         assert federation.book("m3").released("r") >= 1
 
     def test_a_retry_is_another_step_with_a_fresh_batch_and_noise_and_is_charged(self) -> None:
-        agreement, built = frozen_league(
-            privacy={"mechanism": "distributed", "steps": STEPS},
-            training={"rounds": STEPS},
-            secure_sum={"retries": 1},
-        )
+        agreement, built = frozen(secure_sum={"retries": 1})
         seen: list[tuple[bytes, np.ndarray]] = []
 
         class Watched(SecretRandomness):
@@ -176,9 +172,7 @@ class TestRefusals:
         ids=lambda value: next(iter(value)),
     )
     def test_a_member_with_another_grid_rate_or_clipping_takes_no_part(self, other: dict[str, float]) -> None:
-        changed, _ = frozen_league(
-            privacy={"mechanism": "distributed", "steps": STEPS, **other}, training={"rounds": STEPS}
-        )
+        changed, _ = frozen(privacy=other)
         assert changed.terms_id != AGREEMENT.terms_id
         stranger = league(changed)
         federation = league()

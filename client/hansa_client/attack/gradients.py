@@ -26,8 +26,9 @@ from hansa.models import BuiltModel
 from hansa.privacy.grid import Grid
 from hansa.privacy.randomness import Randomness
 from hansa_client.attack.guessing import Coins
+from hansa_client.attack.trainers import trainer_of
 from hansa_client.data import Dataset
-from hansa_client.training import Trainer, TrainingPlan
+from hansa_client.training import TrainingPlan
 from hansa_client.training.gradients import GradientEngine
 
 SMALLEST_DIMENSION = 10_000
@@ -97,12 +98,18 @@ def gradient_scores(
         (steps * plan.sampling_rate + 6 * multiplier * math.sqrt(steps)) * gain * norm * math.sqrt(_TABLES)
     )
     rate = _REACH * plan.divisor / moved
+    clamp = None if plan.clamp is None else math.ceil(2 * grid.scale * norm)  # a coordinate is one canary's
     changed = replace(
-        plan, grid=grid, sigma=grid.sigma(multiplier), learning_rate=rate, physical_batch_size=_PASS
+        plan,
+        clamp=clamp,
+        grid=grid,
+        sigma=grid.sigma(multiplier),
+        learning_rate=rate,
+        physical_batch_size=_PASS,
     )
     signs = coins.signs(_TABLES)
     built = _built(rows, gain)
-    trainer = Trainer(GradientEngine(built), _data(coins, signs, records_per_unit), changed)
+    trainer = trainer_of(GradientEngine(built), _data(coins, signs, records_per_unit), changed)
     weights = built.initial_vector()
     for number in range(rounds):
         weights = weights + trainer.train(weights, randomness())

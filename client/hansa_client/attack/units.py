@@ -18,8 +18,9 @@ from torch import nn
 from hansa.models import BuiltModel, trim_padding
 from hansa.privacy.randomness import Randomness
 from hansa_client.attack.guessing import Coins
+from hansa_client.attack.trainers import trainer_of
 from hansa_client.data import Dataset
-from hansa_client.training import Trainer, TrainingPlan
+from hansa_client.training import TrainingPlan
 from hansa_client.training.gradients import GradientEngine
 
 _WORDS = 12  # of a generated text
@@ -59,7 +60,7 @@ def unit_scores(
         unit_ids=tuple(f"canary-{row}" for row in np.flatnonzero(coins.inside)),
         groups={},
     )
-    trainer = Trainer(engine, data, plan)
+    trainer = trainer_of(engine, data, plan)
     weights = built.initial_vector()
     before = _losses(built, weights, inputs, labels)
     for number in range(rounds):
