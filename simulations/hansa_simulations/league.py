@@ -31,7 +31,7 @@ from hansa_client.flower_node import AnswersRequests
 from hansa_client.node import GridVector, LocalTraining, Node
 from hansa_client.records import NoRecords, Records
 from hansa_client.summing import SumIdentity
-from hansa_client.training import PooledTrainer, Trainer, TrainingPlan
+from hansa_client.training import TrainerFactory, TrainingPlan, engine_for
 from hansa_client.training.gradients import GradientEngine
 from hansa_simulations.baseline import BaselineNode
 from hansa_simulations.baseline import budget_book as baseline_book
@@ -123,6 +123,7 @@ class TrainingLeague:
         self._home = home
         self._timings = timings
         self._engine = engine
+        self._factory: TrainerFactory | None = None
         self._sums = sums
         self._derive = None if sums is None else SharedDerivation(agreement)
         self._nodes: dict[str, AnswersRequests] = {}
@@ -132,8 +133,8 @@ class TrainingLeague:
 
     def __getstate__(self) -> dict[str, Any]:
         # a model and its hooks belong to one process; the other builds its own, to the same bytes
-        fresh: dict[str, Any] = {"_engine": None, "_nodes": {}, "_trainers": {}, "_logs": {}, "_open": None}
-        return {**self.__dict__, **fresh}
+        fresh: dict[str, Any] = {"_engine": None, "_factory": None, "_open": None}
+        return {**self.__dict__, **fresh, "_nodes": {}, "_trainers": {}, "_logs": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _open=ExitStack())
@@ -206,7 +207,9 @@ class TrainingLeague:
             ledger.checkpoint()
 
     def close(self) -> None:
-        """Give back the files that this process holds."""
+        """Give back the files that this process holds, and forget what its trainers kept."""
+        if self._factory is not None:
+            self._factory.close()
         self._open.close()
 
     def _settled(self, name: str, sums: Sums) -> Node:
@@ -241,9 +244,9 @@ class TrainingLeague:
 
     def _trainer(self, name: str) -> _Timed:
         if name not in self._trainers:
-            plan = TrainingPlan.of(self.agreement, name)
-            kind = Trainer if plan.clamp is None else PooledTrainer
-            trainer = kind(self._gradients(), self._datasets[name], plan)
+            if self._factory is None:
+                self._factory = TrainerFactory(self._gradients(), self.agreement)
+            trainer = self._factory.trainer(name, self._datasets[name])
             self._trainers[name] = _Timed(trainer, None if self._timings is None else self._timings / name)
         return self._trainers[name]
 
@@ -255,9 +258,10 @@ class TrainingLeague:
 
     def _gradients(self) -> GradientEngine:
         if self._engine is None:
-            terms, device = self.agreement.terms, self.agreement.performance.device
-            self._engine = GradientEngine(build_model(terms, folder=self.agreement.folder, device=device))
-            self._check(self._engine.built)
+            performance = self.agreement.performance
+            built = build_model(self.agreement.terms, folder=self.agreement.folder, device=performance.device)
+            self._engine = engine_for(built, performance)
+            self._check(built)
         return self._engine
 
     def _check(self, built: BuiltModel) -> None:

@@ -26,9 +26,9 @@ from hansa.models import BuiltModel
 from hansa.privacy.grid import Grid
 from hansa.privacy.randomness import Randomness
 from hansa_client.attack.guessing import Coins
-from hansa_client.attack.trainers import trainer_of
+from hansa_client.attack.trainers import seen_alone
 from hansa_client.data import Dataset
-from hansa_client.training import TrainingPlan
+from hansa_client.training import PooledTrainer, Trainer, TrainingPlan
 from hansa_client.training.gradients import GradientEngine
 
 SMALLEST_DIMENSION = 10_000
@@ -109,7 +109,9 @@ def gradient_scores(
     )
     signs = coins.signs(_TABLES)
     built = _built(rows, gain)
-    trainer = trainer_of(GradientEngine(built), _data(coins, signs, records_per_unit), changed)
+    kind = Trainer if changed.clamp is None else PooledTrainer
+    engine, data = GradientEngine(built), _data(coins, signs, records_per_unit)
+    trainer = seen_alone(kind(engine, data, changed), changed)
     weights = built.initial_vector()
     for number in range(rounds):
         weights = weights + trainer.train(weights, randomness())

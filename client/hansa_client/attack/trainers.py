@@ -8,9 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hansa.privacy.randomness import Randomness
-from hansa_client.data import Dataset
 from hansa_client.training import PooledTrainer, Trainer, TrainingPlan
-from hansa_client.training.gradients import GradientEngine
 
 Vector = npt.NDArray[np.float64]
 
@@ -33,14 +31,16 @@ class _OwnSteps:
         return moved
 
 
-def trainer_of(engine: GradientEngine, data: Dataset, plan: TrainingPlan) -> Moves:
-    """The trainer that a member under this plan runs.
+def seen_alone(trainer: Trainer | PooledTrainer, plan: TrainingPlan) -> Moves:
+    """A member's trainer as somebody sees it who sees this member alone.
 
     Under distributed noise its contributions are seen one by one, which the secure sum is there to prevent: the attack is
     on the claim against everyone.
+
+    Args:
+        trainer: of the member.
+        plan: that the trainer follows.
     """
-    if plan.clamp is None or plan.grid is None:
-        return Trainer(engine, data, plan)
-    return _OwnSteps(
-        PooledTrainer(engine, data, plan), -plan.learning_rate / (plan.grid.scale * plan.divisor)
-    )
+    if isinstance(trainer, Trainer) or plan.grid is None:
+        return trainer  # type: ignore[return-value]  # a pooled trainer has a grid
+    return _OwnSteps(trainer, -plan.learning_rate / (plan.grid.scale * plan.divisor))

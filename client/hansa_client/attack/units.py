@@ -18,9 +18,8 @@ from torch import nn
 from hansa.models import BuiltModel, trim_padding
 from hansa.privacy.randomness import Randomness
 from hansa_client.attack.guessing import Coins
-from hansa_client.attack.trainers import trainer_of
+from hansa_client.attack.trainers import Moves
 from hansa_client.data import Dataset
-from hansa_client.training import TrainingPlan
 from hansa_client.training.gradients import GradientEngine
 
 _WORDS = 12  # of a generated text
@@ -30,7 +29,7 @@ _PASS = 256
 def unit_scores(
     engine: GradientEngine,
     classes: int,
-    plan: TrainingPlan,
+    trainer_of: Callable[[Dataset], Moves],
     coins: Coins,
     rounds: int,
     records_per_unit: int,
@@ -42,7 +41,7 @@ def unit_scores(
     Args:
         engine: over model 0 of the agreement; a model has one engine.
         classes: labels of its task.
-        plan: the member's, as it is.
+        trainer_of: makes the member's trainer, as it is.
         coins, rounds, records_per_unit, randomness, progress: see `hansa_client.attack.gradients`.
 
     Returns:
@@ -60,7 +59,7 @@ def unit_scores(
         unit_ids=tuple(f"canary-{row}" for row in np.flatnonzero(coins.inside)),
         groups={},
     )
-    trainer = trainer_of(engine, data, plan)
+    trainer = trainer_of(data)
     weights = built.initial_vector()
     before = _losses(built, weights, inputs, labels)
     for number in range(rounds):

@@ -12,6 +12,8 @@ from hansa.privacy.events import Spend
 from hansa.privacy.grid import Grid
 from hansa.privacy.sampling import Sampling, sampling_of
 
+UNMEASURED = 64
+
 
 @dataclass(frozen=True)
 class TrainingPlan:
@@ -28,7 +30,8 @@ class TrainingPlan:
         grid: of the clipped sums; `None` without a privacy mechanism, when nothing is clipped.
         sigma: of the discrete Gaussian on the grid, in grid units; under ``distributed`` of the member's own share. `None`
             without a mechanism.
-        physical_batch_size: records in one forward pass; a performance setting.
+        physical_batch_size: records in one forward pass; a performance setting. `None` is to be measured, and
+            `UNMEASURED` where nobody does.
         clamp: under ``distributed``, the largest magnitude of a coordinate of the sum before noise, in grid units.
     """
 
@@ -40,7 +43,7 @@ class TrainingPlan:
     clipping: ClippingKind
     grid: Grid | None
     sigma: float | None
-    physical_batch_size: int
+    physical_batch_size: int | None
     clamp: int | None = None
 
     @property

@@ -18,14 +18,13 @@ from hansa.privacy.noise_ahead import NoiseAhead
 from hansa.privacy.randomness import Randomness, SecretRandomness
 from hansa_client.data import Dataset
 from hansa_client.training.gradients import GradientEngine
+from hansa_client.training.kept import KeptActivations
 from hansa_client.training.plan import TrainingPlan
 from hansa_client.training.sampling import Draws, KeyedDraws, Units
 from hansa_client.training.trainer import Trainer
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 GridVector: TypeAlias = npt.NDArray[np.int64]
-
-_WORTH_A_THREAD = 1 << 14  # coordinates: fewer draws take less time than handing them over
 
 _LOG = logging.getLogger("hansa.node")  # the member's own
 
@@ -54,6 +53,7 @@ class PooledTrainer:
         dataset: of the member.
         plan: of an agreement with ``mechanism = "distributed"``.
         draws: makes the batches; by default by keyed hashes of unit ids, as the plan says.
+        kept: as of `Trainer`.
 
     Guarantees: what `train` returns is clamp(clipped sum) + share: a function of one sample that `plan.sampling` describes, whose
         L2 sensitivity on the grid is s·C + √d, with a discrete Gaussian of parameter `plan.sigma` added last and nothing
@@ -68,11 +68,18 @@ class PooledTrainer:
     """
 
     def __init__(
-        self, engine: GradientEngine, dataset: Dataset, plan: TrainingPlan, draws: Draws | None = None
+        self,
+        engine: GradientEngine,
+        dataset: Dataset,
+        plan: TrainingPlan,
+        draws: Draws | None = None,
+        *,
+        kept: KeptActivations | None = None,
     ) -> None:
         if plan.grid is None or plan.sigma is None or plan.clamp is None:
             raise TrainingError("a plan without shared noise makes no contribution to a pooled step")
-        self._sums = Trainer(engine, dataset, plan)
+        self._sums = Trainer(engine, dataset, plan, kept=kept)
+        self._ahead = engine.parameters[0].device.type != "cpu"
         self._draws = KeyedDraws(dataset.unit_ids, plan.sampling) if draws is None else draws
         self._engine = engine
         self._sigma, self._clamp, self._size = plan.sigma, plan.clamp, plan.grid.dimension
@@ -91,9 +98,11 @@ class PooledTrainer:
         Raises:
             TrainingError: weights moved that must not.
         """
-        if self._size < _WORTH_A_THREAD or not isinstance(randomness, SecretRandomness):
+        if not (self._ahead and isinstance(randomness, SecretRandomness)):
             return self._step(weights, randomness)
-        with NoiseAhead(randomness, self._sigma, self._size, 1) as source:  # while the gradient is computed
+        with NoiseAhead(
+            randomness, self._sigma, self._size, 1
+        ) as source:  # while a GPU computes the gradient
             return self._step(weights, source)
 
     def _step(self, weights: Vector, randomness: Randomness) -> GridVector:

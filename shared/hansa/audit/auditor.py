@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from hansa.audit.attacks import check_attacks
 from hansa.audit.budgets import check_budgets
 from hansa.audit.claims import Evidence, check_claims
 from hansa.audit.copies import Kept, Sources
@@ -55,6 +56,7 @@ def audit(
         )
     check_budgets(own, notebook)
     check_shares(federation, own, keys, notebook)
+    check_attacks(own, notebook)
     check_claims(report, Evidence(keys, federation, own), notebook)
     _tell_limits(keys, federation, notebook)
     return notebook.findings(keys.fingerprint)
