@@ -65,9 +65,9 @@ def test_members_of_one_run_count_on_the_same_shares(tmp_path: Path) -> None:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a real run left."""
     out = tmp_path_factory.mktemp("run") / "out"
-    agreement, _ = pooled_league()
+    agreement = replace(pooled_league()[0], frozen=None).with_performance(evaluate_every=2)
     data = {name: MemberData(held, table(12, 9)) for name, held in tables().items()}
-    report = simulate(replace(agreement, frozen=None), members=data, out=out)
+    report = simulate(agreement, members=data, out=out)
     assert report.shared_noise is not None
     assert report.members[0].epsilon_colluding is not None
     return out
