@@ -20,6 +20,7 @@ from hansa.privacy.sampling import TruncatedSampling
 from hansa.privacy.truncation import LONGEST_STEP
 from hansa_client.data import Dataset
 from hansa_client.training import PooledTrainer, TrainingPlan
+from hansa_client.training.clipping import ClippedSum
 from hansa_client.training.gradients import GradientEngine
 from support.leagues import table
 from support.pooling import pooled_league
@@ -210,7 +211,7 @@ class SumsTheBatchTwice(PooledTrainer):
 
         def twice(drawn):
             found = once(drawn)
-            return replace(found, values=found.values * 2)
+            return ClippedSum(found.values * 2, found.grid)
 
         self._sums.clipped_sum = twice
 
