@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -28,7 +28,7 @@ from hansa.wire import Message
 from hansa_client.attack import Attack
 from hansa_client.data import Dataset
 from hansa_client.flower_node import AnswersRequests
-from hansa_client.node import LocalTraining, Node
+from hansa_client.node import GridVector, LocalTraining, Node
 from hansa_client.records import NoRecords, Records
 from hansa_client.summing import SumIdentity
 from hansa_client.training import TrainerFactory, TrainingPlan, engine_for
@@ -74,12 +74,18 @@ class MemberBudget:
     """What a member has spent, as it keeps it itself.
 
     Attributes:
-        spends: everything that counts as spent.
+        spends: everything that counts as spent, against everyone.
         limit: the most that may ever be.
+        shared: the same against at most `coalition` other members, where noise is shared; as many events, in the same order.
+        coalition: c, where there is a `shared`.
+        limit_shared: on that, where one was granted.
     """
 
     spends: tuple[Spend, ...]
     limit: PrivacyLoss
+    shared: tuple[Spend, ...] | None = None
+    coalition: int = 0
+    limit_shared: PrivacyLoss | None = None
 
 
 class TrainingLeague:
@@ -167,7 +173,12 @@ class TrainingLeague:
             return MemberBudget(tuple(kept.spent()), kept.limit())
         with self.log(name) as log:
             book = book_of(log)
-        return MemberBudget(tuple(book.spent()), book.grant.everyone.loss)
+        found = MemberBudget(book.spent(), book.grant.everyone.loss)
+        if self.agreement.terms.privacy.mechanism != "distributed":
+            return found
+        coalition, few = self.agreement.terms.privacy.colluding, book.grant.colluding
+        limit = few.loss if few is not None and coalition <= book.grant.coalition else None
+        return replace(found, shared=book.spent(coalition), coalition=coalition, limit_shared=limit)
 
     @contextmanager
     def log(self, name: str) -> Iterator[LogView]:
@@ -324,7 +335,7 @@ class _Timed:
         self.seconds = 0.0
         self._path = path
 
-    def train(self, weights: Vector, randomness: Randomness) -> Vector:
+    def train(self, weights: Vector, randomness: Randomness) -> Vector | GridVector:
         """See `LocalTraining`."""
         started = time.monotonic()
         try:

@@ -14,13 +14,13 @@ import numpy.typing as npt
 import torch
 
 from hansa.agreement import Agreement, read_agreement
-from hansa.errors import NotInForceError, OutputExistsError, UsageError
+from hansa.errors import OutputExistsError, UsageError
 from hansa.models import BuiltModel, build_model
 from hansa.report import Reference, Repeat, Report, write_report
 from hansa_client.data import Dataset, encode
 from hansa_client.training import engine_for
 from hansa_simulations.assembly import Measured, Run, assemble
-from hansa_simulations.derived import Derivation, alone, pooled, without_privacy
+from hansa_simulations.derived import Derivation, alone, pooled, under, without_privacy
 from hansa_simulations.evaluation import Evaluator
 from hansa_simulations.models import built_from
 from hansa_simulations.quality import mean_quality
@@ -73,6 +73,7 @@ def simulate(
     seed: int = 0,
     repeat: int = 1,
     references: bool = False,
+    compare: bool = False,
     attack: bool = False,
     members_home: Path | None = None,
     out: Path | None = None,
@@ -92,6 +93,7 @@ def simulate(
         seed: see `Settings`.
         repeat: runs with the seeds `seed`, `seed` + 1, …; the report holds the last run, and the mean quality.
         references: also train without privacy and on pooled data, to say what federation and privacy each cost.
+        compare: also run what the other mechanism and pooled data reach at the same ε and δ, with every seed.
         attack: also attack the members' trainer with canaries that are nobody's data, and report what that shows.
         members_home: folder in which members keep their budgets between runs.
         out: folder to write `report.json`, `report.html`, `model.safetensors`, `agreement.toml` and, where privacy is
@@ -124,7 +126,12 @@ def simulate(
         with_references = references and number == 0
         one = replace(one, attack=attack and number == repeat - 1)  # the report is that of the last run
         try:
-            finished.append(_run(original, derivation, data, members, model, one, references=with_references))
+            finished.append(
+                _run(
+                    original, derivation, data, members, model, one,
+                    references=with_references, compare=compare,
+                )
+            )  # fmt: skip
         except KeyboardInterrupt:
             if not finished:
                 raise
@@ -180,11 +187,18 @@ def _run(
     settings: Settings,
     *,
     references: bool,
+    compare: bool,
 ) -> Simulated:
     clock = Clock(settings.progress)
     agreement = derivation.apply(original)
     _refuse(agreement, settings, model)
-    others = _references(agreement) if references else []
+    if compare and (not agreement.terms.private or agreement.terms.baseline is not None):
+        raise UsageError(
+            "mechanisms are compared at one ε: a federation that claims privacy is needed",
+            remedy="Leave --compare out, or --no-dp and --baseline.",
+        )
+    others = _mechanisms(agreement) if compare else []
+    others += [one for one in _references(agreement) if one[0] not in dict(others)] if references else []
     with clock.part("building the model"):
         built = _built(agreement, model)
     with clock.part("reading data"):
@@ -277,13 +291,21 @@ def _references(agreement: Agreement) -> list[tuple[str, Agreement]]:
     return found
 
 
+def _mechanisms(agreement: Agreement) -> list[tuple[str, Agreement]]:
+    """The same promise on pooled data, and kept by the other mechanism.
+
+    Raises:
+        AgreementError: the terms do not allow distributed noise.
+    """
+    other = "local" if agreement.terms.privacy.mechanism == "distributed" else "distributed"
+    return [
+        ("pooled, same privacy", pooled(agreement)),
+        (f"federated, {other} noise", under(agreement, other)),
+    ]
+
+
 def _refuse(agreement: Agreement, settings: Settings, model: torch.nn.Module | None) -> None:
     """Refuse, before anything is read or built, what a run cannot keep its word about."""
-    if agreement.terms.privacy.mechanism == "distributed":
-        raise NotInForceError(
-            "privacy.mechanism = 'distributed' needs noise shares under the secure sum, which this release does not add yet",
-            remedy="Use mechanism = 'local', or pass --mechanism local.",
-        )
     if settings.attack and (not agreement.terms.private or agreement.terms.baseline is not None):
         raise UsageError(
             "only a federation that claims privacy is attacked",
@@ -327,8 +349,22 @@ def _averaged(runs: list[Simulated]) -> Simulated:
         update={
             "quality": mean_quality([r.report.quality for r in runs]),
             "repeats": rows,
-            "references": runs[0].report.references,
+            "references": _mean_references([run.report.references for run in runs]),
             "seconds": sum(r.report.seconds for r in runs),
         }
     )
     return replace(last, report=report)
+
+
+def _mean_references(found: list[tuple[Reference, ...]]) -> tuple[Reference, ...]:
+    """Each reference with its mean quality over the runs that have it: all of them, or the first."""
+    return tuple(
+        first.model_copy(
+            update={
+                "quality": mean_quality(
+                    [one.quality for references in found for one in references if one.kind == first.kind]
+                )
+            }
+        )
+        for first in found[0]
+    )

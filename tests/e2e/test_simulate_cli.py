@@ -293,7 +293,14 @@ def test_an_output_folder_that_holds_a_run_is_kept(private_run: tuple[Path, Path
     ("change", "arguments", "code", "said"),
     [
         (("", ""), ("--no-dp", "--members-home", "home"), "HANSA-104", "budget"),
-        (("", ""), ("--mechanism", "distributed"), "HANSA-105", "secure sum"),
+        (
+            ("steps = 8", "steps = 8\ncolluding = 3"),
+            ("--mechanism", "distributed"),
+            "HANSA-101",
+            "members would do",
+        ),
+        (("", ""), ("--no-dp", "--epsilon", "1"), "HANSA-104", "claims privacy"),
+        (("", ""), ("--no-dp", "--compare"), "HANSA-104", "mechanisms are compared"),
         (("epsilon = 5.0", "epsilon = -1"), (), "HANSA-101", "privacy.epsilon"),
         (("", ""), ("--no-dp", "--mechanism", "local"), "HANSA-104", "contradict"),
         (("b.csv", "missing.csv"), (), "HANSA-202", "missing.csv"),
@@ -307,10 +314,33 @@ def test_bad_input_is_told_and_nothing_is_written(
     called = hansa(
         "simulate", agreement, "--data", tmp_path, "--out", tmp_path / "o", *arguments, "--format", "json"
     )
-    assert called.status == (3 if code == "HANSA-105" else 2), called.stdout + called.stderr
+    assert called.status == 2, called.stdout + called.stderr
     assert called.envelope["error"]["code"] == code
     assert said in json.dumps(called.envelope["error"])
     assert not (tmp_path / "o").exists()
+
+
+def test_mechanisms_are_compared_at_one_epsilon(tmp_path: Path) -> None:
+    agreement, out = league_on_disk(tmp_path), tmp_path / "out"
+    called = hansa(
+        "simulate", agreement, "--data", tmp_path, "--out", out, "--mechanism", "distributed", "--compare",
+        "--epsilon", "3", "--format", "json",
+    )  # fmt: skip
+    assert called.status == 0, called.stdout + called.stderr
+    data = called.data
+    assert data["changes"] == ["privacy mechanism distributed, each step a round of its own", "ε = 3"]
+    assert data["rounds"] == 8
+    assert [one["kind"] for one in data["references"]] == ["pooled, same privacy", "federated, local noise"]
+    for member in data["members"]:
+        assert member["epsilon_colluding"] <= 3 < member["epsilon"] == member["budget_epsilon"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "what sharing the noise brings" in page
+    assert "against everyone" in page
+    ledgers = out / "ledgers"
+    audit = hansa(
+        "audit", "verify", ledgers, "--keys", ledgers / "keys.json", "--report", out / "report.json"
+    )
+    assert audit.status == 0, audit.stdout
 
 
 def test_interrupting_a_run_leaves_a_partial_report(tmp_path: Path) -> None:

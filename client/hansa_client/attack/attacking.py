@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from hansa.agreement import Agreement
@@ -18,6 +17,7 @@ from hansa.privacy.randomness import Randomness, SecretRandomness
 from hansa.privacy.sampling import PoissonSampling
 from hansa_client.attack.gradients import gradient_scores
 from hansa_client.attack.guessing import Coins, right_guesses
+from hansa_client.attack.trainers import seen_alone
 from hansa_client.attack.units import unit_scores
 from hansa_client.training import TrainerFactory, TrainingPlan
 from hansa_client.training.gradients import GradientEngine
@@ -147,11 +147,12 @@ def attack_units(
     """Attack a training of the agreement's model, which `engine` holds, with generated units; see `attack_gradients`."""
     design = Design.best(claim_of(agreement, member), canaries, confidence)
     coins = Coins.thrown(canaries, seed)
+    plan = TrainingPlan.of(agreement, member)
     with closing(TrainerFactory(engine, agreement)) as factory:
         scores = unit_scores(
             engine,
             len(agreement.terms.task.labels),
-            partial(factory.trainer, member),
+            lambda data: seen_alone(factory.trainer(member, data), plan),
             coins,
             agreement.terms.training.rounds,
             agreement.terms.privacy.max_records_per_unit,

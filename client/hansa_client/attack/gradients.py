@@ -26,8 +26,9 @@ from hansa.models import BuiltModel
 from hansa.privacy.grid import Grid
 from hansa.privacy.randomness import Randomness
 from hansa_client.attack.guessing import Coins
+from hansa_client.attack.trainers import seen_alone
 from hansa_client.data import Dataset
-from hansa_client.training import Trainer, TrainingPlan
+from hansa_client.training import PooledTrainer, Trainer, TrainingPlan
 from hansa_client.training.gradients import GradientEngine
 
 SMALLEST_DIMENSION = 10_000
@@ -97,12 +98,20 @@ def gradient_scores(
         (steps * plan.sampling_rate + 6 * multiplier * math.sqrt(steps)) * gain * norm * math.sqrt(_TABLES)
     )
     rate = _REACH * plan.divisor / moved
+    clamp = None if plan.clamp is None else math.ceil(2 * grid.scale * norm)  # a coordinate is one canary's
     changed = replace(
-        plan, grid=grid, sigma=grid.sigma(multiplier), learning_rate=rate, physical_batch_size=_PASS
+        plan,
+        clamp=clamp,
+        grid=grid,
+        sigma=grid.sigma(multiplier),
+        learning_rate=rate,
+        physical_batch_size=_PASS,
     )
     signs = coins.signs(_TABLES)
     built = _built(rows, gain)
-    trainer = Trainer(GradientEngine(built), _data(coins, signs, records_per_unit), changed)
+    kind = Trainer if changed.clamp is None else PooledTrainer
+    engine, data = GradientEngine(built), _data(coins, signs, records_per_unit)
+    trainer = seen_alone(kind(engine, data, changed), changed)
     weights = built.initial_vector()
     for number in range(rounds):
         weights = weights + trainer.train(weights, randomness())

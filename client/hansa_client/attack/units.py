@@ -18,8 +18,8 @@ from torch import nn
 from hansa.models import BuiltModel, trim_padding
 from hansa.privacy.randomness import Randomness
 from hansa_client.attack.guessing import Coins
+from hansa_client.attack.trainers import Moves
 from hansa_client.data import Dataset
-from hansa_client.training import Trainer
 from hansa_client.training.gradients import GradientEngine
 
 _WORDS = 12  # of a generated text
@@ -29,7 +29,7 @@ _PASS = 256
 def unit_scores(
     engine: GradientEngine,
     classes: int,
-    trainer_of: Callable[[Dataset], Trainer],
+    trainer_of: Callable[[Dataset], Moves],
     coins: Coins,
     rounds: int,
     records_per_unit: int,

@@ -5,6 +5,7 @@ What runs here is what is accounted: a draw that the agreement names, public rat
 
 from hansa_client.training.factory import TrainerFactory, engine_for
 from hansa_client.training.plan import TrainingPlan
+from hansa_client.training.pooled import PooledTrainer
 from hansa_client.training.trainer import Trainer
 
-__all__ = ["Trainer", "TrainerFactory", "TrainingPlan", "engine_for"]
+__all__ = ["PooledTrainer", "Trainer", "TrainerFactory", "TrainingPlan", "engine_for"]

@@ -18,6 +18,7 @@ from hansa_client.training.kept import KeptActivations, longest
 from hansa_client.training.memory import available_bytes
 from hansa_client.training.microbatch import fastest_microbatch
 from hansa_client.training.plan import TrainingPlan
+from hansa_client.training.pooled import PooledTrainer
 from hansa_client.training.trainer import Trainer
 
 _LOG = logging.getLogger("hansa.node")  # the member's own
@@ -61,8 +62,8 @@ class TrainerFactory:
         self._kept: list[KeptActivations] = []
         self._microbatches: dict[bool, int] = {}
 
-    def trainer(self, member: str, dataset: Dataset) -> Trainer:
-        """The trainer of a member.
+    def trainer(self, member: str, dataset: Dataset) -> Trainer | PooledTrainer:
+        """The trainer of a member; one of pooled steps where the agreement shares the noise.
 
         Raises:
             TrainingError: activations shall be kept and cannot be, or the plan does not fit model or data.
@@ -71,7 +72,8 @@ class TrainerFactory:
         kept = self._kept_for(dataset)
         if plan.physical_batch_size is None and self._agreement.terms.private:
             plan = replace(plan, physical_batch_size=self._microbatch(kept=kept is not None))
-        return Trainer(self._engine, dataset, plan, kept=kept)
+        kind = Trainer if plan.clamp is None else PooledTrainer
+        return kind(self._engine, dataset, plan, kept=kept)
 
     def close(self) -> None:
         """Forget the activations of all members."""

@@ -211,7 +211,29 @@ def agreement_summary(agreement: Agreement) -> dict[str, Any]:
         "delta": privacy.delta if agreement.terms.private else None,
         "unit": privacy.unit,
         "steps": privacy.steps,
+        **(_shared_noise(agreement) if privacy.mechanism == "distributed" else {}),
         "not_in_force": list(not_in_force(agreement.terms)),
+    }
+
+
+def _shared_noise(agreement: Agreement) -> dict[str, Any]:
+    """Against whom each ε of an agreement under distributed noise holds, and what it rests on."""
+    from hansa.privacy.distributed import SharedNoise, agreed_noise, losses  # the accountant
+
+    terms, frozen = agreement.terms, agreement.frozen
+    noise = agreed_noise(terms, None if frozen is None else frozen.noise_multiplier)
+    told = losses(terms, noise)
+    shared = SharedNoise.of(terms, 1 if frozen is None else frozen.model.parameters, noise)
+    wraps = shared.wrap_probability(terms.charged_steps)
+    return {
+        "epsilon_any": told.epsilon_any,
+        "epsilon_colluding": told.epsilon_colluding,
+        "colluding": shared.colluding,
+        "smallest_sum": shared.smallest_sum,
+        "promised_shares": shared.honest,
+        "noise_multiplier": noise,
+        "noise_multiplier_of_a_share": shared.share_multiplier,
+        "wrap_probability" if frozen is not None else "wrap_probability_per_weight": wraps,
     }
 
 

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hansa.canonical import Json
-from hansa.errors import PrivacyParameterError
 from hansa.privacy.book import BudgetBook
-from hansa.privacy.calibration import calibrated_noise_multiplier
 from hansa.privacy.charges import charges_of
+from hansa.privacy.distributed import agreed_noise
 from hansa.privacy.quote import Quote
-from hansa.privacy.sampling import sampling_of
 from hansa.privacy.words import rule_words
 
 if TYPE_CHECKING:
@@ -96,13 +94,7 @@ def forecast(
     Raises:
         PrivacyParameterError: the agreement claims no privacy, or no noise keeps its own promise.
     """
-    privacy = terms.privacy
-    if noise_multiplier is None:
-        if privacy.epsilon is None or privacy.delta is None:
-            raise PrivacyParameterError("an agreement without privacy has no price")
-        noise_multiplier = calibrated_noise_multiplier(
-            privacy.epsilon, privacy.delta, sampling_of(terms), terms.charged_steps
-        )
+    noise_multiplier = agreed_noise(terms, noise_multiplier)
     retries = terms.secure_sum.retries if retries is None else retries
     rounds = terms.training.rounds
     whole = charges_of(terms, noise_multiplier, retries=retries)

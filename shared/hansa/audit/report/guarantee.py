@@ -29,9 +29,9 @@ from hansa.ledger.trust import TrustedKeys
 from hansa.privacy.charges import Charge
 from hansa.privacy.events import EventJson, Numbers, numbers_of
 from hansa.privacy.loss import PrivacyLoss
+from hansa.quorum import threshold
 from hansa.report import words as plain
 from hansa.report.schema import Report
-from hansa.secagg.terms import threshold
 
 PROFILE_DELTAS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 MAX_PROFILES = 10
@@ -129,16 +129,18 @@ def _unit(told: Chronicles, run: RunSpend) -> str:
 
 def _profiles(told: Chronicles, keys: TrustedKeys) -> Iterator[Profile]:
     """ε at several δ of what counts of each run, the newest runs alone where there are very many."""
-    groups: dict[tuple[str, bytes], tuple[list[str], RunSpend]] = {}
+    groups: dict[tuple[str, int, bytes], tuple[list[str], RunSpend]] = {}
     for run in _runs(told, keys):
-        spends = run.counted()
-        if spends:
-            data = canonical_json([[dict(spend.event), spend.count] for spend in spends])
-            groups.setdefault((run.run, data), ([], run))[0].append(run.member)
-    for names, run in list(groups.values())[-MAX_PROFILES:]:
-        spends = run.counted()
+        for coalition in sorted({0, *(charge.coalition for charge in run.charges.values())}):
+            spends = run.counted(coalition or None)
+            if spends:
+                data = canonical_json([[dict(spend.event), spend.count] for spend in spends])
+                groups.setdefault((run.run, coalition, data), ([], run))[0].append(run.member)
+    for (_, coalition, _), (names, run) in list(groups.items())[-MAX_PROFILES:]:
+        spends = run.counted(coalition or None)
         points = tuple((delta, stated(spends, delta)) for delta in PROFILE_DELTAS)
-        yield Profile(run=run.run, members=tuple(names), points=points)
+        against = plain.counted(coalition, "other member") + " and all outside" if coalition else "everyone"
+        yield Profile(run=run.run, members=tuple(names), against=against, points=points)
 
 
 # --- 3 mechanism -----------------------------------------------------------------------------------------

@@ -168,11 +168,13 @@ class Profile(Value):
 
     Attributes:
         run, members: whose.
+        against: whom it holds against: everyone, or so many that collude where noise is shared.
         points: δ with ε; null where there is no bound, or the accountant failed.
     """
 
     run: str
     members: tuple[str, ...]
+    against: str
     points: tuple[tuple[float, float | None], ...]
 
 

@@ -119,8 +119,13 @@ def statement(budgets: Sequence[Budget]) -> str:
     units = plain.joined(sorted({f"{one.unit}" for one in budgets}))
     epsilons = {one.limits[0].epsilon for one in budgets}
     deltas = {one.limits[0].delta for one in budgets}
+    few = {(limit.against, limit.epsilon) for one in budgets for limit in one.limits[1:]}
+    second = "".join(
+        f", and ε ≤ {plain.epsilon(epsilon)} against {against}" for against, epsilon in sorted(few)
+    )
+    whom = f" against everyone{second}," if few else ""
     return (
-        f"Every {units} at every member whose log was given: ε ≤ {plain.epsilon(max(epsilons))} at "
+        f"Every {units} at every member whose log was given: ε ≤ {plain.epsilon(max(epsilons))}{whom} at "
         f"δ ≤ {plain.plain(max(deltas))} over the whole life of its dataset, {budgets[0].adjacency} adjacency."
     )
 

@@ -1,0 +1,46 @@
+"""The member's trainer as an attack sees it: weights in, weights moved out, whatever the mechanism."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hansa.privacy.randomness import Randomness
+from hansa_client.training import PooledTrainer, Trainer, TrainingPlan
+
+Vector = npt.NDArray[np.float64]
+
+
+class Moves(Protocol):
+    """What is attacked."""
+
+    def train(self, weights: Vector, randomness: Randomness) -> Vector:
+        """What a round moves the weights by, float64 [d]."""
+
+
+class _OwnSteps:
+    """A pooled step of one member alone: what somebody sees from whom every mask has been taken, with its own share of noise."""
+
+    def __init__(self, trainer: PooledTrainer, factor: float) -> None:
+        self._trainer, self._factor = trainer, factor
+
+    def train(self, weights: Vector, randomness: Randomness) -> Vector:
+        moved: Vector = self._factor * self._trainer.train(weights, randomness).astype(np.float64)
+        return moved
+
+
+def seen_alone(trainer: Trainer | PooledTrainer, plan: TrainingPlan) -> Moves:
+    """A member's trainer as somebody sees it who sees this member alone.
+
+    Under distributed noise its contributions are seen one by one, which the secure sum is there to prevent: the attack is
+    on the claim against everyone.
+
+    Args:
+        trainer: of the member.
+        plan: that the trainer follows.
+    """
+    if isinstance(trainer, Trainer) or plan.grid is None:
+        return trainer  # type: ignore[return-value]  # a pooled trainer has a grid
+    return _OwnSteps(trainer, -plan.learning_rate / (plan.grid.scale * plan.divisor))
