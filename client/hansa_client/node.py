@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hansa.agreement import Agreement
-from hansa.errors import WireError
+from hansa.errors import TrainingError, WireError
 from hansa.privacy.randomness import Randomness
 from hansa.protocol import (
     PolicyCode,
@@ -34,15 +34,19 @@ from hansa_client.summing import SumIdentity, SumParty
 
 MAX_RUNS = 4  # in hand at once; a run has its machine and its model in memory
 Vector = npt.NDArray[np.float64]
+GridVector = npt.NDArray[np.int64]
 
 _LOG = logging.getLogger("hansa.node")
 
 
 class LocalTraining(Protocol):
-    """What a node asks of its trainer: `hansa_client.training.Trainer`, or one that does nothing in a bench."""
+    """What a node asks of its trainer: `hansa_client.training.Trainer`, or one that does nothing in a bench.
 
-    def train(self, weights: Vector, randomness: Randomness) -> Vector:
-        """The round's local weights minus `weights`, float64 [d]."""
+    Under ``distributed`` noise it is a `hansa_client.training.PooledTrainer`.
+    """
+
+    def train(self, weights: Vector, randomness: Randomness) -> Vector | GridVector:
+        """The round's local weights minus `weights`, float64 [d]; or the noisy clipped sum of one step, int64 [d]."""
 
 
 class Node:
@@ -77,6 +81,7 @@ class Node:
         self._records = records
         self._randomness = randomness
         self._sums = sums
+        self._pooled = agreement.terms.privacy.mechanism == "distributed"
         self._weight = public_weights(agreement.terms)[member]
         self._parties: dict[str, SumParty] = {}  # the runs in hand, the last asked one last
         self._lock = threading.Lock()  # two requests at once would each load the state that the other changes
@@ -120,9 +125,16 @@ class Node:
             self._parties.pop(next(iter(self._parties)))  # what it must remember lies in its store
         return party
 
-    def _update(self, run: str, step: int, weights: Vector) -> Vector:
-        """The weighted update of a step, float64 [d]."""
-        return self._weight * self._training.train(weights, self._randomness(run, step + 1))
+    def _update(self, run: str, step: int, weights: Vector) -> Vector | GridVector:
+        """The weighted update of a round, float64 [d], or the pooled step's integers, which nothing may scale."""
+        made = self._training.train(weights, self._randomness(run, step + 1))
+        if not self._pooled:
+            return self._weight * made
+        if made.dtype != np.int64:
+            raise TrainingError(
+                "a step of pooled training is summed on the integer grid, and this is no such sum"
+            )
+        return made
 
     def _close(self, request: Message) -> Message:
         run = request.text("run")

@@ -59,8 +59,12 @@ class LedgerRecords:
         self._ledger, self._mirror, self._rng = ledger, mirror, rng
         self._federation_log = federation_log
         self._charges, self._protection = charges_of(terms, noise), Protection.of(terms.privacy)
-        spends = [charge.against(None) for charge in self._charges]
-        self._events = tuple((canonical_json(dict(spend.event)), spend.count) for spend in spends)
+        against = {None, *(charge.coalition for charge in self._charges if charge.shared is not None)}
+        self._events = tuple(
+            tuple((canonical_json(dict(spend.event)), spend.count) for spend in spends)
+            for coalition in sorted(against, key=lambda c: c or 0)
+            for spends in ([charge.against(coalition) for charge in self._charges],)
+        )  # against everyone, and where noise is shared against few
         self._delta = delta
         self._spend = Spend(
             self._charges[0].event, sampling_of(terms).events_in(terms.local_steps)
@@ -83,7 +87,7 @@ class LedgerRecords:
     def admit(self, run: str, manifest: Manifest) -> None:
         self._mirror.verify_manifest_checkpoint(manifest.checkpoint, self._nonce)
         self._nonce = None  # shown once, this process has seen the log as it is
-        for finding in _checked(self._events, self._delta):
+        for finding in (found for events in self._events for found in _checked(events, self._delta)):
             _LOG.warning("the ε of this run is not checked by %s: %s", finding.accountant, finding.reason)
         begun = self._ledger.own.reserved(run) is None
         self._ledger.reserve(self._agreement_id, run, self._charges, self._protection, self._federation_log)

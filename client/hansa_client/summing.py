@@ -22,6 +22,7 @@ from hansa_client.model import Derive, DerivedModel
 from hansa_client.records import Records
 
 Vector: TypeAlias = npt.NDArray[np.float64]
+Contribution: TypeAlias = npt.NDArray[np.float64] | npt.NDArray[np.int64]
 
 _LOG = logging.getLogger("hansa.node")
 
@@ -61,7 +62,7 @@ class SumParty:
         run: its name.
         identity: of the member.
         records: reserves before anything is trained, and puts every vector on record before it leaves.
-        train: makes the weighted update of a step from the model's weights. Whatever it raises reads as absence from
+        train: makes the weighted update of a round, or the integers of a pooled step, from the model's weights. Whatever it raises reads as absence from
             outside.
 
     Guarantees: nothing that `train` raises or returns leaves, except masked, or as a code that follows from
@@ -74,7 +75,7 @@ class SumParty:
         run: str,
         identity: SumIdentity,
         records: Records,
-        train: Callable[[str, int, Vector], Vector],
+        train: Callable[[str, int, Vector], Contribution],
     ) -> None:
         self._run, self._records, self._train = run, records, train
         self._dimension = agreement.require_frozen().model.parameters
@@ -113,7 +114,7 @@ class SumParty:
         word = replace(self._records.word(self._run), cosignature=cosignature)
         return sum_reply(request, Answered(replies, self._model.round, word))
 
-    def contribute(self, manifest: Manifest) -> Vector:
+    def contribute(self, manifest: Manifest) -> Contribution:
         """See `hansa.secagg.Contributor`."""
         self._model.check(manifest)
         if manifest.round <= self._tried:

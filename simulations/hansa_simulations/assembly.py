@@ -21,6 +21,7 @@ from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.attack_words import told
 from hansa.privacy.events import Spend
 from hansa.protocol import public_weights
+from hansa.quorum import threshold
 from hansa.report import (
     AttackReport,
     EventCount,
@@ -34,7 +35,6 @@ from hansa.report import (
     SecureSumTerms,
     SumReport,
 )
-from hansa.secagg.terms import threshold
 from hansa.wire import array_sha256
 from hansa_client.attack import Attack
 from hansa_client.training import TrainingPlan

@@ -53,7 +53,7 @@ class Derivation:
         if self.baseline == "pooled":
             agreement = pooled(agreement)
         if self.baseline == "local-only":
-            agreement = agreement.derive(baseline="local-only")
+            agreement = _by_itself(agreement).derive(baseline="local-only")
         return agreement
 
 
@@ -65,10 +65,19 @@ def without_privacy(agreement: Agreement) -> Agreement:
 def pooled(agreement: Agreement) -> Agreement:
     """The same training on all records in one place, under one member called ``pooled``."""
     units = sum(member.units for member in agreement.terms.members)
-    return agreement.derive(baseline="pooled", members=[{"name": "pooled", "units": units}])
+    members = [{"name": "pooled", "units": units}]
+    return _by_itself(agreement).derive(baseline="pooled", members=members)
 
 
 def alone(agreement: Agreement, member: str) -> Agreement:
     """The same training at one member only."""
     kept = next(m for m in agreement.terms.members if m.name == member)
-    return agreement.derive(baseline="local-only", members=[{"name": kept.name, "units": kept.units}])
+    members = [{"name": kept.name, "units": kept.units}]
+    return _by_itself(agreement).derive(baseline="local-only", members=members)
+
+
+def _by_itself(agreement: Agreement) -> Agreement:
+    """Who trains without others shares no noise with them."""
+    if agreement.terms.privacy.mechanism != "distributed":
+        return agreement
+    return agreement.derive(privacy={"mechanism": "local"})

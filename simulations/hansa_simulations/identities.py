@@ -20,8 +20,8 @@ from hansa.errors import BudgetRefusedError, EngineError, UsageError
 from hansa.identity import COORDINATOR, Authority, Roster, Signer, check_certificate, request_certificate
 from hansa.identity.keys import read_private, write_private
 from hansa.ledger import Agreed, Keyring, NoteSigner, SignatureType, VerifierKey, officer_of
+from hansa.quorum import threshold
 from hansa.secagg.seal import KEY_BYTES
-from hansa.secagg.terms import threshold
 from hansa_client.node_file import LEDGER
 
 _FILE = "identities.json"

@@ -28,10 +28,10 @@ from hansa.wire import Message
 from hansa_client.attack import Attack
 from hansa_client.data import Dataset
 from hansa_client.flower_node import AnswersRequests
-from hansa_client.node import LocalTraining, Node
+from hansa_client.node import GridVector, LocalTraining, Node
 from hansa_client.records import NoRecords, Records
 from hansa_client.summing import SumIdentity
-from hansa_client.training import Trainer, TrainingPlan
+from hansa_client.training import PooledTrainer, Trainer, TrainingPlan
 from hansa_client.training.gradients import GradientEngine
 from hansa_simulations.baseline import BaselineNode
 from hansa_simulations.baseline import budget_book as baseline_book
@@ -231,7 +231,8 @@ class TrainingLeague:
     def _trainer(self, name: str) -> _Timed:
         if name not in self._trainers:
             plan = TrainingPlan.of(self.agreement, name)
-            trainer = Trainer(self._gradients(), self._datasets[name], plan)
+            kind = Trainer if plan.clamp is None else PooledTrainer
+            trainer = kind(self._gradients(), self._datasets[name], plan)
             self._trainers[name] = _Timed(trainer, None if self._timings is None else self._timings / name)
         return self._trainers[name]
 
@@ -319,7 +320,7 @@ class _Timed:
         self.seconds = 0.0
         self._path = path
 
-    def train(self, weights: Vector, randomness: Randomness) -> Vector:
+    def train(self, weights: Vector, randomness: Randomness) -> Vector | GridVector:
         """See `LocalTraining`."""
         started = time.monotonic()
         try:

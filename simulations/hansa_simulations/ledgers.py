@@ -32,9 +32,10 @@ from hansa.ledger.budgets import granted, records_of
 from hansa.ledger.errors import NoBudgetError
 from hansa.privacy.book import BudgetBook
 from hansa.privacy.composition import rule_for
+from hansa.privacy.distributed import losses
 from hansa.privacy.loss import PrivacyLoss
 from hansa.privacy.records import Grant, Limit, new_dataset_id
-from hansa.secagg.terms import threshold
+from hansa.quorum import threshold
 from hansa_client.federation_log import FederationLog
 from hansa_client.ledger import MemberLedger, Software
 from hansa_client.mirror import Mirror
@@ -160,13 +161,27 @@ def software() -> Mapping[str, str]:
     return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _SOFTWARE}}
 
 
+def _noise_of(agreement: Agreement) -> float:
+    noise = agreement.require_frozen().noise_multiplier
+    if noise is None:
+        raise PrivacyParameterError("a frozen agreement that promises privacy names its noise")
+    return noise
+
+
 def _grant(agreement: Agreement, name: str, identities: Identities) -> SignedEntry:
     privacy = agreement.terms.privacy
     if privacy.epsilon is None or privacy.delta is None:
         raise PrivacyParameterError("an agreement without epsilon and delta has no budget")
     loss = PrivacyLoss(privacy.epsilon, privacy.delta)
+    rule = rule_for(loss)
+    grant = Grant(new_dataset_id(), Limit(loss, rule))
+    if privacy.mechanism == "distributed":
+        # the agreement's ε is the one against few; everyone together faces a share of the noise alone
+        cost = losses(agreement.terms, _noise_of(agreement)).epsilon_any
+        everyone = Limit(PrivacyLoss(cost, privacy.delta), rule)
+        grant = Grant(grant.dataset, everyone, Limit(loss, rule), privacy.colluding)
     entry = granted(
-        Grant(new_dataset_id(), Limit(loss, rule_for(loss))),
+        grant,
         member=name,
         unit=privacy.unit,
         max_records_per_unit=privacy.max_records_per_unit,

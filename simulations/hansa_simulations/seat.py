@@ -16,8 +16,8 @@ from hansa.agreement.amendments import Proposal
 from hansa.identity import COORDINATOR
 from hansa.ledger import Log, MemoryLogStore, NoteSigner, export_tiles
 from hansa.ledger.trust import TrustedKeys
+from hansa.quorum import threshold
 from hansa.secagg import MemoryStore
-from hansa.secagg.terms import threshold
 from hansa_server.history import History
 from hansa_server.summation import SumHouse, Verifier
 from hansa_simulations.identities import VERIFIER, Identities

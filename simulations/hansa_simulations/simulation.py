@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from hansa.agreement import Agreement, read_agreement
-from hansa.errors import NotInForceError, OutputExistsError, UsageError
+from hansa.errors import OutputExistsError, UsageError
 from hansa.models import BuiltModel, build_model
 from hansa.report import Reference, Repeat, Report, write_report
 from hansa_client.data import Dataset, encode
@@ -279,11 +279,6 @@ def _references(agreement: Agreement) -> list[tuple[str, Agreement]]:
 
 def _refuse(agreement: Agreement, settings: Settings, model: torch.nn.Module | None) -> None:
     """Refuse, before anything is read or built, what a run cannot keep its word about."""
-    if agreement.terms.privacy.mechanism == "distributed":
-        raise NotInForceError(
-            "privacy.mechanism = 'distributed' needs noise shares under the secure sum, which this release does not add yet",
-            remedy="Use mechanism = 'local', or pass --mechanism local.",
-        )
     if settings.attack and (not agreement.terms.private or agreement.terms.baseline is not None):
         raise UsageError(
             "only a federation that claims privacy is attacked",

@@ -8,13 +8,13 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
+from hansa.quorum import threshold
 from hansa.secagg import verify_sum
 from hansa.secagg.dealing import Held, Parties, own_masks
 from hansa.secagg.errors import QuorumError
 from hansa.secagg.keys import RoundSecrets
 from hansa.secagg.masks import add_masks
 from hansa.secagg.record import SumOutcome
-from hansa.secagg.terms import threshold
 from hansa.secagg.unmasking import RoundFacts, Secrets, masks_to_remove
 from hansa_simulations.bench.secure_league import MODEL, PURPOSE, RUN, SumLeague, make_league
 

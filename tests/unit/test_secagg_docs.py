@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from hansa.agreement.terms import SecureSum
+from hansa.quorum import threshold
 from hansa.secagg import Quantiser
-from hansa.secagg.terms import threshold
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "secure-sum.md").read_text(encoding="utf-8")
 

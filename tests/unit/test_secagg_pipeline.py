@@ -12,13 +12,13 @@ import pytest
 from hansa.errors import BudgetRefusedError, HansaError, WireError
 from hansa.identity import COORDINATOR, Roster, Signer
 from hansa.ledger import errors as ledger_errors
+from hansa.quorum import threshold
 from hansa.secagg import Coordinator, MemoryStore, Quantiser, SumTerms, VectorTerms, verify_sum
 from hansa.secagg import messages as m
 from hansa.secagg.bundle import BUNDLE, MAX_PARTS, REFUSAL, bundle, unbundle
 from hansa.secagg.errors import PhaseError, QuorumError, SumTermsError
 from hansa.secagg.pipeline import MAX_REFUSALS
 from hansa.secagg.record import Phase, RoundRecord
-from hansa.secagg.terms import threshold
 from hansa.wire import Message
 from hansa_simulations.bench.secure_league import MODEL, PURPOSE, RUN, make_league, over_the_wire
 

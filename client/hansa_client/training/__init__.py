@@ -4,6 +4,7 @@ What runs here is what is accounted: a draw that the agreement names, public rat
 """
 
 from hansa_client.training.plan import TrainingPlan
+from hansa_client.training.pooled import PooledTrainer
 from hansa_client.training.trainer import Trainer
 
-__all__ = ["Trainer", "TrainingPlan"]
+__all__ = ["PooledTrainer", "Trainer", "TrainingPlan"]

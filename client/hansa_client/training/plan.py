@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hansa.agreement import Agreement
 from hansa.errors import PrivacyParameterError
 from hansa.privacy.clipping import Clipping, ClippingKind
+from hansa.privacy.distributed import SharedNoise
 from hansa.privacy.events import Spend
 from hansa.privacy.grid import Grid
 from hansa.privacy.sampling import Sampling, sampling_of
@@ -18,14 +19,17 @@ class TrainingPlan:
 
     Attributes:
         sampling: how a step draws its units.
-        divisor: q · N_public, what a sum of gradients is divided by; never the realised batch, nor a largest one.
+        divisor: q · N_public, what a sum of gradients is divided by; never the realised batch, nor a largest one. N is the
+            member's own number of units, or under ``distributed`` that of all members.
         steps_per_round: local steps.
         charged_steps: of the whole run, allowed retries included.
         learning_rate: of local SGD.
         clipping: by which rule a unit's gradient is bounded.
         grid: of the clipped sums; `None` without a privacy mechanism, when nothing is clipped.
-        sigma: of the discrete Gaussian on the grid, in grid units; `None` without a mechanism.
+        sigma: of the discrete Gaussian on the grid, in grid units; under ``distributed`` of the member's own share. `None`
+            without a mechanism.
         physical_batch_size: records in one forward pass; a performance setting.
+        clamp: under ``distributed``, the largest magnitude of a coordinate of the sum before noise, in grid units.
     """
 
     sampling: Sampling
@@ -37,6 +41,7 @@ class TrainingPlan:
     grid: Grid | None
     sigma: float | None
     physical_batch_size: int
+    clamp: int | None = None
 
     @property
     def sampling_rate(self) -> float:
@@ -54,12 +59,17 @@ class TrainingPlan:
         terms, frozen = agreement.terms, agreement.require_frozen()
         units = next(m.units for m in terms.members if m.name == member)
         privacy = terms.privacy
-        grid = sigma = None
+        grid = sigma = clamp = None
         if terms.private:
             if frozen.noise_multiplier is None:
                 raise PrivacyParameterError("the frozen agreement promises privacy and names no noise")
-            grid = Grid.of(privacy.clipping_norm, frozen.model.parameters)
-            sigma = grid.sigma(frozen.noise_multiplier)
+            if privacy.mechanism == "distributed":
+                shared = SharedNoise.of(terms, frozen.model.parameters, frozen.noise_multiplier)
+                grid, sigma, clamp = shared.grid, shared.share_sigma, shared.clamp
+                units = sum(m.units for m in terms.members)
+            else:
+                grid = Grid.of(privacy.clipping_norm, frozen.model.parameters)
+                sigma = grid.sigma(frozen.noise_multiplier)
         return cls(
             sampling=sampling_of(terms),
             divisor=privacy.sampling_rate * units,
@@ -70,6 +80,7 @@ class TrainingPlan:
             grid=grid,
             sigma=sigma,
             physical_batch_size=agreement.performance.physical_batch_size,
+            clamp=clamp,
         )
 
     def clipping_rule(self) -> Clipping | None:
@@ -77,7 +88,7 @@ class TrainingPlan:
         return None if self.grid is None else Clipping(self.clipping, self.grid.clipping_norm)
 
     def spend(self) -> Spend | None:
-        """What the whole run is charged as, or `None` when it claims no privacy."""
+        """What the whole run is charged as against everyone, or `None` when it claims no privacy."""
         if self.grid is None or self.sigma is None:
             return None
         event = self.sampling.event(self.grid.noise_multiplier(self.sigma))

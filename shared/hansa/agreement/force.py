@@ -8,10 +8,6 @@ from __future__ import annotations
 
 from hansa.agreement.terms import Fairness, Privacy, Publication, Terms
 
-_DISTRIBUTED = (
-    "privacy.mechanism = 'distributed': no run adds noise in shares yet, and the noise of one share alone would not "
-    "keep the promise"
-)
 _COLLUDING = (
     "privacy.colluding: it counts only under 'distributed'; local noise holds against any number of others"
 )
@@ -31,9 +27,7 @@ def not_in_force(terms: Terms) -> tuple[str, ...]:
     A section that says nothing (no fairness condition, publication left as it is by default) is not among them.
     """
     found = []
-    if terms.privacy.mechanism == "distributed":
-        found.append(_DISTRIBUTED)
-    elif terms.privacy.colluding != _DEFAULT_COLLUDING:
+    if terms.privacy.mechanism != "distributed" and terms.privacy.colluding != _DEFAULT_COLLUDING:
         found.append(_COLLUDING)
     if terms.fairness != Fairness(metric=terms.fairness.metric):
         found.append(_FAIRNESS)

@@ -32,6 +32,7 @@ from hansa.agreement.terms import (
     Training,
 )
 from hansa.errors import Problem
+from hansa.quorum import members_for, smallest_sum
 
 RESERVED_NAMES = frozenset({COORDINATOR, "simulation-verifier"})  # signers beside the members
 MAX_INTEGER = 2**53 - 1  # RFC 8785 writes numbers as IEEE 754 doubles
@@ -75,6 +76,8 @@ def problems_of(sections: Mapping[str, Any]) -> list[Problem]:
         found += _schedule(training)
     if model is not None and data is not None:
         found += _model(model, adapter, data)
+    if privacy is not None and privacy.mechanism == "distributed" and baseline is None:
+        found += _distributed(privacy, training, members, sections.get("secure_sum") or SecureSum())
     if members is not None and baseline is None:
         found += _sum(sections.get("secure_sum") or SecureSum(), members)
     if data is not None:
@@ -228,6 +231,41 @@ def _epochs(privacy: Privacy, training: Training | None) -> Iterator[Problem]:
             "privacy.sampling",
             "fixed batches do not go with distributed noise, whose steps are rounds of their own",
             "use 'poisson'",
+        )
+
+
+def _distributed(
+    privacy: Privacy, training: Training | None, members: tuple[Member, ...] | None, secure_sum: SecureSum
+) -> Iterator[Problem]:
+    """Noise in shares: each step is a secure sum of its own, and somebody honest is in each."""
+    if training is not None and privacy.steps != training.rounds:
+        yield Problem(
+            "training.rounds",
+            f"{training.rounds} rounds for {privacy.steps} steps: under 'distributed' each step is a round, a secure sum of its own",
+            "write training.rounds = privacy.steps",
+        )
+    if privacy.colluding < 1:
+        yield Problem(
+            "privacy.colluding",
+            "is 0, and every member knows its own share of the noise: against a member no promise would hold",
+            "at least 1",
+        )
+    if not members:
+        return
+    for i, member in enumerate(members):
+        if member.weight is not None:
+            yield Problem(
+                f"members.{i}.weight",
+                "is set by hand, and under 'distributed' every unit counts the same, whoever holds it",
+                "leave it out",
+            )
+    smallest = smallest_sum(len(members), secure_sum.min_members)
+    if smallest - privacy.colluding < 1:
+        enough = members_for(1, privacy.colluding, secure_sum.min_members)
+        yield Problem(
+            "privacy.colluding",
+            f"{privacy.colluding} of the {smallest} members of the smallest sum may subtract their shares, which leaves no noise",
+            f"{enough} members would do, or a smaller number",
         )
 
 

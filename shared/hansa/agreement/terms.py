@@ -14,6 +14,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from hansa.canonical import Json
+from hansa.quorum import smallest_sum
 
 Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Text: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
@@ -460,6 +461,11 @@ class Terms(Section):
     def charged_steps(self) -> int:
         """Noisy steps that the whole run may take, allowed retries included: what is calibrated and reserved."""
         return self.privacy.steps + self.secure_sum.retries * self.local_steps
+
+    @property
+    def smallest_sum(self) -> int:
+        """No sum is over fewer members: max(t, `SecureSum.min_members`)."""
+        return smallest_sum(len(self.members), self.secure_sum.min_members)
 
     @property
     def private(self) -> bool:

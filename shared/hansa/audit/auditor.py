@@ -16,8 +16,8 @@ from hansa.errors import HansaError
 from hansa.ledger.checkpoint import Checkpoint, LogPolicy
 from hansa.ledger.signed import Agreed
 from hansa.ledger.trust import TrustedKeys
+from hansa.quorum import threshold
 from hansa.report.schema import Report
-from hansa.secagg.terms import threshold
 
 
 def audit(

@@ -13,7 +13,8 @@ from hansa.audit.integrity import Examined
 from hansa.audit.reading import Copied, LogFacts
 from hansa.ledger.outcomes import Aggregate
 from hansa.ledger.trust import TrustedKeys
-from hansa.secagg.terms import MIN_MEMBERS, threshold
+from hansa.quorum import threshold
+from hansa.secagg.terms import MIN_MEMBERS
 
 RELEASE = "release"
 

@@ -16,9 +16,9 @@ from hansa.identity import Roster, Statement
 from hansa.ledger.errors import LogVerificationError
 from hansa.ledger.outcomes import Aggregate
 from hansa.ledger.trust import TrustedKeys
+from hansa.quorum import threshold
 from hansa.secagg.messages import Manifest
 from hansa.secagg.record import RoundRecord
-from hansa.secagg.terms import threshold
 from hansa.secagg.verify import VerifiedRecord, verify_record
 
 RECORD = "record"

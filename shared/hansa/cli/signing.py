@@ -85,7 +85,7 @@ def keys(
     """
     with reported(output_format):
         from hansa.cli.files import refuse_existing, write_text
-        from hansa.secagg.terms import threshold
+        from hansa.quorum import threshold
 
         agreement = read_agreement(frozen)
         refuse_existing(out, force=force)

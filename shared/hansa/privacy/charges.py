@@ -141,15 +141,12 @@ def charges_of(
         raise PrivacyParameterError("an agreement without privacy has no price")
     if privacy.mechanism == "local":
         return (Charge(TRAINING, sampling.event(noise_multiplier), sampling.events_in(steps)),)
-    from hansa.secagg.terms import threshold
-
-    smallest = max(threshold(len(terms.members)), terms.secure_sum.min_members)
     return (
         distributed_training(
             sampling,
             noise_multiplier,
             steps,
-            smallest_sum=smallest,
+            smallest_sum=terms.smallest_sum,
             colluding=privacy.colluding,
         ),
     )

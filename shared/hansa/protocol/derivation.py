@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hansa.agreement import Agreement, Terms
-from hansa.errors import WireError
+from hansa.errors import PrivacyParameterError, WireError
 from hansa.identity import Roster
+from hansa.privacy.distributed import SharedNoise
 from hansa.privacy.grid import Grid
 from hansa.secagg.ring import Quantiser, SumVector
 from hansa.secagg.terms import SumTerms, VectorTerms
@@ -30,13 +31,16 @@ def public_weights(terms: Terms) -> Mapping[str, float]:
 
 
 def update_encoding(agreement: Agreement) -> Quantiser:
-    """The quantiser of weighted updates, from public numbers: the finest grid on which all members' sum fits.
+    """The quantiser of what is summed, from public numbers.
 
-    Updates are clipped to it after the noise, which is post-processing under the local mechanism; the bound is
+    Under ``distributed`` members' integers are on the agreed grid already (`pooled_encoding`). Otherwise it is the finest grid
+    on which all members' weighted updates fit. Updates are clipped to it after the noise, which is post-processing under the local mechanism; the bound is
     set so that this happens with negligible probability.
     """
     terms, frozen = agreement.terms, agreement.require_frozen()
     weights = public_weights(terms)
+    if terms.privacy.mechanism == "distributed":
+        return pooled_encoding(shared_noise(agreement))
     reach = terms.training.learning_rate * terms.local_steps
     if not terms.private or frozen.noise_multiplier is None:
         return Quantiser.finest(max(weights.values()) * reach * _PLAIN_BOUND, len(terms.members))
@@ -50,6 +54,30 @@ def update_encoding(agreement: Agreement) -> Quantiser:
         for m in terms.members
     )
     return Quantiser.finest(bound, len(terms.members))
+
+
+def shared_noise(agreement: Agreement) -> SharedNoise:
+    """The noise of a step under ``distributed``, from the frozen agreement.
+
+    Raises:
+        AgreementError: the agreement is not frozen.
+        PrivacyParameterError: another mechanism, or numbers that leave the ring no room.
+    """
+    frozen = agreement.require_frozen()
+    if agreement.terms.privacy.mechanism != "distributed" or frozen.noise_multiplier is None:
+        raise PrivacyParameterError("noise is shared under mechanism = 'distributed' alone")
+    return SharedNoise.of(agreement.terms, frozen.model.parameters, frozen.noise_multiplier)
+
+
+def pooled_encoding(noise: SharedNoise) -> Quantiser:
+    """How members' noisy integer sums enter the ring: as they are, modulo 2^32.
+
+    Its reach is n clamped sums and 12 standard deviations of all shares together; a total beyond it is refused.
+    """
+    clip = (
+        noise.clamp + 0.5
+    ) / noise.grid.scale  # so that its product with the scale rounds down to the clamp
+    return Quantiser(clip, noise.grid.scale, noise.members, noise_sd=noise.share_sigma)
 
 
 def sum_terms(agreement: Agreement, roster: Roster) -> SumTerms:
@@ -104,8 +132,12 @@ class Derivation:
     """
 
     def __init__(self, agreement: Agreement) -> None:
-        self._rule = agreement.terms.training.server
-        self._weights, self._encoding = public_weights(agreement.terms), update_encoding(agreement)
+        terms = agreement.terms
+        self._rule = terms.training.server
+        self._weights, self._encoding = public_weights(terms), update_encoding(agreement)
+        self._pooled = terms.privacy.mechanism == "distributed"
+        self._divisor = terms.privacy.sampling_rate * sum(member.units for member in terms.members)
+        self._learning_rate = terms.training.learning_rate
 
     def __call__(self, state: ServerState, aggregate: Aggregate) -> ServerState:
         """The state after a step.
@@ -118,6 +150,10 @@ class Derivation:
             raise WireError(f"a sum of step {aggregate.step} does not follow model {state.round}")
         if not set(aggregate.survivors) <= set(self._weights):
             raise WireError("a sum names somebody who is no member")
+        if self._pooled:
+            # the update is a step down the noisy mean gradient: over q times all agreed units, whoever is missing
+            gradient = self._encoding.to_units(aggregate.total) / self._divisor
+            return step(self._rule, state, -self._learning_rate * gradient)
         # `fsum` is the exact sum, rounded once, on every machine
         weight = math.fsum(self._weights[name] for name in aggregate.survivors)
         return step(self._rule, state, self._encoding.to_units(aggregate.total) / weight)

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from hansa.canonical import Json, canonical_hash
 from hansa.errors import Problem
 from hansa.identity.roster import Roster
+from hansa.quorum import threshold
 from hansa.secagg.errors import SumTermsError
 from hansa.secagg.keys import PROTOCOL
 from hansa.secagg.ring import Quantiser
@@ -134,8 +135,3 @@ class SumTerms:
                 "vectors": vectors,
             }
         )
-
-
-def threshold(members: int) -> int:
-    """Quorum t = floor(2n/3) + 1: with at most n - t colluders, any two sets of t members share an honest one."""
-    return 2 * members // 3 + 1

@@ -7,11 +7,12 @@ import time
 
 from hansa.errors import EngineError
 from hansa.identity.keys import verify
+from hansa.quorum import threshold
 from hansa.secagg import SumOutcome
 from hansa.secagg.bundle import bundle, unbundle
 from hansa.secagg.keys import RoundSecrets
 from hansa.secagg.shares import split
-from hansa.secagg.terms import ThreatModel, threshold
+from hansa.secagg.terms import ThreatModel
 from hansa.secagg.unmasking import Opened, RoundFacts, reconstruct
 from hansa.wire import array_sha256
 from hansa_simulations.bench.figures import Figure

@@ -15,13 +15,13 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from hansa.identity.keys import verify
+from hansa.quorum import threshold
 from hansa.secagg import FolderStore, MaskWorkers, Quantiser
 from hansa.secagg.dealing import Held, Parties, own_masks
 from hansa.secagg.keys import RoundSecrets
 from hansa.secagg.masks import MaskKey, add_masks
 from hansa.secagg.messages import Delivery, SharesRequest
 from hansa.secagg.ring import Vector
-from hansa.secagg.terms import threshold
 from hansa.wire import array_sha256
 from hansa_simulations.bench.figures import Figure
 from hansa_simulations.bench.sampling import BEST_OF, in_turn, label_of, noting

@@ -29,9 +29,9 @@ from hansa.ledger.trust import TrustedKeys
 from hansa.privacy.charges import Charge
 from hansa.privacy.events import EventJson, Numbers, numbers_of
 from hansa.privacy.loss import PrivacyLoss
+from hansa.quorum import threshold
 from hansa.report import words as plain
 from hansa.report.schema import Report
-from hansa.secagg.terms import threshold
 
 PROFILE_DELTAS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 MAX_PROFILES = 10
