@@ -102,6 +102,12 @@ COMMANDS: Mapping[str, Row | Table] = {
                 "ledger",
                 "simulation",
             ),
+            "pooled": Row(
+                "A step under shared noise without its gradient, taken apart.",
+                "hansa.cli.bench",
+                "pooled",
+                "simulation",
+            ),
             "training": Row(
                 "Private training as a multiple of plain training, beside Opacus.",
                 "hansa.cli.bench",
