@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from hansa.agreement import Agreement
 from hansa.agreement.terms import Terms
@@ -219,7 +219,7 @@ def _varied(agreement: Agreement, mechanism: Mechanism, steps: int, rate: float,
     return varied.terms
 
 
-def _numbers(terms: Terms, dimension: int) -> Mapping[str, float | None]:
+def _numbers(terms: Terms, dimension: int) -> Mapping[str, Any]:
     privacy = terms.privacy
     if privacy.epsilon is None or privacy.delta is None:
         raise PrivacyParameterError("an agreement without epsilon and delta needs no noise")
