@@ -295,7 +295,7 @@ class Member:
         plus, minus = own_masks(record.own_secrets, parties, record.held, asked.contributors, binding)
         with MaskAhead(self._workers, wanted.length, plus, minus) as mask:  # while the contribution is made
             values = self._contributor.contribute(asked)
-            encoded = wanted.quantiser.encode(values)
+            encoded = wanted.quantiser.encode(values, out=np.empty(wanted.length, dtype="<u4"))
         known = {"manifest": manifest.line, "contributors": asked.contributors, "binding": binding}
         record = record.model_copy(update={"phase": at.USED, "secrets": None, **known})
         state, old = self._state.masking(asked, record)
