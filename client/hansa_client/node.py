@@ -129,7 +129,7 @@ class Node:
         """The weighted update of a round, float64 [d], or the pooled step's integers, which nothing may scale."""
         made = self._training.train(weights, self._randomness(run, step + 1))
         if not self._pooled:
-            return self._weight * made
+            return np.multiply(self._weight, made, dtype=np.float64)
         if made.dtype != np.int64:
             raise TrainingError(
                 "a step of pooled training is summed on the integer grid, and this is no such sum"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
 import resource
 from collections.abc import Mapping, Sequence
@@ -19,8 +20,9 @@ from hansa.agreement.terms import Encoder
 from hansa.identity.authority import EPHEMERAL_NAME
 from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.attack_words import told
+from hansa.privacy.charges import charges_of
 from hansa.privacy.events import Spend
-from hansa.protocol import public_weights
+from hansa.protocol import public_weights, shared_noise
 from hansa.quorum import threshold
 from hansa.report import (
     AttackReport,
@@ -33,6 +35,7 @@ from hansa.report import (
     Report,
     RoundReport,
     SecureSumTerms,
+    SharedNoiseReport,
     SumReport,
 )
 from hansa.wire import array_sha256
@@ -173,6 +176,7 @@ def assemble(
         quality=measured.quality,
         initial_quality=measured.initial,
         history=tuple(_history(run)),
+        shared_noise=_shared_noise(run),
         secure_sum=_secure_sum(terms),
         round_log=tuple(_round_log(run)),
         references=measured.references,
@@ -205,6 +209,7 @@ def _members(run: Run) -> list[MemberReport]:
                 epsilon=None if held is None or delta is None else epsilon_spent(spends, delta),
                 delta=delta,
                 budget_epsilon=budget if held is None else held.limit.epsilon,
+                **_against_few(held, delta),
                 units=member.units,
                 weight=weights[name],
                 rounds_present=sum(name in r.present for r in records),
@@ -217,12 +222,29 @@ def _members(run: Run) -> list[MemberReport]:
     return found
 
 
+def _against_few(held: MemberBudget | None, delta: float | None) -> dict[str, float | None]:
+    """ε against few, where noise is shared."""
+    if held is None or held.shared is None or delta is None:
+        return {}
+    limit = None if held.limit_shared is None else held.limit_shared.epsilon
+    return {
+        "epsilon_colluding": epsilon_spent(held.shared, delta),
+        "budget_epsilon_colluding": limit,
+    }
+
+
 def _events(run: Run) -> list[EventCount]:
     return [
-        EventCount(member=name, event=dict(spend.event), count=spend.count)
+        EventCount(
+            member=name,
+            event=dict(spend.event),
+            count=spend.count,
+            shared=None if few is None else dict(few.event),
+            coalition=held.coalition,
+        )
         for name, held in run.budgets.items()
         if held is not None
-        for spend in held.spends
+        for spend, few in zip(held.spends, held.shared or [None] * len(held.spends), strict=True)
     ]
 
 
@@ -230,16 +252,22 @@ def _history(run: Run) -> list[HistoryPoint]:
     """Quality by round, with the ε of the rounds so far: all members take the same steps."""
     terms = run.agreement.terms
     plan = TrainingPlan.of(run.agreement, terms.members[0].name)
-    spend = plan.spend()
+    noise, delta = run.agreement.require_frozen().noise_multiplier, terms.privacy.delta
+    (charge,) = (None,) if noise is None else charges_of(terms, noise)
+    coalition = None if charge is None or charge.shared is None else charge.coalition
     points = []
     for number, quality in run.history:
-        epsilon = None
-        if spend is not None and terms.privacy.delta is not None:
-            epsilon = epsilon_spent([Spend(spend.event, number * plan.round_events())], terms.privacy.delta)
+
+        def epsilon(against: int | None, count: int = number * plan.round_events()) -> float | None:
+            if charge is None or delta is None:
+                return None
+            return epsilon_spent([Spend(charge.against(against).event, count)], delta)
+
         points.append(
             HistoryPoint(
                 round=number,
-                epsilon=epsilon,
+                epsilon=epsilon(None),
+                epsilon_colluding=None if coalition is None else epsilon(coalition),
                 pooled=quality.pooled,
                 mean_over_members=quality.mean_over_members,
                 by_member=quality.by_member,
@@ -300,6 +328,27 @@ def _secure_sum(terms: Terms) -> SecureSumTerms | None:
     )
 
 
+def _shared_noise(run: Run) -> SharedNoiseReport | None:
+    terms = run.agreement.terms
+    if terms.privacy.mechanism != "distributed":
+        return None
+    noise = shared_noise(run.agreement)
+    sums = [len(record.present) for record in run.rounds if record.present]
+    return SharedNoiseReport(
+        smallest_sum=noise.smallest_sum,
+        colluding=noise.colluding,
+        honest=noise.honest,
+        share_multiplier=noise.share_multiplier,
+        share_sigma=noise.share_sigma,
+        scale=noise.grid.scale,
+        clamp=noise.clamp,
+        fewest=min(sums, default=0),
+        most=max(sums, default=0),
+        surplus=math.fsum(map(noise.surplus, sums)) / max(len(sums), 1),
+        wrap_probability=noise.wrap_probability(terms.charged_steps),
+    )
+
+
 def _attack(made: Attack) -> AttackReport:
     return AttackReport.model_validate(
         {**made.as_dict(), "told": tuple(told(made.canaries, made.verdict))},
@@ -313,7 +362,13 @@ def _notes(terms: Terms) -> list[str]:
         if terms.baseline is None
         else "This is a baseline for comparison, not a federation."
     ]
-    if terms.private:
+    if terms.privacy.mechanism == "distributed":
+        notes.append(
+            "Two ε hold for each member: the smaller one against sums, and those who pool what few members know of the noise; the "
+            "larger one against everyone, from the member's own share of the noise. Neither covers this report: quality was "
+            "measured without noise by the simulator, on test records that it holds itself, outside the protocol."
+        )
+    elif terms.private:
         notes.append(
             "ε holds for each member against everyone, from the member's own noise, and covers every update it sent. "
             "It does not cover this report: quality was measured without noise by the simulator, on test records "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from hansa.agreement import Agreement
 from hansa.errors import UsageError
@@ -16,11 +17,15 @@ class Derivation:
         no_dp: leave out clipping and noise.
         mechanism: another privacy mechanism.
         baseline: ``pooled`` trains on all records in one place, ``local-only`` one model at each member.
+        epsilon: another promise, at the same δ.
+        learning_rate: another one, of the members' steps.
     """
 
     no_dp: bool = False
     mechanism: str | None = None
     baseline: str | None = None
+    epsilon: float | None = None
+    learning_rate: float | None = None
 
     def changes(self) -> tuple[str, ...]:
         """The changes in words."""
@@ -28,7 +33,12 @@ class Derivation:
         if self.no_dp:
             words.append("no clipping and no noise: no privacy is claimed")
         if self.mechanism is not None:
-            words.append(f"privacy mechanism {self.mechanism}")
+            alone = ", each step a round of its own" if self.mechanism == "distributed" else ""
+            words.append(f"privacy mechanism {self.mechanism}{alone}")
+        if self.epsilon is not None:
+            words.append(f"ε = {self.epsilon:g}")
+        if self.learning_rate is not None:
+            words.append(f"learning rate {self.learning_rate:g}")
         if self.baseline == "pooled":
             words.append("all records in one place")
         if self.baseline == "local-only":
@@ -44,12 +54,20 @@ class Derivation:
         """
         if self.no_dp and self.mechanism is not None:
             raise UsageError("--no-dp and --mechanism contradict each other", remedy="Pass one of them.")
+        if self.epsilon is not None and (self.no_dp or not agreement.terms.private):
+            raise UsageError(
+                "--epsilon is for a run that claims privacy", remedy="Leave it out, or name a mechanism."
+            )
         if self.baseline not in (None, "pooled", "local-only"):
             raise UsageError(f"there is no baseline {self.baseline!r}", remedy="Use pooled or local-only.")
         if self.no_dp:
             agreement = without_privacy(agreement)
+        if self.epsilon is not None:
+            agreement = agreement.derive(privacy={"epsilon": self.epsilon})
+        if self.learning_rate is not None:
+            agreement = agreement.derive(training={"learning_rate": self.learning_rate})
         if self.mechanism is not None:
-            agreement = agreement.derive(privacy={"mechanism": self.mechanism})
+            agreement = under(agreement, self.mechanism)
         if self.baseline == "pooled":
             agreement = pooled(agreement)
         if self.baseline == "local-only":
@@ -60,6 +78,18 @@ class Derivation:
 def without_privacy(agreement: Agreement) -> Agreement:
     """The same training without clipping and noise."""
     return agreement.derive(privacy={"mechanism": "none", "epsilon": None, "delta": None})
+
+
+def under(agreement: Agreement, mechanism: str) -> Agreement:
+    """The same training under another privacy mechanism; under ``distributed`` each step is a round.
+
+    Raises:
+        AgreementError: the terms do not allow it, as with fixed batches or weights set by hand under ``distributed``.
+    """
+    changes: dict[str, Any] = {"privacy": {"mechanism": mechanism}}
+    if mechanism == "distributed":
+        changes["training"] = {"rounds": agreement.terms.privacy.steps}
+    return agreement.derive(**changes)
 
 
 def pooled(agreement: Agreement) -> Agreement:

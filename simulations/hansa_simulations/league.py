@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -74,12 +74,18 @@ class MemberBudget:
     """What a member has spent, as it keeps it itself.
 
     Attributes:
-        spends: everything that counts as spent.
+        spends: everything that counts as spent, against everyone.
         limit: the most that may ever be.
+        shared: the same against at most `coalition` other members, where noise is shared; as many events, in the same order.
+        coalition: c, where there is a `shared`.
+        limit_shared: on that, where one was granted.
     """
 
     spends: tuple[Spend, ...]
     limit: PrivacyLoss
+    shared: tuple[Spend, ...] | None = None
+    coalition: int = 0
+    limit_shared: PrivacyLoss | None = None
 
 
 class TrainingLeague:
@@ -166,7 +172,12 @@ class TrainingLeague:
             return MemberBudget(tuple(kept.spent()), kept.limit())
         with self.log(name) as log:
             book = book_of(log)
-        return MemberBudget(tuple(book.spent()), book.grant.everyone.loss)
+        found = MemberBudget(book.spent(), book.grant.everyone.loss)
+        if self.agreement.terms.privacy.mechanism != "distributed":
+            return found
+        coalition, few = self.agreement.terms.privacy.colluding, book.grant.colluding
+        limit = few.loss if few is not None and coalition <= book.grant.coalition else None
+        return replace(found, shared=book.spent(coalition), coalition=coalition, limit_shared=limit)
 
     @contextmanager
     def log(self, name: str) -> Iterator[LogView]:

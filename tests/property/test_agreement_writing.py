@@ -95,11 +95,14 @@ def terms(draw):
     people = draw(members())
     rounds = draw(st.integers(1, 50))
     private = draw(st.booleans())
+    mechanism = draw(st.sampled_from(["local", "distributed"])) if private else "none"
+    if mechanism == "distributed":
+        people = [{key: value for key, value in one.items() if key != "weight"} for one in people]
     privacy = {
-        "mechanism": draw(st.sampled_from(["local", "distributed"])) if private else "none",
+        "mechanism": mechanism,
         "clipping_norm": draw(positive),
         "sampling_rate": draw(unit_interval),
-        "steps": rounds * draw(st.integers(1, 20)),
+        "steps": rounds * (1 if mechanism == "distributed" else draw(st.integers(1, 20))),
     }
     if private:
         privacy["epsilon"] = draw(positive)

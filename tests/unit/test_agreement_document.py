@@ -152,7 +152,7 @@ def test_defaults_that_are_written_out_change_no_id(agreement):
         ("range = [0, 1]", "range = [0, 1.5]"),
         ("weight = 50.5", ""),
         ("rounds = 2", "rounds = 5"),
-        ('mechanism = "local"', 'mechanism = "distributed"'),
+        ('mechanism = "local"', 'mechanism = "none"'),
         ("steps = 10", "steps = 10\ncolluding = 2"),
     ],
 )

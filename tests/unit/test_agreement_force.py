@@ -6,6 +6,7 @@ import pytest
 
 from hansa.agreement import not_in_force, parse_agreement
 from hansa.cli.agreement import Kind, template
+from support.leagues import terms_of
 
 
 @pytest.fixture(params=list(Kind))
@@ -25,7 +26,6 @@ def test_the_secure_sum_is_in_force(agreement):
 @pytest.mark.parametrize(
     ("changes", "place", "words"),
     [
-        ({"privacy": {"mechanism": "distributed"}}, "privacy.mechanism = 'distributed'", "shares"),
         ({"fairness": {"max_gap": 0.1}}, "fairness", "not judged"),
         ({"fairness": {"min_worst_group": 0.6}}, "fairness", "not judged"),
         ({"fairness": {"min_group_size": 10}}, "fairness", "not judged"),
@@ -61,6 +61,11 @@ def test_patients_as_units_are_in_force():
 
 def test_every_part_is_said_together(agreement):
     derived = agreement.derive(
-        privacy={"mechanism": "distributed"}, fairness={"max_gap": 0.1}, publication={"compress": ["onnx"]}
+        privacy={"colluding": 2}, fairness={"max_gap": 0.1}, publication={"compress": ["onnx"]}
     )
-    assert places(derived) == ["privacy.mechanism = 'distributed'", "fairness", "publication"]
+    assert places(derived) == ["privacy.colluding", "fairness", "publication"]
+
+
+def test_distributed_noise_is_in_force():
+    shared = terms_of(privacy={"mechanism": "distributed", "colluding": 2}, training={"rounds": 8})
+    assert places(shared) == []

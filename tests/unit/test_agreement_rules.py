@@ -205,9 +205,29 @@ RULES = {
         "no whole epochs of 3 fixed batches",
     ),
     "fixed batches and distributed noise": (
-        table(privacy={"sampling": "fixed-batches", "sampling_rate": 1.0, "mechanism": "distributed"}),
+        table(privacy={"sampling": "fixed-batches", "sampling_rate": 1.0, "mechanism": "distributed"}, training={"rounds": 400}),
         "privacy.sampling",
         "do not go with distributed noise",
+    ),
+    "rounds of several steps under distributed noise": (
+        table(privacy={"mechanism": "distributed"}),
+        "training.rounds",
+        "each step is a round",
+    ),
+    "distributed noise against nobody": (
+        table(privacy={"mechanism": "distributed", "colluding": 0}, training={"rounds": 400}),
+        "privacy.colluding",
+        "every member knows its own share",
+    ),
+    "no honest share is left": (
+        table(privacy={"mechanism": "distributed", "colluding": 3}, training={"rounds": 400}),
+        "privacy.colluding",
+        "5 members would do",
+    ),
+    "a weight by hand under distributed noise": (
+        table(privacy={"mechanism": "distributed"}, training={"rounds": 400}, members=[{"name": "weighty", "units": 100, "weight": 2.0}, *({"name": f"m{i}", "units": 100} for i in range(3))]),
+        "members.0.weight",
+        "every unit counts the same",
     ),
     "no epsilon": (table(privacy={"epsilon": None}), "privacy.epsilon", "is missing"),
     "epsilon of zero": (table(privacy={"epsilon": 0.0}), "privacy.epsilon", "is 0"),

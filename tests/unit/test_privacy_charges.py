@@ -70,7 +70,7 @@ def test_an_agreement_under_local_noise():
 
 
 def test_an_agreement_under_distributed_noise():
-    terms = terms_of(privacy={"mechanism": "distributed", "colluding": 1}).terms
+    terms = terms_of(privacy={"mechanism": "distributed", "colluding": 1}, training={"rounds": 8}).terms
     (charge,) = charges_of(terms, 1.5)
     # 3 members, t = 3: two shares against one that colludes
     assert rate_and_multiplier(charge.event)[1] == pytest.approx(1.5 / math.sqrt(2))

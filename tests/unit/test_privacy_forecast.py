@@ -84,13 +84,13 @@ def test_the_frozen_noise_is_taken_where_there_is_one():
 
 
 def test_under_distributed_noise_both_limits_are_forecast():
-    terms = terms_of(privacy={"mechanism": "distributed", "colluding": 1}).terms
+    terms = terms_of(privacy={"mechanism": "distributed", "colluding": 1}, training={"rounds": 8}).terms
     limit = Limit(PrivacyLoss(5.0, 1e-3), Adding(1))
     narrow = forecast(terms, member(5.0, colluding=limit, coalition=1))
     wide = forecast(terms, member(10.0, colluding=limit, coalition=1))
     assert [quote.fits for quote in narrow.quotes] == [False, True]
     assert [quote.fits for quote in wide.quotes] == [True, True]
-    assert narrow.affordable < wide.affordable == 4
+    assert narrow.affordable < wide.affordable == 8
     assert "any 1 other member and all outside" in narrow.text()
 
 

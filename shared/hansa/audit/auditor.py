@@ -12,6 +12,7 @@ from hansa.audit.crossing import check_aggregates, compare_logs
 from hansa.audit.findings import CHECKPOINT, FEDERATION, RECORDS, Failure, Findings, Notebook, log_name
 from hansa.audit.integrity import Examined, check_notes, compare_copies, examine, name_log, origins
 from hansa.audit.rounds import check_records
+from hansa.audit.shares import check_shares
 from hansa.errors import HansaError
 from hansa.ledger.checkpoint import Checkpoint, LogPolicy
 from hansa.ledger.signed import Agreed
@@ -53,6 +54,7 @@ def audit(
             "no copy of the federation's log could be read, and it alone says which records are of its rounds",
         )
     check_budgets(own, notebook)
+    check_shares(federation, own, keys, notebook)
     check_claims(report, Evidence(keys, federation, own), notebook)
     _tell_limits(keys, federation, notebook)
     return notebook.findings(keys.fingerprint)

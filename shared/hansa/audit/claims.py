@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -46,16 +46,15 @@ class Evidence:
         log = self.log_of(member)
         return () if log is None else log.facts.spending.of(member, self.keys.agreement_id)
 
-    def totals(self, member: str) -> tuple[tuple[Spend, ...], ...]:
-        """What a report may claim: the runs for this federation's log, all under the agreement, or a whole life's.
+    def spans(self, member: str) -> tuple[tuple[RunSpend, ...], ...]:
+        """Of what a report may speak: the runs for this federation's log, all under the agreement, or a whole life's.
 
         A member's book spans all its runs; a report says which events it speaks of, and its ε must be theirs.
         """
         runs = self.runs(member)
         here = tuple(run for run in runs if run.federation_log in {None, self.keys.federation_log})
         own = self.own.get(member)
-        spans = [here, runs] if own is None else [here, runs, tuple(own.facts.spending.runs.values())]
-        return tuple(map(total, spans))
+        return (here, runs) if own is None else (here, runs, tuple(own.facts.spending.runs.values()))
 
     def aggregates(self) -> tuple[Aggregate, ...]:
         """The sums of the agreement."""
@@ -117,15 +116,16 @@ def _check_member(report: Report, member: MemberReport, evidence: Evidence, note
     )
     try:
         said = counted(claimed)
-        spends = next((each for each in evidence.totals(name) if counted(each) == said), None)
+        runs = next((each for each in evidence.spans(name) if counted(total(each)) == said), None)
     except HansaError as error:
         _wrong(f"events of {name}", f"hold what is no event: {error.cause}", notebook)
         return
-    if spends is None:
-        logged = sum(spend.count for spend in evidence.totals(name)[0])
+    if runs is None:
+        logged = sum(spend.count for spend in total(evidence.spans(name)[0]))
         shown = sum(spend.count for spend in claimed)
         _wrong(f"events of {name}", f"({shown} in all) are not those of the logs ({logged} in all)", notebook)
         return
+    spends = total(runs)
     notebook.passed("claims: events that were charged")
     if member.noisy_steps != sum(spend.count for spend in spends):
         _wrong(
@@ -134,33 +134,55 @@ def _check_member(report: Report, member: MemberReport, evidence: Evidence, note
             notebook,
         )
         return
-    _check_epsilon(member, spends, notebook)
+    if not _check_epsilon(member, "epsilon", member.epsilon, spends, notebook):
+        return
+    if report.shared_noise is not None:
+        few = total(runs, report.shared_noise.colluding)
+        if counted(_against_few(report, name)) != counted(few):
+            _wrong(f"events of {name}", "are not those of the logs against few that collude", notebook)
+            return
+        if not _check_epsilon(member, "epsilon_colluding", member.epsilon_colluding, few, notebook):
+            return
+    elif member.epsilon_colluding is not None:
+        _wrong(f"{place}.epsilon_colluding", f"is claimed, and {REPORT} names no shared noise", notebook)
+        return
     _check_grant(report, member, evidence, notebook)
 
 
-def _check_epsilon(member: MemberReport, spends: tuple[Spend, ...], notebook: Notebook) -> None:
-    place = f"members.{member.name}"
-    if member.epsilon is None or member.delta is None:
+def _against_few(report: Report, member: str) -> Iterator[Spend]:
+    """What a report says that a member's releases cost against few."""
+    for one in report.events:
+        if one.member == member:
+            yield Spend(cast("EventJson", one.event if one.shared is None else one.shared), one.count)
+
+
+def _check_epsilon(
+    member: MemberReport, key: str, claimed: float | None, spends: tuple[Spend, ...], notebook: Notebook
+) -> bool:
+    """Whether an ε of a member is what its events lead to; what is wrong is told."""
+    place = f"members.{member.name}.{key}"
+    if claimed is None or member.delta is None:
         if spends:
-            _wrong(f"{place}.epsilon", "is not claimed, and the logs show what was spent", notebook)
-        return
+            _wrong(place, "is not claimed, and the logs show what was spent", notebook)
+        return not spends
     try:
         answer = recomputed(spends, member.delta, f"{member.name!r} as {REPORT} claims it", notebook)
     except HansaError as error:
-        _wrong(f"{place}.epsilon", f"cannot be recomputed: {error.cause}", notebook)
-        return
+        _wrong(place, f"cannot be recomputed: {error.cause}", notebook)
+        return False
     if answer is None:
-        _wrong(f"{place}.epsilon", f"is {member.epsilon:.6g}, and no accountant of record can tell", notebook)
-        return
-    if not _close(member.epsilon, answer.epsilon):
-        lower = "lower" if member.epsilon < answer.epsilon else "higher"
+        _wrong(place, f"is {claimed:.6g}, and no accountant of record can tell", notebook)
+        return False
+    if not _close(claimed, answer.epsilon):
+        lower = "lower" if claimed < answer.epsilon else "higher"
         _wrong(
-            f"{place}.epsilon",
-            f"is {member.epsilon:.6g} at δ = {member.delta:g}, {lower} than the {answer.epsilon:.6g} that its events lead to",
+            place,
+            f"is {claimed:.6g} at δ = {member.delta:g}, {lower} than the {answer.epsilon:.6g} that its events lead to",
             notebook,
         )
-        return
+        return False
     notebook.passed("claims: ε of members")
+    return True
 
 
 def _check_grant(report: Report, member: MemberReport, evidence: Evidence, notebook: Notebook) -> None:
@@ -185,6 +207,12 @@ def _check_grant(report: Report, member: MemberReport, evidence: Evidence, noteb
                 f"is {member.budget_epsilon:.6g}, and {grant.everyone.loss.epsilon:.6g} was granted",
                 notebook,
             )
+            return
+        few = None if grant.colluding is None else grant.colluding.loss.epsilon
+        said = member.budget_epsilon_colluding
+        if said is not None and (few is None or not _close(said, few)):
+            granted = "none" if few is None else f"{few:.6g}"
+            _wrong(f"{place}.budget_epsilon_colluding", f"is {said:.6g}, and {granted} was granted", notebook)
             return
         if (entry.unit, entry.adjacency) != (report.unit, report.adjacency):
             _wrong("unit", f"is {report.unit}, and {entry.unit} was granted for {member.name!r}", notebook)
@@ -227,29 +255,39 @@ def _check_history(report: Report, evidence: Evidence, notebook: Notebook) -> No
             "ε by round as the report shows it", "the rounds of the logs do not all cost the same"
         )
         return
-    event = next(
-        charge.event for name in evidence.keys.members for run in evidence.runs(name)
+    charge = next(
+        charge for name in evidence.keys.members for run in evidence.runs(name)
         for kind, charge in run.charges.items() if kind == TRAINING
     )  # fmt: skip
     ((_, steps),), (delta,) = costs, deltas
     for point in claimed:
-        try:
-            spends = (Spend(event, point.round * steps),)
-            answer = recomputed(spends, delta, f"{point.round} rounds", notebook)
-        except HansaError as error:
-            _wrong(f"history.{point.round}.epsilon", f"cannot be recomputed: {error.cause}", notebook)
-            return
-        if answer is None:
-            _wrong(f"history.{point.round}.epsilon", "cannot be told by the accountant of record", notebook)
-            return
-        if point.epsilon is not None and not _close(point.epsilon, answer.epsilon):
-            _wrong(
-                f"history.{point.round}.epsilon",
-                f"is {point.epsilon:.6g}, and {answer.epsilon:.6g} follows from the events of so many rounds",
-                notebook,
-            )
-            return
-        notebook.passed("claims: ε by round")
+        said = [("epsilon", point.epsilon, charge.event)]
+        if charge.shared is not None:
+            said.append(("epsilon_colluding", point.epsilon_colluding, charge.shared))
+        for key, value, event in said:
+            spend = Spend(event, point.round * steps)
+            if not _check_point(f"history.{point.round}.{key}", value, spend, delta, notebook):
+                return
+            notebook.passed("claims: ε by round")
+
+
+def _check_point(place: str, claimed: float | None, spend: Spend, delta: float, notebook: Notebook) -> bool:
+    """Whether an ε by round follows from the events of so many rounds; what is wrong is told."""
+    try:
+        answer = recomputed((spend,), delta, f"{spend.count} events", notebook)
+    except HansaError as error:
+        _wrong(place, f"cannot be recomputed: {error.cause}", notebook)
+        return False
+    if answer is None:
+        _wrong(place, "cannot be told by the accountant of record", notebook)
+        return False
+    if claimed is None or not _close(claimed, answer.epsilon):
+        shown = "missing" if claimed is None else f"{claimed:.6g}"
+        _wrong(
+            place, f"is {shown}, and {answer.epsilon:.6g} follows from the events of so many rounds", notebook
+        )
+        return False
+    return True
 
 
 def _check_rounds(report: Report, evidence: Evidence, notebook: Notebook) -> None:

@@ -54,7 +54,8 @@ def _of_charge(report: Report, charge: Charge) -> tuple[str, str] | None:
         rate, _ = rate_and_multiplier(event)
         if _RATE in event and not math.isclose(report.sampling_rate, rate, rel_tol=RELATIVE):
             return "sampling_rate", f"is {report.sampling_rate:g}, and events were reserved at {rate:g}"
-    multipliers = [rate_and_multiplier(event)[1] for event in events]
+    # under shared noise the report's number is that of the promised shares together
+    multipliers = [rate_and_multiplier(events[-1])[1]]
     said = report.noise_multiplier
     if said is None or not any(math.isclose(said, one, rel_tol=RELATIVE) for one in multipliers):
         shown = " and ".join(f"{one:g}" for one in multipliers)
@@ -62,4 +63,29 @@ def _of_charge(report: Report, charge: Charge) -> tuple[str, str] | None:
             "noise_multiplier",
             f"is {'missing' if said is None else f'{said:g}'}, and events were reserved at {shown}",
         )
+    return _of_shares(report, charge) if shared else None
+
+
+def _of_shares(report: Report, charge: Charge) -> tuple[str, str] | None:
+    """What a report says of how noise was shared, against the two events of a reservation."""
+    told = report.shared_noise
+    if told is None or charge.shared is None:
+        return "shared_noise", "is missing, and members reserved shared noise"
+    own, together = rate_and_multiplier(charge.event)[1], rate_and_multiplier(charge.shared)[1]
+    sums = [len(one.present) for one in report.round_log if one.present]
+    mean = sum(sums) / (len(sums) * told.honest) if sums and told.honest else 0.0
+    facts: list[tuple[str, float, float]] = [
+        ("colluding", told.colluding, charge.coalition),
+        ("honest", told.honest, (together / own) ** 2),
+        ("smallest_sum", told.smallest_sum, told.honest + charge.coalition),
+        ("share_multiplier", told.share_multiplier, own),
+        ("fewest", told.fewest, min(sums, default=0)),
+        ("most", told.most, max(sums, default=0)),
+        ("surplus", told.surplus, mean),
+    ]
+    for name, said, is_so in facts:
+        if not math.isclose(said, is_so, rel_tol=RELATIVE):
+            return f"shared_noise.{name}", f"is {said:g}, and {is_so:g} follows from events and sums"
+    if sums and told.fewest < told.smallest_sum:
+        return "shared_noise.fewest", f"is {told.fewest}, and no sum is over fewer than {told.smallest_sum}"
     return None

@@ -67,6 +67,12 @@ def simulate(
     mechanism: Annotated[
         Mechanism | None, typer.Option("--mechanism", help="Another privacy mechanism.")
     ] = None,
+    epsilon: Annotated[
+        float | None, typer.Option("--epsilon", help="Another promise, at the agreement's δ.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="Another learning rate of the members' steps.")
+    ] = None,
     baseline: Annotated[Baseline | None, typer.Option("--baseline", help="What federation costs.")] = None,
     references: Annotated[
         bool, typer.Option("--references", help="Also run without privacy and on pooled data, and compare.")
@@ -84,7 +90,7 @@ def simulate(
     """Run a whole federation on this machine and report on it.
 
     Every member trains with differential privacy on its own data; the coordinator sees sums. Options that change
-    the terms (--no-dp, --mechanism, --baseline) make a derived agreement with an id of its own, saved in --out.
+    the terms (--no-dp, --mechanism, --epsilon, --learning-rate, --baseline) make a derived agreement with an id of its own, saved in --out.
     """
     with reported(output_format):
         from hansa.agreement import read_agreement
@@ -100,6 +106,8 @@ def simulate(
             no_dp=no_dp,
             mechanism=None if mechanism is None else mechanism.value,
             baseline=None if baseline is None else baseline.value,
+            epsilon=epsilon,
+            learning_rate=learning_rate,
         )
         stop = threading.Event()
         with TerminalProgress() as progress, _stopping_gently(stop):

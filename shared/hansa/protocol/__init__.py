@@ -18,6 +18,7 @@ from hansa.protocol.derivation import (
     Aggregate,
     Derivation,
     public_weights,
+    shared_noise,
     sum_terms,
     update_encoding,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "read_witness_request",
     "read_word_reply",
     "refusal",
+    "shared_noise",
     "sum_reply",
     "sum_request",
     "sum_terms",

@@ -22,6 +22,7 @@ from hansa.report.schema import (
     SecureSumTerms,
     SumReport,
 )
+from hansa.report.shared_noise import SharedNoiseReport
 from hansa.report.text import render_text
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Report",
     "RoundReport",
     "SecureSumTerms",
+    "SharedNoiseReport",
     "SumReport",
     "read_report",
     "render_html",

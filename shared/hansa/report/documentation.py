@@ -15,7 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from hansa.report.schema import REPORT_SCHEMA_VERSION, Part, Report
+from hansa.report.part import Part
+from hansa.report.schema import REPORT_SCHEMA_VERSION, Report
 
 MARKDOWN_NAME = "report-schema.md"
 JSON_SCHEMA_NAME = "report.schema.json"

@@ -15,8 +15,8 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hansa.report import words
+from hansa.report.part import Interval
 from hansa.report.rows import Estimate
-from hansa.report.schema import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

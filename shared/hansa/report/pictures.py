@@ -51,7 +51,12 @@ def over_rounds(report: Report) -> Picture | None:
         f"{first.round} to {words.quality(last.mean_over_members)} at round {last.round}."
     )
     if private:
-        description += f" The largest ε of any member is {words.epsilon(last.epsilon)} at the end."
+        few = (
+            f"{words.epsilon(last.epsilon_colluding)} against few, and "
+            if last.epsilon_colluding is not None
+            else ""
+        )
+        description += f" The largest ε of any member is {few}{words.epsilon(last.epsilon)} at the end."
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(
@@ -106,6 +111,11 @@ def _quality_panel(figure: Figure, axes: Axes, history: Sequence[HistoryPoint], 
 def _epsilon_panel(axes: Axes, history: Sequence[HistoryPoint], budgets: Sequence[float]) -> None:
     spent = [(point.round, point.epsilon) for point in history if point.epsilon is not None]
     axes.plot(*zip(*spent, strict=True), color=BLUE, linewidth=2.2, label="largest ε released")
+    few = [(point.round, point.epsilon_colluding) for point in history if point.epsilon_colluding is not None]
+    if few:
+        axes.plot(*zip(*few, strict=True), color=ORANGE, linewidth=2.2, label="against few")
+        axes.annotate("everyone", spent[-1], xytext=(-4, -10), textcoords="offset points", ha="right", fontsize=SMALL_PT, color=BLUE)  # fmt: skip
+        axes.annotate("few", few[-1], xytext=(-4, -10), textcoords="offset points", ha="right", fontsize=SMALL_PT, color=ORANGE)  # fmt: skip
     for budget in budgets:
         axes.axhline(budget, color=VERMILION, linewidth=1.2, linestyle="--", label="_")
         axes.annotate(
@@ -119,7 +129,8 @@ def _epsilon_panel(axes: Axes, history: Sequence[HistoryPoint], budgets: Sequenc
 
 def _budgets(report: Report) -> list[float]:
     """Members' budgets without repetition; the smallest and the largest of many."""
-    found = sorted({member.budget_epsilon for member in report.members if member.budget_epsilon})
+    limits = [(member.budget_epsilon, member.budget_epsilon_colluding) for member in report.members]
+    found = sorted({limit for pair in limits for limit in pair if limit})
     return found if len(found) <= 3 else [found[0], found[-1]]
 
 
@@ -189,12 +200,17 @@ def spending(report: Report) -> Picture | None:
     most = max(known, key=lambda member: member.epsilon or 0.0)
     of = "" if most.budget_epsilon is None else f" of {words.plain(most.budget_epsilon)}"
     description = f"{most.name} released most: ε = {words.epsilon(most.epsilon)}{of}."
+    shared = any(member.epsilon_colluding is not None for member in known)
+    if shared:
+        description += f" Against few it is {words.epsilon(most.epsilon_colluding)}."
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         positions = range(len(known))
         axes.barh(positions, [m.budget_epsilon or 0.0 for m in known], height=0.55, color=TRACK)
         axes.barh(positions, [m.epsilon or 0.0 for m in known], height=0.55, color=BLUE)
+        if shared:
+            axes.barh(positions, [m.epsilon_colluding or 0.0 for m in known], height=0.25, color=ORANGE)
         for position, member in enumerate(known):
             if member.budget_epsilon:
                 axes.plot(
@@ -204,7 +220,8 @@ def spending(report: Report) -> Picture | None:
                     linewidth=1.4,
                 )
         axes.set_xlim(0, 1.02 * max(max(m.epsilon or 0.0, m.budget_epsilon or 0.0) for m in known) or 1)
-        axes.set_xlabel("ε released (filled) of the member's budget")
+        thin = ", against few (thin)" if shared else ""
+        axes.set_xlabel(f"ε released (filled){thin} of the member's budget")
         names(axes, [m.name for m in known], [words.epsilon(m.epsilon) for m in known])
 
     return picture(

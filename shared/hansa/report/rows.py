@@ -12,7 +12,8 @@ from math import fsum, inf, sqrt
 
 from hansa.canonical import canonical_json
 from hansa.report import words
-from hansa.report.schema import Interval, Quality, Reference, Report
+from hansa.report.part import Interval
+from hansa.report.schema import EventCount, Quality, Reference, Report
 
 
 @dataclass(frozen=True)
@@ -211,10 +212,19 @@ def charges(report: Report) -> tuple[Charge, ...]:
     """The events, equal ones of several members in one row, in the report's order."""
     found: dict[tuple[bytes, int], tuple[str, list[str]]] = {}
     for item in report.events:
-        key = (canonical_json(item.event), item.count)  # type: ignore[arg-type]  # it came from JSON
-        _, names = found.setdefault(key, (words.event(item.event, report.unit), []))
+        said = {"event": item.event, "shared": item.shared, "coalition": item.coalition}
+        key = (canonical_json(said), item.count)  # type: ignore[arg-type]  # it came from JSON
+        _, names = found.setdefault(key, (_charged(item, report.unit), []))
         names.append(item.member)
     return tuple(Charge(text, tuple(names), count) for (_, count), (text, names) in found.items())
+
+
+def _charged(item: EventCount, unit: str) -> str:
+    own = words.event(item.event, unit)
+    if item.shared is None:
+        return own
+    few = words.counted(item.coalition, "other member")
+    return f"against everyone: {own}; against {few} and all outside: {words.event(item.shared, unit)}"
 
 
 def everyone(names: Iterable[str], report: Report) -> str:

@@ -8,24 +8,14 @@ and `docs/report.schema.json` are generated from these classes and their docstri
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import model_validator
+
+from hansa.report.part import Interval, NonNegative, NonNegativeInt, Part, Sha256
+from hansa.report.shared_noise import SharedNoiseReport
 
 REPORT_SCHEMA_VERSION: Final = 1
-
-Interval: TypeAlias = tuple[float, float]
-NonNegativeInt: TypeAlias = Annotated[int, Field(ge=0)]
-NonNegative: TypeAlias = Annotated[float, Field(ge=0)]
-Sha256: TypeAlias = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Part(BaseModel):
-    """A part of the report: frozen, closed, and without NaN or infinities, which JSON does not have."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, json_schema_serialization_defaults_required=True
-    )
 
 
 class EventCount(Part):
@@ -35,11 +25,15 @@ class EventCount(Part):
         member: whose data it spends.
         event: a serialised `dp_accounting` event (`hansa.privacy.events.event_to_json`).
         count: how many times it was composed.
+        shared: what it costs against at most `coalition` other members, where noise is shared; null where it is not.
+        coalition: c, where there is a `shared`.
     """
 
     member: str
     event: Mapping[str, object]
     count: NonNegativeInt
+    shared: Mapping[str, object] | None = None
+    coalition: NonNegativeInt = 0
 
 
 class MemberReport(Part):
@@ -47,9 +41,12 @@ class MemberReport(Part):
 
     Attributes:
         name: of the agreement.
-        epsilon: of what it released, recomputed from `Report.events`; null when no privacy is claimed.
-        delta: at which `epsilon` holds.
+        epsilon: of what it released, against everyone, recomputed from `Report.events`; null when no privacy is claimed.
+        delta: at which `epsilon` holds, and `epsilon_colluding`.
         budget_epsilon: the limit that the member enforces.
+        epsilon_colluding: the same against at most `shared_noise.colluding` other members together with all outside; null where
+            noise is local and both are one number.
+        budget_epsilon_colluding: the limit on it that the member enforces.
         units: the public number of units.
         weight: its public share in the average, of a total of 1.
         rounds_present: rounds in which its update was summed.
@@ -63,6 +60,8 @@ class MemberReport(Part):
     epsilon: NonNegative | None
     delta: NonNegative | None
     budget_epsilon: NonNegative | None
+    epsilon_colluding: NonNegative | None = None
+    budget_epsilon_colluding: NonNegative | None = None
     units: NonNegativeInt
     weight: NonNegative
     rounds_present: NonNegativeInt
@@ -169,6 +168,7 @@ class HistoryPoint(Part):
     Attributes:
         round: 0 is model 0.
         epsilon: the largest of what any member has released by then; null when no privacy is claimed.
+        epsilon_colluding: the same against few; null where noise is local.
         pooled: quality then on the union of all test records.
         mean_over_members: mean of the members' quality then.
         by_member: quality then per member, where it was measured.
@@ -176,6 +176,7 @@ class HistoryPoint(Part):
 
     round: NonNegativeInt
     epsilon: NonNegative | None
+    epsilon_colluding: NonNegative | None = None
     pooled: float
     mean_over_members: float
     by_member: Mapping[str, float]
@@ -353,7 +354,8 @@ class Report(Part):
         unit: the privacy unit: ``record`` or ``patient``.
         adjacency: of neighbouring data sets.
         sampling_rate: public share of the units that a step is expected to draw.
-        noise_multiplier: standard deviation of the noise over the sensitivity; null without privacy.
+        noise_multiplier: standard deviation of the noise over the sensitivity; under ``distributed`` of the promised shares
+            together. Null without privacy.
         clipping_norm: L2 bound of one unit's gradient; null without clipping.
         rounds: that were finished.
         rounds_planned: of the agreement.
@@ -365,6 +367,7 @@ class Report(Part):
         quality: of the final model; with repeats, the mean over them.
         initial_quality: of model 0.
         history: by round, as far as measured.
+        shared_noise: how noise was shared under ``distributed``; null otherwise.
         secure_sum: what it promises here; null in a baseline, which has one member and nothing to hide in.
         round_log: one entry per round.
         references: what the same task reaches without federation or without privacy, where asked for.
@@ -408,6 +411,7 @@ class Report(Part):
     quality: Quality
     initial_quality: Quality | None
     history: tuple[HistoryPoint, ...]
+    shared_noise: SharedNoiseReport | None = None
     secure_sum: SecureSumTerms | None = None
     round_log: tuple[RoundReport, ...]
     references: tuple[Reference, ...] = ()

@@ -30,11 +30,18 @@ class Statement:
 
 @dataclass(frozen=True)
 class Loss:
-    """ε of what was released at δ, and the budget that it counts against, if there is one."""
+    """ε of what was released at δ, and the budget that it counts against, if there is one.
+
+    Attributes:
+        epsilon, budget: against everyone.
+        delta: at which all hold.
+        few: the same against at most a few members, where noise is shared: ε, and its budget.
+    """
 
     epsilon: float
     delta: float
     budget: float | None
+    few: tuple[float, float | None] | None = None
 
     @property
     def share(self) -> float | None:
@@ -51,7 +58,14 @@ def statement(report: Report) -> Statement:
 def largest_loss(report: Report) -> Loss | None:
     """The loss at the member that released most, or `None` where no privacy is claimed."""
     losses = [
-        Loss(member.epsilon, member.delta, member.budget_epsilon)
+        Loss(
+            member.epsilon,
+            member.delta,
+            member.budget_epsilon,
+            None
+            if member.epsilon_colluding is None
+            else (member.epsilon_colluding, member.budget_epsilon_colluding),
+        )
         for member in report.members
         if member.epsilon is not None and member.delta is not None and report.mechanism != "none"
     ]
@@ -88,10 +102,19 @@ def unprotected(unit: str) -> tuple[str, ...]:
 
 def _promise(report: Report, largest: Loss) -> Statement:
     unit = report.unit
-    headline = (
-        f"Every {unit} at every member: ε ≤ {words.epsilon(largest.epsilon)} at δ = {words.plain(largest.delta)}, "
-        f"{report.adjacency} adjacency."
-    )
+    shared = report.shared_noise
+    if largest.few is not None and shared is not None:
+        others = words.counted(shared.colluding, "other member")
+        headline = (
+            f"Every {unit} at every member: ε ≤ {words.epsilon(largest.few[0])} against the coordinator, everyone outside and "
+            f"up to {others} together; ε ≤ {words.epsilon(largest.epsilon)} against everyone. Both at "
+            f"δ = {words.plain(largest.delta)}, {report.adjacency} adjacency."
+        )
+    else:
+        headline = (
+            f"Every {unit} at every member: ε ≤ {words.epsilon(largest.epsilon)} at δ = {words.plain(largest.delta)}, "
+            f"{report.adjacency} adjacency."
+        )
     neighbours = "all records of one patient" if unit == "patient" else "one record"
     definition = (
         f"Two data sets are neighbours if they differ by {neighbours} being in or out ({report.adjacency}). "
@@ -106,8 +129,11 @@ def _promise(report: Report, largest: Loss) -> Statement:
         )
     else:
         against = (
-            "It holds against those who see sums of the members' updates and not single ones. The noise is the "
-            "members' together, so it also rests on the others adding their shares."
+            "The smaller ε holds against those who see sums of the members' gradients and not single ones: the coordinator, "
+            "whoever receives the model, and as many members as are named, pooling all they know. The noise is the "
+            "members' together, so it also rests on the others adding their shares and keeping them to themselves. The larger ε "
+            "is the member's own share alone, and rests on nobody: it holds also if all others work together, or if "
+            "the masks are broken one day."
         )
     return Statement(headline, (definition, against), (*unprotected(unit), _QUALITY_IS_NOT_PRIVATE))
 

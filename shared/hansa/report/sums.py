@@ -8,6 +8,7 @@ from math import fsum
 
 from hansa.report import words
 from hansa.report.schema import Report, SecureSumTerms, SumReport
+from hansa.report.shared_noise import SharedNoiseReport
 
 PHASES = ("keys", "shares", "delivery", "masked", "confirm", "unmask")
 _DOES = {
@@ -74,6 +75,18 @@ def promise(terms: SecureSumTerms) -> str:
     return (
         f"Updates were added under masks: against {against}, nothing was seen of any member's update but sums over "
         f"{size}. Masks rest on AES-256 under keys from {keys}."
+    )
+
+
+def shares(noise: SharedNoiseReport) -> str:
+    """How noise was shared, and what of it no ε counts, in sentences."""
+    present = f"{noise.most}" if noise.fewest == noise.most else f"between {noise.fewest} and {noise.most}"
+    return (
+        f"The noise of each step is the sum of the contributors' shares. It was set so that {noise.honest} of them are enough: "
+        f"no sum is over fewer than {noise.smallest_sum}, and {noise.colluding} may be subtracted by those who know them. "
+        f"Sums were over {present} members, so that on average {words.plain(noise.surplus)} times the promised variance was "
+        "there. That surplus is the price of tolerating dropouts and collusion; no ε counts it. A sum leaves the ring's range "
+        f"with a probability of at most {noise.wrap_probability:.0e} over the run; it would be refused."
     )
 
 

@@ -130,7 +130,8 @@ def _privacy(report: Report) -> RenderableType:
     loss = largest_loss(report)
     line = statement(report).headline
     if loss is not None and loss.budget is not None:
-        line += f" Budget: ε = {words.plain(loss.budget)}."
+        few = "" if loss.few is None or loss.few[1] is None else f"{words.plain(loss.few[1])} and "
+        line += f" Budget: ε = {few}{words.plain(loss.budget)}."
     text = Text(line, style="bold red" if loss is None else "bold")
     if open_reservations := still_reserved(report):
         text.append(f"\n{open_reservations}", style="not bold")
@@ -158,6 +159,7 @@ def _table(title: str, columns: Columns) -> Table:
 
 _QUALITY: Columns = (("quality", "right"), ("95 % interval", "left"), ("records", "right"))
 _RELEASED: Columns = (("ε released / budget", "right"),)
+_RELEASED_SHARED: Columns = (("ε / budget, few", "right"), ("ε / budget, everyone", "right"))
 _TAKING_PART: Columns = (
     ("δ", "right"),
     ("rounds", "right"),
@@ -166,6 +168,7 @@ _TAKING_PART: Columns = (
     ("training", "right"),
 )
 _WIDE = 91  # all columns of a member but its name
+_MORE = 22  # the second ε where noise is shared
 _NAME = 28  # a longer name is folded before the table is cut in two
 
 
@@ -175,18 +178,20 @@ def _members(report: Report, width: int) -> Iterator[RenderableType]:
     spending = {member.name: member for member in report.members}
     estimates = {estimate.name: estimate for estimate in rows.members(report)}
     names = list(dict.fromkeys([*spending, *estimates]))
-    wide = width >= _WIDE + min(_NAME, max(map(len, names), default=0))
+    shared = any(member.epsilon_colluding is not None for member in report.members)
+    spent = _RELEASED_SHARED if shared else _RELEASED
+    wide = width >= _WIDE + (_MORE if shared else 0) + min(_NAME, max(map(len, names), default=0))
     title = f"Members: ε released, and {words.metric(report.quality.metric)} on each one's test records"
-    first = _table(title, [*name, *_RELEASED, *_QUALITY, *(_TAKING_PART if wide else ())])
+    first = _table(title, [*name, *spent, *_QUALITY, *(_TAKING_PART if wide else ())])
     second = _table("Members: taking part", [*name, *_TAKING_PART])
     for owner in names:
         estimate, member = estimates.get(owner), spending.get(owner)
         quality = [words.ABSENT] * len(_QUALITY) if estimate is None else _estimate(estimate)
-        released = words.ABSENT if member is None else _released(member)
+        released = [words.ABSENT] * len(spent) if member is None else _released(member, shared=shared)
         took_part = (
             [words.ABSENT] * len(_TAKING_PART) if member is None else _taking_part(member, report.rounds)
         )
-        first.add_row(owner, released, *quality, *(took_part if wide else ()))
+        first.add_row(owner, *released, *quality, *(took_part if wide else ()))
         if member is not None:
             second.add_row(owner, *took_part)
     yield first
@@ -195,11 +200,16 @@ def _members(report: Report, width: int) -> Iterator[RenderableType]:
         yield second
 
 
-def _released(member: MemberReport) -> str:
-    if member.epsilon is None:
+def _released(member: MemberReport, *, shared: bool) -> list[str]:
+    everyone = _of_budget(member.epsilon, member.budget_epsilon)
+    few = _of_budget(member.epsilon_colluding, member.budget_epsilon_colluding)
+    return [few, everyone] if shared else [everyone]
+
+
+def _of_budget(epsilon: float | None, budget: float | None) -> str:
+    if epsilon is None:
         return words.ABSENT
-    budget = "" if member.budget_epsilon is None else f" / {words.plain(member.budget_epsilon)}"
-    return f"{words.epsilon(member.epsilon)}{budget}"
+    return words.epsilon(epsilon) + ("" if budget is None else f" / {words.plain(budget)}")
 
 
 def _taking_part(member: MemberReport, rounds: int) -> list[str]:
@@ -229,6 +239,8 @@ def _secure_sum(report: Report, terms: SecureSumTerms) -> Iterator[RenderableTyp
 
     yield Text("Secure sum", style="bold")
     yield Text(f"{sums.promise(terms)} {sums.checked(report)}\n")
+    if report.shared_noise is not None:
+        yield Text(f"{sums.shares(report.shared_noise)}\n")
     columns: Columns = (
         ("phase", "left"),
         ("to members", "right"),

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from decimal import ROUND_CEILING, Decimal
 
 from hansa.canonical import canonical_json
-from hansa.report.schema import Interval, Report
+from hansa.report.part import Interval
+from hansa.report.schema import Report
 
 ABSENT = "–"
 

@@ -135,7 +135,8 @@ class BaselineNode:
 
     def _update(self, run: str, number: int, weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         try:
-            return self._weight * self._training.train(weights, self._randomness(run, number))
+            update = self._training.train(weights, self._randomness(run, number))
+            return np.multiply(self._weight, update, dtype=np.float64)
         except TrainingError:
             self._broken.add(run)  # something ran that is not what is accounted: this run is over here
             raise

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 
 from hansa.report import documentation
 from hansa.report.files import report_json
-from hansa.report.schema import Part, Report
+from hansa.report.part import Part
+from hansa.report.schema import Report
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 

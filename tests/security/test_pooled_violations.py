@@ -1,0 +1,242 @@
+"""What a member's part of a pooled step may show of one unit: the real one shows nothing, broken ones are caught.
+
+As `test_training_violations`, for the release of the distributed mechanism: the noise is replaced by what turns the clamped
+sum into an output that was fixed beforehand, the same for two neighbouring datasets. Whatever then differs has come by
+another way than through a noisy sum of bounded sensitivity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from hansa.privacy.sampling import TruncatedSampling
+from hansa.privacy.truncation import LONGEST_STEP
+from hansa_client.data import Dataset
+from hansa_client.training import PooledTrainer, TrainingPlan
+from hansa_client.training.gradients import GradientEngine
+from support.leagues import table
+from support.pooling import pooled_league
+from support.recorders import Recorder
+from support.violations import ViolationError, output, with_features, with_unit
+
+AGREEMENT, BUILT = pooled_league()
+ENGINE = GradientEngine(BUILT)
+PLAN = TrainingPlan.of(AGREEMENT, "a")
+D = table(24, 1)
+Build = Callable[[GradientEngine, Dataset, TrainingPlan], PooledTrainer]
+
+
+def one_unit(seed: int = 5, records: int = 1) -> Dataset:
+    return table(records, seed, units=np.zeros(records, dtype=np.int64))
+
+
+def neighbours(unit: Dataset | None = None, place: int = 11, of: Dataset = D) -> tuple[Dataset, Dataset]:
+    return of, with_unit(of, one_unit() if unit is None else unit, place)
+
+
+@dataclass
+class Trace:
+    """Every call of the mechanism with shapes and public numbers; the sums before noise; what came out."""
+
+    flow: list[tuple[Any, ...]] = field(default_factory=list)
+    sums: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    made: npt.NDArray[np.int64] | None = None
+
+
+class _Mechanism(Recorder):
+    """Adds what turns the clamped sum into the fixed output, which lies beyond the clamp."""
+
+    def __init__(self, trace: Trace, plan: TrainingPlan, seed: int) -> None:
+        super().__init__(seed)
+        self._trace, self._plan = trace, plan
+
+    def noise(self, sigma: float, size: int) -> npt.NDArray[np.int64]:
+        self._trace.flow.append(("noise", sigma, size))
+        clamp = self._plan.clamp or 0
+        last = self._trace.sums[-1] if self._trace.sums else np.zeros(size, dtype=np.int64)
+        return fixed(self._plan, self.seed, size) - np.clip(last, -clamp, clamp)
+
+
+def fixed(plan: TrainingPlan, seed: int, size: int) -> npt.NDArray[np.int64]:
+    """The output of a step: some of it far beyond the clamp, as noise may carry it."""
+    return output(seed, 0, size) * (1 + (plan.clamp or 0))
+
+
+def traced(build: Build, data: Dataset, plan: TrainingPlan, seed: int) -> Trace:
+    trace = Trace()
+    trainer = build(ENGINE, data, plan)
+    real = trainer._sums.clipped_sum
+
+    def watched(drawn: npt.NDArray[np.int64]) -> Any:
+        found = real(drawn)
+        trace.flow.append(("sum", found.values.shape, str(found.values.dtype), found.grid))
+        trace.sums.append(found.values)
+        return found
+
+    trainer._sums.clipped_sum = watched  # type: ignore[method-assign]
+    trace.made = trainer.train(np.linspace(-0.5, 0.5, BUILT.flat.size), _Mechanism(trace, plan, seed))
+    return trace
+
+
+def check_neighbours(build: Build, pair: tuple[Dataset, Dataset], plan: TrainingPlan, seed: int = 0) -> float:
+    """Hold two runs against each other; the distance of the sums that were noised, in grid units."""
+    one, two = (traced(build, data, plan, seed) for data in pair)
+    if one.flow != two.flow:
+        raise ViolationError(f"control flow: {one.flow} on one and {two.flow} on the other")
+    if [call[0] for call in one.flow] != ["sum", "noise"]:
+        raise ViolationError("steps: not one sum and one share")
+    if one.flow[1][1:] != (plan.sigma, BUILT.flat.size):
+        raise ViolationError("noise: not of the size that is charged, or not on every coordinate")
+    for trace in (one, two):
+        if (
+            trace.made is None
+            or trace.made.dtype != np.int64
+            or not np.array_equal(trace.made, fixed(plan, seed, BUILT.flat.size))
+        ):
+            raise ViolationError("release: not the clamped sum and the noise, added up")
+    assert plan.clamp is not None
+    assert plan.grid is not None
+    clamped = [np.clip(trace.sums[0], -plan.clamp, plan.clamp).tolist() for trace in (one, two)]
+    distance = math.dist(*clamped)
+    bound = plan.grid.sensitivity * (LONGEST_STEP if isinstance(plan.sampling, TruncatedSampling) else 1.0)
+    if distance > bound:
+        raise ViolationError(f"sensitivity: {distance:.6g} is above the stated {bound:.6g}")
+    return distance
+
+
+# --- the real one -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [0, 11, 24])
+def test_a_unit_shows_only_within_the_sensitivity(place: int) -> None:
+    moved = [
+        check_neighbours(PooledTrainer, neighbours(one_unit(seed), place), PLAN, seed) for seed in range(8)
+    ]
+    assert PLAN.grid is not None
+    assert max(moved) > 0.01 * PLAN.grid.sensitivity  # the unit was drawn: the check could have failed
+    assert min(moved) == 0  # and it was not always
+
+
+def test_batches_that_are_cut_keep_within_their_event() -> None:
+    sampling = {"sampling": "truncated-poisson", "max_batch_units": 31}
+    terms = replace(AGREEMENT.derive(privacy=sampling), frozen=AGREEMENT.frozen)
+    plan = replace(PLAN, sampling=TrainingPlan.of(terms, "a").sampling)
+    data = table(58, 2)
+    assert (
+        max(check_neighbours(PooledTrainer, neighbours(one_unit(s), 9, data), plan, s) for s in range(6)) > 0
+    )
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-45, 1e4, 3.4e38, np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("clamp", [None, 3])
+def test_gradients_of_any_size_stay_within_the_sensitivity(value: float, clamp: int | None) -> None:
+    """Also where coordinates are cut: cutting brings two sums no further apart."""
+    plan = PLAN if clamp is None else replace(PLAN, clamp=clamp)
+    check_neighbours(PooledTrainer, neighbours(with_features(one_unit(), value)), plan)
+
+
+def test_all_records_of_a_patient_are_one_contribution() -> None:
+    data = table(24, 3, units=np.arange(24) // 3)
+    moved = [check_neighbours(PooledTrainer, neighbours(one_unit(4, 7), 12, data), PLAN, s) for s in range(4)]
+    assert max(moved) > 0
+
+
+# --- broken ones ------------------------------------------------------------------------------------------
+
+
+class Broken(PooledTrainer):
+    """One whose step a test replaces."""
+
+    def _step(self, weights: Any, randomness: Any) -> Any:
+        (drawn,) = self._draws.batches(randomness, 1)
+        return self.spoilt(drawn, self._clamped(drawn, weights), randomness)
+
+    def spoilt(self, drawn: Any, clamped: Any, randomness: Any) -> Any:
+        raise NotImplementedError
+
+
+class ClampsAfterTheNoise(Broken):
+    """A ring that saturates: what is cut depends on the sum, and the noise is no Gaussian any more."""
+
+    def spoilt(self, drawn, clamped, randomness):
+        return np.clip(clamped + randomness.noise(self._sigma, self._size), -self._clamp, self._clamp)
+
+
+class DividesByItsBatch(Broken):
+    def spoilt(self, drawn, clamped, randomness):
+        return (clamped + randomness.noise(self._sigma, self._size)) // max(1, len(drawn))
+
+
+class SkipsEmptyAndSmallBatches(Broken):
+    def spoilt(self, drawn, clamped, randomness):
+        return clamped if len(drawn) % 2 else clamped + randomness.noise(self._sigma, self._size)
+
+
+class AddsNoNoise(Broken):
+    def spoilt(self, drawn, clamped, randomness):
+        return clamped
+
+
+class AddsTheShareOfAnOptimist(Broken):
+    """Calibrated to all who are expected, and not to those who are promised."""
+
+    def spoilt(self, drawn, clamped, randomness):
+        return clamped + randomness.noise(self._sigma * math.sqrt(2 / 3), self._size)
+
+
+class NoisesWhereThereIsSomething(Broken):
+    def spoilt(self, drawn, clamped, randomness):
+        return clamped + np.where(clamped != 0, randomness.noise(self._sigma, self._size), 0)
+
+
+class RoundsInFloat(Broken):
+    def spoilt(self, drawn, clamped, randomness):
+        return (clamped + randomness.noise(self._sigma, self._size)).astype(np.float32)
+
+
+class SumsTheBatchTwice(PooledTrainer):
+    """Each unit counts double: what is noised moves by twice the sensitivity."""
+
+    def __init__(self, engine, dataset, plan, draws=None):
+        super().__init__(engine, dataset, plan, draws)
+        once = self._sums.clipped_sum
+
+        def twice(drawn):
+            found = once(drawn)
+            return replace(found, values=found.values * 2)
+
+        self._sums.clipped_sum = twice
+
+
+@pytest.mark.parametrize(
+    ("build", "why"),
+    [
+        (ClampsAfterTheNoise, "release"),
+        (DividesByItsBatch, "release"),
+        (SkipsEmptyAndSmallBatches, "control flow|steps"),
+        (AddsNoNoise, "steps"),
+        (AddsTheShareOfAnOptimist, "size that is charged"),
+        (NoisesWhereThereIsSomething, "release"),
+        (RoundsInFloat, "release"),
+        (SumsTheBatchTwice, "sensitivity"),
+    ],
+)
+def test_a_broken_one_is_caught(build: Build, why: str) -> None:
+    # a wrong answer about everything: its gradient is as long as the clipping norm
+    liar = replace(with_features(one_unit(records=1), 1e3), labels=np.array([0]))
+    pair = neighbours(liar, 0, table(0, 0)) if build is NoisesWhereThereIsSomething else neighbours(liar)
+    on_many_seeds(PooledTrainer, pair)
+    with pytest.raises(ViolationError, match=why):
+        on_many_seeds(build, pair)
+
+
+def on_many_seeds(build: Build, pair: tuple[Dataset, Dataset]) -> None:
+    for seed in range(6):
+        check_neighbours(build, pair, PLAN, seed)
