@@ -90,9 +90,9 @@ class Message:
     @cached_property
     def payload_bytes(self) -> int:
         """Bytes that travel: header and arrays. Counting them hashes nothing: every hash is as long as another."""
-        return len(self._header_with(dict.fromkeys(self.arrays, "0" * 64))) + sum(
-            a.nbytes for a in self.arrays.values()
-        )
+        known = self.__dict__.get("header")  # `cached_property` keeps it there
+        header = known or self._header_with(dict.fromkeys(self.arrays, "0" * 64))
+        return len(header) + sum(a.nbytes for a in self.arrays.values())
 
     def text(self, key: str) -> str:
         """A string of the body; `WireError` if it is missing or of another type."""

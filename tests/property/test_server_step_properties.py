@@ -17,6 +17,7 @@ from hansa.agreement.terms import ServerRule
 from hansa.server_step import (
     ServerState,
     initial_state,
+    learning_rate,
     published_weights,
     state_from_message,
     step,
@@ -42,6 +43,9 @@ def rules(draw: st.DrawFn) -> ServerRule:
         beta_1=draw(BETAS),
         beta_2=draw(BETAS),
         tau=draw(st.floats(1e-9, 1.0)),
+        weight_decay=draw(st.floats(0.0, 0.09)),
+        schedule=draw(st.sampled_from(("constant", "linear", "cosine"))),
+        end_factor=draw(st.floats(0.0, 1.0)),
     )
 
 
@@ -163,7 +167,7 @@ def test_fedavg_rounds_once_per_operation(
     run: tuple[ServerRule, float, Vector, list[Vector]],
 ) -> None:
     rule, _, weights, updates = run
-    rate = rule.learning_rate
+    rate = learning_rate(rule, 0, len(updates[:1]))
     after = states_of(rule.model_copy(update={"rule": "fedavg"}), 0.0, weights, updates[:1])[-1]
     for before, update, found in zip(weights, updates[0], after.weights, strict=True):
         product = float(Fraction(rate) * Fraction(float(update)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import pytest
@@ -28,6 +29,9 @@ class Liar:
         self.inner = league.members[name]
         self.changes = {model.purpose_name: change for model, change in changes.items()}
         league.members[name] = self  # type: ignore[assignment]
+
+    def together(self) -> AbstractContextManager[None]:
+        return self.inner.together()
 
     def handle(self, request: Message) -> Message:
         reply = self.inner.handle(request)

@@ -269,6 +269,31 @@ RULES = {
         "training.server.rule",
         "'fedmagic' is not known",
     ),
+    "decay under a rule that has none": (
+        table(training={"server": {"rule": "fedadam", "weight_decay": 0.01}}),
+        "training.server.weight_decay",
+        "means nothing under rule = 'fedadam'",
+    ),
+    "decay that erases the weights": (
+        table(training={"server": {"rule": "adamw", "weight_decay": 2.0, "learning_rate": 0.5}}),
+        "training.server.weight_decay",
+        "2 times the learning rate 0.5 is not below 1",
+    ),
+    "a warm-up without an end": (
+        table(training={"server": {"warmup_rounds": 20}}),
+        "training.server.warmup_rounds",
+        "20 is not below training.rounds = 20",
+    ),
+    "an end that is never come to": (
+        table(training={"server": {"end_factor": 0.1}}),
+        "training.server.end_factor",
+        "means nothing under schedule = 'constant'",
+    ),
+    "a schedule that nobody knows": (
+        table(training={"server": {"schedule": "staircase"}}),
+        "training.server.schedule",
+        "should be 'constant', 'linear' or 'cosine'",
+    ),
     "an encoder for a table": (
         text(data={"features": [number()]}),
         "data.features",
@@ -524,6 +549,8 @@ def test_an_unreadable_section_hides_nothing_in_the_others():
         text(model={"source": None, "config": {"model_type": "bert"}, "vocabulary": "clinical"}),
         text(adapter={"kind": "head"}),
         *(table(training={"server": {"rule": rule}}) for rule in rules.SUPPORTED_RULES),
+        table(training={"server": {"schedule": "cosine", "warmup_rounds": 19, "end_factor": 1.0}}),
+        table(training={"server": {"rule": "adamw", "learning_rate": 0.1, "weight_decay": 9.9}}),
     ],
 )
 def test_what_is_just_within_the_rules_passes(tree):

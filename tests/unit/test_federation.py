@@ -57,7 +57,7 @@ def expected(agreement: Agreement, present: Callable[[int], set[str]]) -> np.nda
     return published_weights(state)
 
 
-@pytest.mark.parametrize("rule", ["fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad"])
+@pytest.mark.parametrize("rule", ["fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "adamw"])
 def test_a_run_is_the_weighted_mean_and_the_server_rule(rule: str) -> None:
     agreement, _ = frozen_league(
         privacy=NO_PRIVACY, training={"server": {"rule": rule, "tau": 0.1}, "average_tail": 0.5}

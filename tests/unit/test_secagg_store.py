@@ -149,7 +149,7 @@ class TestMemberState:
         store, seal = MemoryStore(), Seal(bytes(32))
         assert MemberState.load(store, seal, "a") == MemberState()
         state = MemberState(masked_round=3, rounds={4: RoundState(phase="offered", confirmed=b"\x00\xff")})
-        state.save(store, seal, "a")
+        store.put("a", state.sealed(seal, "a"))
         assert MemberState.load(store, seal, "a") == state
 
     @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"masked_round": "x"}', b'{"unknown": 1}'])

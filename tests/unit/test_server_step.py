@@ -42,8 +42,8 @@ def run(rule: ServerRule, updates: list[Vector], *, average_tail: float = 0.0) -
 
 def test_public_names() -> None:
     assert set(server_step.__all__) == {
-        "ServerState", "initial_state", "published_weights", "refuse_if_unsupported", "state_from_message",
-        "step", "tail_rounds",
+        "ServerState", "initial_state", "learning_rate", "published_weights", "refuse_if_unsupported",
+        "state_from_message", "step", "tail_rounds",
     }  # fmt: skip
 
 

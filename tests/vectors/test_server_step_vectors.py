@@ -69,13 +69,44 @@ def sqrt(a: float) -> float:
     return root / (math.isqrt(denominator) << 701)
 
 
+def scheduled(rule: Mapping[str, Any], number: int, rounds: int) -> Fraction:
+    """The share of the rate in a round, to 60 digits."""
+    warmup, end = rule.get("warmup_rounds", 0), Fraction(rule.get("end_factor", 0))
+    if number < warmup:
+        return Fraction(number + 1, warmup)
+    progress = Fraction(number - warmup, rounds - warmup)
+    shape = {
+        "constant": lambda: Fraction(1),
+        "linear": lambda: 1 - progress,
+        "cosine": lambda: (1 + _cosine(_PI * progress)) / 2,
+    }[rule.get("schedule", "constant")]()
+    return end + (1 - end) * shape
+
+
+def _arctangent(inverse: int) -> Fraction:
+    return sum((Fraction((-1) ** k, (2 * k + 1) * inverse ** (2 * k + 1)) for k in range(60)), Fraction(0))
+
+
+_PI = 16 * _arctangent(5) - 4 * _arctangent(239)  # Machin's formula
+
+
+def _cosine(angle: Fraction) -> Fraction:
+    angle = angle.limit_denominator(10**60)
+    return sum(
+        (Fraction((-1) ** k * angle ** (2 * k)) / math.factorial(2 * k) for k in range(40)), Fraction(0)
+    )
+
+
 @dataclass
 class Reference:
     """One entry of the model under one rule; `fused` computes a·b + c with one rounding, as it must not."""
 
     rule: Mapping[str, Any]
     weight: float
+    rounds: int
     fused: bool = False
+    number: int = 0
+    rate: float = 0.0
     first: float = 0.0
     second: float = 0.0
     power_1: float = field(init=False)
@@ -90,21 +121,25 @@ class Reference:
         return add(mul(a, b), c)
 
     def step(self, update: float) -> None:
+        share = scheduled(self.rule, self.number, self.rounds)
+        exact = Fraction(self.rule["learning_rate"]) * share
+        self.rate = exact.numerator / exact.denominator
+        self.number += 1
         getattr(self, self.rule["rule"])(update)
 
     def fedavg(self, update: float) -> None:
-        self.weight = self.muladd(self.rule["learning_rate"], update, self.weight)
+        self.weight = self.muladd(self.rate, update, self.weight)
 
     def fedavgm(self, update: float) -> None:
         self.first = self.muladd(self.rule["momentum"], self.first, update)
-        self.weight = self.muladd(self.rule["learning_rate"], self.first, self.weight)
+        self.weight = self.muladd(self.rate, self.first, self.weight)
 
     def fedadam(self, update: float) -> None:
         self.power_1 = mul(self.power_1, self.rule["beta_1"])
         self.power_2 = mul(self.power_2, self.rule["beta_2"])
         rest = mul(sub(1.0, self.rule["beta_2"]), mul(update, update))
         self.second = self.muladd(self.rule["beta_2"], self.second, rest)
-        rate = mul(self.rule["learning_rate"], sqrt(sub(1.0, self.power_2)))
+        rate = mul(self.rate, sqrt(sub(1.0, self.power_2)))
         self._average(update)
         self._move(div(rate, sub(1.0, self.power_1)), self.first)
 
@@ -116,11 +151,22 @@ class Reference:
         elif self.second < square:
             self.second = add(self.second, change)
         self._average(update)
-        self._move(self.rule["learning_rate"], self.first)
+        self._move(self.rate, self.first)
 
     def fedadagrad(self, update: float) -> None:
         self.second = self.muladd(update, update, self.second)
-        self._move(self.rule["learning_rate"], update)
+        self._move(self.rate, update)
+
+    def adamw(self, update: float) -> None:
+        rest = mul(sub(1.0, self.rule["beta_2"]), mul(update, update))
+        self.second = self.muladd(self.rule["beta_2"], self.second, rest)
+        self._average(update)
+        shrunk = sub(1.0, mul(self.rate, self.rule.get("weight_decay", 0.0)))
+        size = add(div(sqrt(self.second), sqrt(sub(1.0, self.power_2))), self.rule["tau"])
+        moved = div(mul(div(self.rate, sub(1.0, self.power_1)), self.first), size)
+        self.weight = self.muladd(shrunk, self.weight, moved)
+        self.power_1 = mul(self.power_1, self.rule["beta_1"])
+        self.power_2 = mul(self.power_2, self.rule["beta_2"])
 
     def _average(self, update: float) -> None:
         rest = mul(sub(1.0, self.rule["beta_1"]), update)
@@ -137,14 +183,16 @@ KEEPS = {
     "fedadam": ("first_moment", "second_moment"),
     "fedyogi": ("first_moment", "second_moment"),
     "fedadagrad": ("second_moment",),
+    "adamw": ("first_moment", "second_moment"),
 }
+POWERS = ("fedadam", "adamw")
 
 
 def reference_run(case: Mapping[str, Any], *, fused: bool = False) -> list[dict[str, Any]]:
     """Every state of a run, model 0 first, by the reference alone, in the form of the JSON file."""
     rule, rounds = case["rule"], case["rounds"]
     tail = math.ceil(Fraction(case["average_tail"]) * rounds)
-    entries = [Reference(rule, float.fromhex(w), fused) for w in case["weights"]]
+    entries = [Reference(rule, float.fromhex(w), rounds, fused) for w in case["weights"]]
     tail_sum: list[float] | None = None
     states = [_state_of(case, entries, 0, tail, tail_sum)]
     for number, update in enumerate(case["mean_updates"], start=1):
@@ -171,7 +219,7 @@ def _state_of(
     if tail_sum is not None:
         arrays["tail_sum"] = tail_sum
     count = max(0, number - (case["rounds"] - tail))
-    powers = (entries[0].power_1, entries[0].power_2) if name == "fedadam" else (None, None)
+    powers = (entries[0].power_1, entries[0].power_2) if name in POWERS else (None, None)
     header = {
         "version": 1,
         "kind": "server-state",
@@ -296,7 +344,7 @@ SPECIAL_WEIGHTS = [0.0, -0.0, 1e-310, -5e-324, 1e300, -1 / 3, 1e16, math.pi]
 SPECIAL_UPDATES = [5e-324, -1e-200, 1e150, -1e-310, 1e290, 0.1, -1.0, 0.0]
 
 
-def _case(name: str, seed: int, average_tail: str, rounds: int, **rule: float | str) -> dict[str, Any]:
+def _case(name: str, seed: int, average_tail: str, rounds: int, **rule: Any) -> dict[str, Any]:
     generator = np.random.default_rng(
         seed
     )  # public numbers of every size, with all bits of the fraction in use
@@ -317,7 +365,7 @@ def _case(name: str, seed: int, average_tail: str, rounds: int, **rule: float | 
 
 
 def _refused(
-    name: str, code: str, weights: list[str], updates: list[list[str]], **rule: float | str
+    name: str, code: str, weights: list[str], updates: list[list[str]], **rule: Any
 ) -> dict[str, Any]:
     return {
         "name": name,
@@ -347,7 +395,16 @@ def write() -> None:
         _case("fedyogi, small tau", 8, "0.07", 5, rule="fedyogi", learning_rate=0.03, tau=1e-9),
         _case("fedadagrad, defaults", 9, "0.4", 6, rule="fedadagrad"),
         _case("fedadagrad, rate 0.1", 10, "0.0", 4, rule="fedadagrad", learning_rate=0.1, tau=0.01),
-    ]
+        _case("adamw, no decay", 11, "0.4", 6, rule="adamw", learning_rate=0.1),
+        _case(
+            "adamw, decay, warm-up, then a cosine", 12, "0.0", 9, rule="adamw", learning_rate=0.03, beta_2=0.999,
+            tau=1e-8, weight_decay=0.01, schedule="cosine", warmup_rounds=2, end_factor=0.1,
+        ),
+        _case(
+            "fedavg, warm-up, then linear to nothing", 13, "0.0", 5, rule="fedavg", learning_rate=0.7,
+            schedule="linear", warmup_rounds=2,
+        ),
+    ]  # fmt: skip
     refused = [
         _refused("update is infinite", "HANSA-304", [one, one], [[tenth, "inf"]]),
         _refused("update is not a number", "HANSA-304", [one, one], [["nan", tenth]]),
@@ -358,6 +415,7 @@ def write() -> None:
         _refused("weights overflow", "HANSA-304", [largest], [[largest]]),
         _refused("second moment overflows", "HANSA-304", [one], [[huge]], rule="fedadagrad"),
         _refused("one round too many", "HANSA-304", [one], [[tenth], [tenth], [tenth]]),
+        _refused("warm-up longer than the run", "HANSA-304", [one], [[tenth]], rule="adamw", warmup_rounds=2),
         _refused("rule needs individual updates", "HANSA-303", [one], [], rule="krum"),
         _refused("rule is unknown", "HANSA-303", [one], [], rule="fedsgdr"),
     ]

@@ -37,7 +37,7 @@ from hansa.quorum import members_for, smallest_sum
 
 RESERVED_NAMES = frozenset({COORDINATOR, "simulation-verifier"})  # signers beside the members
 MAX_INTEGER = 2**53 - 1  # RFC 8785 writes numbers as IEEE 754 doubles
-SUPPORTED_RULES = ("fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
+SUPPORTED_RULES = ("fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad", "adamw")
 INDIVIDUAL_UPDATE_RULES = {
     "krum", "multikrum", "bulyan", "fedmedian", "fedtrimmedavg", "qfedavg", "fedprox-server", "trimmed-mean",
     "median",
@@ -74,6 +74,7 @@ def problems_of(sections: Mapping[str, Any]) -> list[Problem]:
         )
     if training is not None:
         found += _server_rule(training.server)
+        found += _schedule(training)
     if model is not None and data is not None:
         found += _model(model, adapter, data)
     if privacy is not None and privacy.mechanism == "distributed" and baseline is None:
@@ -288,6 +289,35 @@ def _server_rule(server: ServerRule) -> Iterator[Problem]:
     else:
         yield Problem(
             "training.server.rule", f"{rule!r} is not known", f"use one of {', '.join(SUPPORTED_RULES)}"
+        )
+
+
+def _schedule(training: Training) -> Iterator[Problem]:
+    """The server's learning rate over the rounds, and how fast it lets weights decay."""
+    server = training.server
+    if server.weight_decay and server.rule != "adamw":
+        yield Problem(
+            "training.server.weight_decay",
+            f"means nothing under rule = {server.rule!r}",
+            "use rule = 'adamw', or leave it out",
+        )
+    elif server.weight_decay * server.learning_rate >= 1:
+        yield Problem(
+            "training.server.weight_decay",
+            f"{server.weight_decay:g} times the learning rate {server.learning_rate:g} is not below 1",
+            "each round would erase the weights: choose a smaller one, 0.01 is usual",
+        )
+    if server.warmup_rounds >= training.rounds:
+        yield Problem(
+            "training.server.warmup_rounds",
+            f"{server.warmup_rounds} is not below training.rounds = {training.rounds}",
+            "the warm-up would not end",
+        )
+    if server.end_factor and server.schedule == "constant":
+        yield Problem(
+            "training.server.end_factor",
+            "means nothing under schedule = 'constant'",
+            "use schedule = 'linear' or 'cosine', or leave it out",
         )
 
 

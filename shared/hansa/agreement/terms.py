@@ -284,11 +284,15 @@ class ServerRule(Section):
     """The server optimiser, a function of the mean update alone.
 
     Attributes:
-        rule: the names of the literature (FedOpt: arXiv 2003.00295). Rules that need individual updates are
-            refused by name.
-        learning_rate: the server's.
+        rule: the names of the literature (FedOpt: arXiv 2003.00295; AdamW: arXiv 1711.05101). Rules that need
+            individual updates are refused by name.
+        learning_rate: the server's, at its highest.
         momentum: of FedAvgM.
-        beta_1, beta_2, tau: of the adaptive rules.
+        beta_1, beta_2, tau: of the adaptive rules; tau is what other libraries call epsilon.
+        weight_decay: of AdamW: each round shrinks the weights by this times the learning rate.
+        schedule: how the learning rate goes on after the warm-up: ``constant``, ``linear`` or ``cosine``.
+        warmup_rounds: over which it rises in equal parts to its highest, which the last of them has.
+        end_factor: the share of it that ``linear`` and ``cosine`` come down to, right after the last round.
     """
 
     rule: str = "fedavg"
@@ -297,6 +301,21 @@ class ServerRule(Section):
     beta_1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta_2: Annotated[float, Field(ge=0, lt=1)] = 0.99
     tau: Positive = 1e-3
+    weight_decay: NonNegative = 0.0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_rounds: Annotated[int, Field(ge=0, le=100_000)] = 0
+    end_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    def tree(self) -> dict[str, Json]:
+        """As `Section.tree`, without decay and schedule where there is none.
+
+        So an agreement without them has the same id as before there were any.
+        """
+        tree = super().tree()
+        for name in ("weight_decay", "schedule", "warmup_rounds", "end_factor"):
+            if tree[name] == type(self).model_fields[name].default:
+                del tree[name]
+        return tree
 
 
 class Training(Section):

@@ -155,6 +155,33 @@ def ledger(
         emit(bench.data(), text=bench.table(), output_format=output_format)
 
 
+def pooled(
+    steps: Annotated[
+        int, typer.Option("--steps", min=1, max=10_000, help="Steps of a run that are measured.")
+    ] = 20,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, max=100, help="Runs on disk, and as many in memory.")
+    ] = 3,
+    growth: Annotated[
+        bool,
+        typer.Option("--growth/--no-growth", help="Also measure 3 to 10 members, 10^3 to 10^6 weights."),
+    ] = True,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--folder", help="On which disk to measure; by default that of temporary files."),
+    ] = None,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
+    """A step of five members and 75,000 weights under shared noise, without its gradient: total and parts."""
+    with reported(output_format):
+        if folder is not None and not folder.is_dir():
+            raise UsageError(f"there is no folder {folder}", remedy="Make it first, or name another one.")
+        from hansa_simulations.bench.pooled import measure_pooled
+
+        bench = measure_pooled(steps=steps, repeats=repeats, growth=growth, folder=folder, progress=_tell)
+        emit(bench.data(), text=bench.table(), output_format=output_format)
+
+
 def training(
     repeats: Annotated[
         int, typer.Option("--repeats", min=1, max=1000, help="Samples of each figure of time.")

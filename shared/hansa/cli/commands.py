@@ -46,6 +46,11 @@ COMMANDS: Mapping[str, Row | Table] = {
             "show": Row(
                 "Show the terms, their ids and what follows from them.", "hansa.cli.agreement", "show"
             ),
+            "plan": Row(
+                "Compare noise, steps and rates at the same ε, and recommend one.",
+                "hansa.cli.planning",
+                "plan",
+            ),
             "freeze": Row(
                 "Fix model 0, noise and keys, and write the frozen agreement.",
                 "hansa.cli.agreement",
@@ -95,6 +100,12 @@ COMMANDS: Mapping[str, Row | Table] = {
                 "Durable appends, proofs and verification of logs.",
                 "hansa.cli.bench",
                 "ledger",
+                "simulation",
+            ),
+            "pooled": Row(
+                "A step under shared noise without its gradient, taken apart.",
+                "hansa.cli.bench",
+                "pooled",
                 "simulation",
             ),
             "training": Row(

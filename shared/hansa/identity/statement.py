@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -81,21 +81,8 @@ class Statement:
             raise WireError("a statement is not JSON, or holds what statements may not hold") from None
         if not isinstance(value, dict):
             raise WireError("a statement is not an object")
-        self.check_canonical(value)
+        require_canonical(self.purpose, value, self.data)
         return value
-
-    def check_canonical(self, value: dict[str, Any]) -> None:
-        """Check that the signed bytes are the one canonical form of what was read from them.
-
-        Raises:
-            WireError: they are not.
-        """
-        try:
-            canonical = statement_bytes(value)
-        except ValueError:
-            canonical = b""
-        if canonical != self.data:
-            raise WireError(f"a statement {self.purpose!r} is not in canonical form")
 
     @property
     def sha256(self) -> str:
@@ -114,18 +101,37 @@ class Statement:
         Raises:
             WireError: it is not purpose, signer, signature and JSON, or too long.
         """
-        if len(line) > MAX_STATEMENT_BYTES:
-            raise WireError(f"a statement of {len(line)} bytes is over the limit of {MAX_STATEMENT_BYTES}")
-        parts = line.split(" ", 3)
-        try:
-            purpose, signer, signature, data = parts
-            statement = cls(purpose, signer, data.encode(), bytes.fromhex(signature))
-        except ValueError:  # too few parts, no hexadecimal, or lone surrogates
-            raise WireError("a line is not a signed statement") from None
-        one_form = statement.signature.hex() == signature and "\n" not in line
-        if not one_form or not 0 < len(signature) <= 2 * MAX_SIGNATURE_BYTES:
-            raise WireError("a line is not a signed statement in its one form")
-        return statement
+        return _parsed(line)
+
+
+@lru_cache(maxsize=1024)  # lines come again: in later phases, and to others in this process
+def _parsed(line: str) -> Statement:
+    if len(line) > MAX_STATEMENT_BYTES:
+        raise WireError(f"a statement of {len(line)} bytes is over the limit of {MAX_STATEMENT_BYTES}")
+    parts = line.split(" ", 3)
+    try:
+        purpose, signer, signature, data = parts
+        statement = Statement(purpose, signer, data.encode(), bytes.fromhex(signature))
+    except ValueError:  # too few parts, no hexadecimal, or lone surrogates
+        raise WireError("a line is not a signed statement") from None
+    one_form = statement.signature.hex() == signature and "\n" not in line
+    if not one_form or not 0 < len(signature) <= 2 * MAX_SIGNATURE_BYTES:
+        raise WireError("a line is not a signed statement in its one form")
+    return statement
+
+
+def require_canonical(purpose: str, value: dict[str, Any], data: bytes) -> None:
+    """Check that signed bytes are the one canonical form of what was read from them.
+
+    Raises:
+        WireError: they are not.
+    """
+    try:
+        canonical = statement_bytes(value)
+    except ValueError:
+        canonical = b""
+    if canonical != data:
+        raise WireError(f"a statement {purpose!r} is not in canonical form")
 
 
 def statement_bytes(value: dict[str, Any]) -> bytes:

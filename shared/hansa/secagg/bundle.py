@@ -74,12 +74,23 @@ def answer(member: Member, request: Message, refused: Callable[[HansaError], Non
     Raises:
         WireError: the request is no bundle.
     """
-    replies = []
-    for part in unbundle(request):
-        try:
-            replies.append(member.handle(part))
-        except HansaError as error:
-            refused(error)
-            if error.travels:
-                replies.append(Message(REFUSAL, {"of": part.kind, "code": error.code}))
-    return bundle(replies)
+    parts = unbundle(request)
+    try:
+        with member.together():
+            replies = [_answered(member, part, refused) for part in parts]
+    except HansaError as error:  # what was answered cannot be stored, so that nobody may hear of it
+        replies = [_refused(part, error, refused) for part in parts]
+    return bundle([reply for reply in replies if reply is not None])
+
+
+def _answered(member: Member, part: Message, refused: Callable[[HansaError], None]) -> Message | None:
+    try:
+        return member.handle(part)
+    except HansaError as error:
+        return _refused(part, error, refused)
+
+
+def _refused(part: Message, error: HansaError, refused: Callable[[HansaError], None]) -> Message | None:
+    """The reply to what was refused, if the refusal may be told."""
+    refused(error)
+    return Message(REFUSAL, {"of": part.kind, "code": error.code}) if error.travels else None

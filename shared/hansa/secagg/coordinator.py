@@ -22,12 +22,17 @@ from hansa.secagg.commitments import SALT_BYTES
 from hansa.secagg.dealing import Parcels, left_out
 from hansa.secagg.errors import AlreadyAnsweredError, PhaseError, QuorumError, TranscriptError
 from hansa.secagg.record import Phase, PhaseCost, RoundRecord, SumOutcome
+from hansa.secagg.ring import RingVector
 from hansa.secagg.shares import SHARE_BYTES
 from hansa.secagg.store import Store
 from hansa.secagg.terms import SumTerms
 from hansa.secagg.unmasking import Opened, RoundFacts, aggregate_sha256, masks_to_remove, reconstruct
 from hansa.secagg.workers import MaskWorkers
 from hansa.wire import Array, Message
+
+_WRITTEN_AT_ONCE = (
+    16 * 2**20
+)  # bytes of masked vectors that may wait in memory for the others of their exchange
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class SumRound:
         self.receipts: dict[str, Statement] = {}
         self.late: set[str] = set()  # whose masked vector came when the survivors were fixed already
         self.opened: dict[str, Opened] = {}
+        self._unwritten: dict[str, memoryview] = {}  # masked vectors that are not in the spool yet, by name
         self.outcome: SumOutcome | None = None
         self.transcript = self.binding = ""
         self.contributors: tuple[str, ...] = ()
@@ -185,8 +191,19 @@ class SumRound:
             self.house.signer, m.Receipt, self.number, **receipt
         )[1]
         if self.phase == Phase.MASKED:
-            self.house.spool.put(vector_name(self.context.run, self.number, reply.member), vector.data)
+            self._spool(vector_name(self.context.run, self.number, reply.member), vector)
             np.add(self.sum, vector, out=self.sum)
+
+    def _spool(self, name: str, vector: RingVector) -> None:
+        """Keep a vector for the verifier; small ones are written together, at the end of the exchange."""
+        self._unwritten[name] = vector.data
+        if sum(data.nbytes for data in self._unwritten.values()) >= _WRITTEN_AT_ONCE:
+            self._write_spool()
+
+    def _write_spool(self) -> None:
+        if self._unwritten:
+            self.house.spool.put_together(self._unwritten)
+            self._unwritten = {}
 
     def _check_confirm(self, reply: _Reply) -> None:
         self._expect(reply, reply.member in self.survivors and reply.statement.data == self.confirm)
@@ -228,6 +245,7 @@ class SumRound:
             case Phase.DELIVERY:
                 self._settle_complaints()
             case Phase.MASKED:
+                self._write_spool()
                 self.survivors = self._enough(self.contributors, m.Masked, terms.floor)
                 masked = {name: self.answers[m.Masked][name][0] for name in self.survivors}
                 self.confirm = self.context.confirmation(self.number, self.transcript, self.manifest, masked)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
@@ -64,7 +65,7 @@ class PublicKeys:
             WireError: a key is a point of small order, or no ML-KEM-768 key.
         """
         for key in (self.mask_key, self.envelope_key):
-            agree(_PROBE, key, owner)
+            _probe(key, owner)
         for kem in (self.mask_kem, self.envelope_kem):
             if kem is not None:
                 encapsulate(kem, owner)
@@ -123,6 +124,11 @@ def agree(private: X25519PrivateKey, public: str, owner: str) -> bytes:
         return private.exchange(X25519PublicKey.from_public_bytes(bytes.fromhex(public)))
     except ValueError:
         raise WireError(f"the round key of {owner!r} is not usable") from None
+
+
+@lru_cache(maxsize=1024)  # in one process a league looks at each key once; only success is remembered
+def _probe(public: str, owner: str) -> None:
+    agree(_PROBE, public, owner)
 
 
 def self_mask_key(self_seed: bytes, member: str, binding: str) -> MaskKey:

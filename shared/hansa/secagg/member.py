@@ -6,10 +6,13 @@
 2. shares: all signed keys are checked; both seeds are shared among those who offered.
 3. delivery: the others' envelopes are opened; what does not open is a signed complaint.
 4. manifest: if it follows from the last one and nobody in it was complained of, the contribution is made,
-   encoded, masked and sent. The secrets are gone from the durable state *before* the first mask is added, so that
-   no crash can lead to a second vector under the same masks; the vector is durable before its first byte leaves.
+   encoded, masked and sent. Its masks are expanded while it is made, in memory. The secrets are gone from the durable
+   state *before* a mask meets the contribution, so that no crash can lead to a second vector under the same masks; the
+   vector is durable before its first byte leaves.
 5. survivors: if they are enough, this member among them, all bound to the same manifest, they are signed.
 6. unmask: for the very bytes that t members signed, one share of each contributor, and never both.
+
+Where several messages come in one exchange, all that they change is written at its end, before any reply leaves.
 
 A phase is answered once. The same request again gets the same bytes again; another one is refused. Whatever is
 refused is a typed error, and nothing has changed.
@@ -20,7 +23,8 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -52,8 +56,9 @@ from hansa.secagg.errors import (
     TranscriptError,
 )
 from hansa.secagg.keys import RoundSecrets
+from hansa.secagg.masks_ahead import MaskAhead
 from hansa.secagg.member_state import Answer, MemberState, RoundState
-from hansa.secagg.ring import Vector
+from hansa.secagg.ring import RingVector, Vector
 from hansa.secagg.seal import Seal
 from hansa.secagg.shares import SHARE_BYTES, Rand
 from hansa.secagg.store import Store
@@ -141,8 +146,10 @@ class Member:
         self._context = m.Context(terms, run)
         self._state = MemberState.load(store, seal, f"{run}.state")
         self._lock = (
-            threading.Lock()
+            threading.RLock()
         )  # a request that comes again while it is worked on waits for its own answer
+        self._depth, self._dirty = 0, False
+        self._unwritten: dict[str, RingVector] = {}  # masked vectors, by their names in the store
         phases: dict[type[m.Said], Callable[[Any, Message, RoundState], Message]] = {
             m.KeysRequest: self._offer,
             m.SharesRequest: self._deal,
@@ -163,7 +170,7 @@ class Member:
         if request.kind not in self._phases:
             raise WireError("a request of a kind that a member of a secure sum does not know")
         model, answer = self._phases[request.kind]
-        with self._lock:
+        with self.together():
             asked, _ = self._context.read(request, model, COORDINATOR)
             record = self._state.rounds.get(asked.round, RoundState())
             given = record.answers.get(request.kind)
@@ -173,6 +180,24 @@ class Member:
                 else self._again(asked, request, record, given)
             )
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Answers to several messages, on disk at once when the block ends. None of them may leave before.
+
+        Raises:
+            StateError: they cannot be stored. They are before anything else is answered, or nothing is.
+        """
+        with self._lock:
+            if self._depth == 0:
+                self._write()
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+            if self._depth == 0:
+                self._write()
+
     def end(self) -> None:
         """Forget everything about the run but the receipts; no round of it is ever answered again.
 
@@ -180,7 +205,7 @@ class Member:
         """
         if self._state != MemberState():
             self.forget_vectors()
-            with self._lock:
+            with self.together():
                 self._keep(self._state.ended())
 
     @property
@@ -196,8 +221,8 @@ class Member:
     def forget_vectors(self) -> None:
         """Delete the masked vectors that are kept to be repeated, because the run is over; the state stays."""
         with self._lock:
-            for number in self._state.rounds:
-                self._store.delete(self._vector_name(number))
+            self._unwritten = {}
+            self._store.put_together({}, forget=[self._vector_name(number) for number in self._state.rounds])
 
     # --- A, B and delivery ---------------------------------------------------------------------------------
 
@@ -268,20 +293,17 @@ class Member:
         binding = m.binding_of(record.transcript, manifest.sha256)
         parties = self._parties(record)
         plus, minus = own_masks(record.own_secrets, parties, record.held, asked.contributors, binding)
-        values = self._contributor.contribute(asked)
-        vector = wanted.quantiser.encode(values, out=self._workers.empty(wanted.length))
+        with MaskAhead(self._workers, wanted.length, plus, minus) as mask:  # while the contribution is made
+            values = self._contributor.contribute(asked)
+            encoded = wanted.quantiser.encode(values, out=np.empty(wanted.length, dtype="<u4"))
         known = {"manifest": manifest.line, "contributors": asked.contributors, "binding": binding}
         record = record.model_copy(update={"phase": at.USED, "secrets": None, **known})
         state, old = self._state.masking(asked, record)
-        for (
-            number
-        ) in old:  # before their rounds are forgotten, so that no crash leaves a vector that nobody deletes
-            self._store.delete(self._vector_name(number))
-        self._keep(state)
-        self._workers.add_masks(vector, plus, minus)
+        self._mark_used(state, old)
+        vector = mask.over(encoded)
         reply = self._context.write(self._signer, m.Masked, asked.round, {"y": vector}, binding=binding)
         self._contributor.released(asked, manifest.sha256, reply.array_hashes["y"])
-        self._store.put(self._vector_name(asked.round), vector.data)
+        self._unwritten[self._vector_name(asked.round)] = vector
         record = record.model_copy(update={"phase": at.MASKED, "y_sha256": reply.array_hashes["y"]})
         return self._answered(asked, request, record, reply, apart=True)
 
@@ -370,14 +392,34 @@ class Member:
             )
         if given.kind != m.Masked.purpose_name:
             return given.message(None)
+        self._write()
         vector = self._store.get(self._vector_name(asked.round))
         if vector is None or hashlib.sha256(vector).hexdigest() != record.y_sha256:
             raise MaskForfeitedError(f"the masked vector of round {asked.round} is lost")
         return given.message(vector)
 
     def _keep(self, state: MemberState) -> None:
-        state.save(self._store, self._seal, f"{self._run}.state")
-        self._state = state
+        """Go on with another state; `together` has it on disk before anybody hears of it."""
+        self._state, self._dirty = state, True
+
+    def _mark_used(self, state: MemberState, old: Sequence[int]) -> None:
+        """Have the secrets of a round gone, durably, and with them the vectors of rounds that are too old."""
+        before = self._state
+        self._keep(state)
+        try:
+            self._write(forget=[self._vector_name(number) for number in old])
+        except BaseException:
+            self._state = before  # no mask has met the contribution: the round can be asked for again
+            raise
+
+    def _write(self, forget: Sequence[str] = ()) -> None:
+        """Bring to disk what is not there: masked vectors before the state that speaks of them."""
+        if not self._dirty and not self._unwritten:
+            return
+        name = f"{self._run}.state"
+        vectors = {one: vector.data for one, vector in self._unwritten.items()}
+        self._store.put_together({**vectors, name: self._state.sealed(self._seal, name)}, forget)
+        self._dirty, self._unwritten = False, {}
 
     def _settled(self, asked: m.Said, record: RoundState) -> dict[str, Any]:
         if asked.round < self._state.settled_round:

@@ -138,9 +138,9 @@ class MemberState(_Record):
         except ValidationError:
             raise StateError(f"{name} holds no state that this release can read") from None
 
-    def save(self, store: Store, seal: Seal, name: str) -> None:
-        """Seal and write; durable before return."""
-        store.put(name, seal.seal(name, self.model_dump_json().encode()))
+    def sealed(self, seal: Seal, name: str) -> bytes:
+        """The record as it is stored under a name."""
+        return seal.seal(name, self.model_dump_json().encode())
 
     def with_round(self, number: int, record: RoundState, **changes: Any) -> MemberState:
         """The state with one round changed; of rounds that only have keys, the oldest give way to new ones."""

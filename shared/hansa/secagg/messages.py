@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Annotated, ClassVar, TypeVar
 
 import numpy as np
@@ -27,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from hansa.canonical import canonical_hash
 from hansa.errors import WireError
 from hansa.identity.keys import Signer
-from hansa.identity.statement import Statement, statement_bytes, unpack
+from hansa.identity.statement import Statement, require_canonical, statement_bytes, unpack
 from hansa.secagg.errors import QuorumError, TranscriptError
 from hansa.secagg.keys import KEM_PUBLIC_BYTES, PROTOCOL, PublicKeys
 from hansa.secagg.terms import StatedTerms
@@ -244,6 +245,21 @@ class Verified(Said):
 S = TypeVar("S", bound=Said)
 
 
+@lru_cache(maxsize=1024)  # the same statement comes again, in later phases and to others in this process
+def _read(model: type[S], data: bytes) -> S:
+    """What signed bytes say, once they are in the one form; a function of the bytes. Only success is remembered.
+
+    Raises:
+        WireError: they say something else, or not in canonical form.
+    """
+    try:
+        said = model.model_validate_json(data)
+    except ValidationError:
+        raise WireError(f"a statement {model.purpose_name!r} does not say what it must") from None
+    require_canonical(model.purpose_name, said.model_dump(), data)
+    return said
+
+
 @dataclass(frozen=True)
 class Context:
     """What messages are read and written against."""
@@ -273,7 +289,8 @@ class Context:
         """A signed message with its arrays."""
         carried = dict(arrays or {})
         hashes = {name: array_sha256(array) for name, array in carried.items()}
-        _, statement = self.state(signer, model, number, arrays=hashes, **fields)
+        data = self.data(model, number, arrays=hashes, **fields)
+        statement = Statement.signed(signer, model.purpose_name, data)
         return Message(model.purpose_name, {SIGNED: statement.line}, carried, hashed=hashes)
 
     def read(self, message: Message, model: type[S], signer: str) -> tuple[S, Statement]:
@@ -299,11 +316,7 @@ class Context:
         if signer is not None and statement.signer != signer:
             raise TranscriptError(f"a statement of {signer!r} was expected")
         statement.verify(self.terms.roster, model.purpose_name)
-        try:
-            said = model.model_validate_json(statement.data)
-        except ValidationError:
-            raise WireError(f"a statement {model.purpose_name!r} does not say what it must") from None
-        statement.check_canonical(said.model_dump())
+        said: S = _read(model, statement.data)
         if (said.terms, said.run) != (self.terms.sha256, self.run):
             raise TranscriptError(
                 "a statement belongs to another agreement, to other terms or to another run"

@@ -210,8 +210,7 @@ class Coordinator:
         if aggregate is not None:
             self._spooled[one.number] = aggregate, one.spooled
         else:
-            for name in one.spooled:
-                self._house.spool.delete(name)
+            self._house.spool.put_together({}, forget=one.spooled)
         self._current = None
 
     def _close_upcoming(self, current: SumRound | None) -> None:
@@ -266,8 +265,7 @@ class Coordinator:
             raise TranscriptError(
                 f"{statement.signer!r} vouches for another sum than that of round {said.round}"
             )
-        for name in names:
-            self._house.spool.delete(name)
+        self._house.spool.put_together({}, forget=names)
         self._spooled.pop(said.round)
 
     def _rounds(self) -> list[SumRound]:

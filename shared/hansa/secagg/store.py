@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +20,12 @@ class Store(Protocol):
 
     def put(self, name: str, data: bytes | memoryview) -> None:
         """Write or replace; durable before return, and after a crash either the old bytes or the new are there."""
+
+    def put_together(self, items: Mapping[str, bytes | memoryview], forget: Sequence[str] = ()) -> None:
+        """As `delete` of each name to forget and then `put` of each item, in that order, all durable before return.
+
+        After a crash some of it may have happened; where it has, so has what comes before.
+        """
 
     def get(self, name: str) -> bytes | None:
         """The bytes, or None where there are none."""
@@ -36,6 +43,13 @@ class MemoryStore:
     def put(self, name: str, data: bytes | memoryview) -> None:
         """See `Store.put`."""
         self._data[name] = bytes(data)
+
+    def put_together(self, items: Mapping[str, bytes | memoryview], forget: Sequence[str] = ()) -> None:
+        """See `Store.put_together`."""
+        for name in forget:
+            self.delete(name)
+        for name, data in items.items():
+            self.put(name, data)
 
     def get(self, name: str) -> bytes | None:
         """See `Store.get`."""
@@ -76,21 +90,27 @@ class FolderStore:
 
     def put(self, name: str, data: bytes | memoryview) -> None:
         """See `Store.put`: a new file, flushed to disk, renamed over the old one, and the folder flushed too."""
-        path = self._path(name)
-        new = path.with_name(path.name + ".new")
-        view = memoryview(data).cast("B")
+        self.put_together({name: data})
+
+    def put_together(self, items: Mapping[str, bytes | memoryview], forget: Sequence[str] = ()) -> None:
+        """See `Store.put_together`: every file is flushed before the first is renamed, and the folder once for all."""
+        paths = {self._path(name): data for name, data in items.items()}
+        gone = [self._path(name) for name in forget]
+        new = {path: path.with_name(path.name + ".new") for path in paths}
+        path = self._folder
         try:
-            handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(handle, "wb", buffering=0) as file:
-                written = 0
-                while written < len(view):
-                    written += file.write(view[written:]) or 0
-                os.fsync(file.fileno())
-            new.replace(path)
-            self._flush_folder()
+            for path in gone:
+                path.unlink(missing_ok=True)
+            for path, data in paths.items():
+                _write(new[path], data)
+            for path in paths:
+                new[path].replace(path)
+            if paths or gone:
+                self._flush_folder()
         except OSError as error:
-            with suppress(OSError):  # half of a large vector must not keep a full disk full
-                new.unlink()
+            for half in new.values():
+                with suppress(OSError):  # half of a large vector must not keep a full disk full
+                    half.unlink()
             raise StateError(f"cannot write {path}: {error.strerror}") from None
 
     def get(self, name: str) -> bytes | None:
@@ -125,3 +145,14 @@ class FolderStore:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _write(path: Path, data: bytes | memoryview) -> None:
+    """A file of its own with these bytes, on disk."""
+    view = memoryview(data).cast("B")
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb", buffering=0) as file:
+        written = 0
+        while written < len(view):
+            written += file.write(view[written:]) or 0
+        os.fsync(file.fileno())

@@ -6,12 +6,14 @@ in `docs/decisions/0010-server-step.md`; known answers stand in `tests/vectors/s
 """
 
 from hansa.server_step.rules import refuse_if_unsupported
+from hansa.server_step.schedule import learning_rate
 from hansa.server_step.state import ServerState, published_weights, state_from_message
 from hansa.server_step.transition import initial_state, step, tail_rounds
 
 __all__ = [
     "ServerState",
     "initial_state",
+    "learning_rate",
     "published_weights",
     "refuse_if_unsupported",
     "state_from_message",

@@ -27,7 +27,7 @@ class Moving:
     Attributes:
         weights: float64 `[d]`.
         first_moment, second_moment: float64 `[d]` where the rule keeps them.
-        beta_1_power, beta_2_power: of FedAdam.
+        beta_1_power, beta_2_power: of FedAdam and AdamW.
     """
 
     weights: Vector
@@ -37,36 +37,46 @@ class Moving:
     beta_2_power: float | None = None
 
 
-def _fedavg(rule: ServerRule, now: Moving, update: Vector) -> Moving:
-    return Moving(now.weights + rule.learning_rate * update)
+def _fedavg(_rule: ServerRule, rate: float, now: Moving, update: Vector) -> Moving:
+    return Moving(now.weights + rate * update)
 
 
-def _fedavgm(rule: ServerRule, now: Moving, update: Vector) -> Moving:
+def _fedavgm(rule: ServerRule, rate: float, now: Moving, update: Vector) -> Moving:
     velocity = rule.momentum * _kept(now.first_moment) + update
-    return Moving(now.weights + rule.learning_rate * velocity, first_moment=velocity)
+    return Moving(now.weights + rate * velocity, first_moment=velocity)
 
 
-def _fedadam(rule: ServerRule, now: Moving, update: Vector) -> Moving:
+def _fedadam(rule: ServerRule, rate: float, now: Moving, update: Vector) -> Moving:
     power_1 = _kept_power(now.beta_1_power) * rule.beta_1
     power_2 = _kept_power(now.beta_2_power) * rule.beta_2
     first = _first_moment(rule, now, update)
     second = rule.beta_2 * _kept(now.second_moment) + (1.0 - rule.beta_2) * (update * update)
-    rate = rule.learning_rate * math.sqrt(1.0 - power_2) / (1.0 - power_1)
-    return Moving(_adapted(rule, rate, now.weights, first, second), first, second, power_1, power_2)
+    corrected = rate * math.sqrt(1.0 - power_2) / (1.0 - power_1)
+    return Moving(_adapted(rule, corrected, now.weights, first, second), first, second, power_1, power_2)
 
 
-def _fedyogi(rule: ServerRule, now: Moving, update: Vector) -> Moving:
+def _fedyogi(rule: ServerRule, rate: float, now: Moving, update: Vector) -> Moving:
     square = update * update
     first = _first_moment(rule, now, update)
     before = _kept(now.second_moment)
     # the sign is exactly -1, 0 or 1 and so is never rounded
     second = before - ((1.0 - rule.beta_2) * square) * np.sign(before - square)
-    return Moving(_adapted(rule, rule.learning_rate, now.weights, first, second), first, second)
+    return Moving(_adapted(rule, rate, now.weights, first, second), first, second)
 
 
-def _fedadagrad(rule: ServerRule, now: Moving, update: Vector) -> Moving:
+def _fedadagrad(rule: ServerRule, rate: float, now: Moving, update: Vector) -> Moving:
     second = _kept(now.second_moment) + update * update
-    return Moving(_adapted(rule, rule.learning_rate, now.weights, update, second), second_moment=second)
+    return Moving(_adapted(rule, rate, now.weights, update, second), second_moment=second)
+
+
+def _adamw(rule: ServerRule, rate: float, now: Moving, update: Vector) -> Moving:
+    power_1, power_2 = _kept_power(now.beta_1_power), _kept_power(now.beta_2_power)
+    first = _first_moment(rule, now, update)
+    second = rule.beta_2 * _kept(now.second_moment) + (1.0 - rule.beta_2) * (update * update)
+    kept = (1.0 - rate * rule.weight_decay) * now.weights
+    size = np.sqrt(second) / math.sqrt(1.0 - power_2) + rule.tau
+    weights: Vector = kept + (rate / (1.0 - power_1) * first) / size
+    return Moving(weights, first, second, power_1 * rule.beta_1, power_2 * rule.beta_2)
 
 
 def _first_moment(rule: ServerRule, now: Moving, update: Vector) -> Vector:
@@ -85,10 +95,10 @@ class Arithmetic:
 
     Attributes:
         first_moment, second_moment, beta_powers: whether the state holds them.
-        move: `(rule, before, mean update) -> after`.
+        move: `(rule, this round's learning rate, before, mean update) -> after`.
     """
 
-    move: Callable[[ServerRule, Moving, Vector], Moving]
+    move: Callable[[ServerRule, float, Moving, Vector], Moving]
     first_moment: bool = False
     second_moment: bool = False
     beta_powers: bool = False
@@ -100,6 +110,7 @@ ARITHMETIC: Mapping[str, Arithmetic] = {
     "fedadam": Arithmetic(_fedadam, first_moment=True, second_moment=True, beta_powers=True),
     "fedyogi": Arithmetic(_fedyogi, first_moment=True, second_moment=True),
     "fedadagrad": Arithmetic(_fedadagrad, second_moment=True),
+    "adamw": Arithmetic(_adamw, first_moment=True, second_moment=True, beta_powers=True),
 }
 
 

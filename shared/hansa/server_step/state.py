@@ -40,9 +40,9 @@ class ServerState:
         rounds: steps of the whole run.
         tail_rounds: how many of the last models are averaged; 0 for none.
         weights: the model, float64 `[d]`, read-only like every vector here.
-        first_moment: momentum of FedAvgM, m of FedAdam and FedYogi; float64 `[d]`.
-        second_moment: v of FedAdam, FedYogi and FedAdagrad; float64 `[d]`, not below 0.
-        beta_1_power, beta_2_power: of FedAdam: β₁ and β₂ to the power `round` + 1, kept by multiplication.
+        first_moment: momentum of FedAvgM, m of FedAdam, FedYogi and AdamW; float64 `[d]`.
+        second_moment: v of FedAdam, FedYogi, FedAdagrad and AdamW; float64 `[d]`, not below 0.
+        beta_1_power, beta_2_power: of FedAdam and AdamW: β₁ and β₂ to the power `round` + 1, kept by multiplication.
         tail_sum: sum of the models of the tail so far, float64 `[d]`; absent before the tail.
         tail_count: how many models are in `tail_sum`.
 

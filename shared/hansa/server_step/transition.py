@@ -11,6 +11,7 @@ from hansa.agreement.terms import ServerRule
 from hansa.canonical import canonical_hash
 from hansa.errors import ServerStateError
 from hansa.server_step.rules import ARITHMETIC, Moving, refuse_if_unsupported
+from hansa.server_step.schedule import learning_rate
 from hansa.server_step.state import ServerState, Vector, finite_vector
 
 _SMALLEST_NORMAL = np.array([2.0**-1022])
@@ -78,8 +79,8 @@ def step(rule: ServerRule, state: ServerState, mean_update: Vector) -> ServerSta
 
     Raises:
         UnsupportedRuleError: the rule needs individual updates or is not known.
-        ServerStateError: the state belongs to another rule, the run has no rounds left, the update does not
-            fit, the result is not finite, or this thread does not compute as IEEE 754 says.
+        ServerStateError: the state belongs to another rule, the run has no rounds left or warms up to its end, the
+            update does not fit, the result is not finite, or this thread does not compute as IEEE 754 says.
     """
     refuse_if_unsupported(rule.rule)
     if state.rule_id != _rule_id(rule):
@@ -90,6 +91,7 @@ def step(rule: ServerRule, state: ServerState, mean_update: Vector) -> ServerSta
     if state.round >= state.rounds:
         raise ServerStateError(f"the run has {state.rounds} rounds, and all of them are done")
     _require_matching_parts(rule, state)
+    rate = learning_rate(rule, state.round, state.rounds)
     update = finite_vector(mean_update, state.weights.size, "mean update")
     before = Moving(
         state.weights, state.first_moment, state.second_moment, state.beta_1_power, state.beta_2_power
@@ -97,7 +99,7 @@ def step(rule: ServerRule, state: ServerState, mean_update: Vector) -> ServerSta
     # an overflow shows as an entry that is not finite, which the new state refuses by name and place
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         _require_gradual_underflow()
-        after = ARITHMETIC[rule.rule].move(rule, before, update)
+        after = ARITHMETIC[rule.rule].move(rule, rate, before, update)
         in_tail = state.round + 1 > state.rounds - state.tail_rounds
         tail_sum = state.tail_sum
         if in_tail:

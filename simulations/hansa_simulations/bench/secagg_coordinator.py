@@ -98,6 +98,9 @@ class _Nowhere:
     def put(self, name: str, data: bytes | memoryview) -> None:
         pass
 
+    def put_together(self, items: object, forget: object = ()) -> None:
+        pass
+
     def get(self, _: str) -> None:
         return None
 
