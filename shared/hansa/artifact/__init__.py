@@ -9,6 +9,7 @@ from hansa.artifact.confined import ConfinedScores, Limits, run_confined
 from hansa.artifact.contents import FairnessTable, PrivacyStatement, Release
 from hansa.artifact.graph import Graph, read_graph
 from hansa.artifact.package import draft_package, seal_package
+from hansa.artifact.predicting import Predictions, predict
 from hansa.artifact.privacy import privacy_statement
 from hansa.artifact.verifying import VerifiedPackage, verify_package
 
@@ -17,10 +18,12 @@ __all__ = [
     "FairnessTable",
     "Graph",
     "Limits",
+    "Predictions",
     "PrivacyStatement",
     "Release",
     "VerifiedPackage",
     "draft_package",
+    "predict",
     "privacy_statement",
     "read_graph",
     "run_confined",

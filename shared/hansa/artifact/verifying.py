@@ -18,6 +18,7 @@ from hansa.artifact.contents import FairnessTable, Part, PrivacyStatement
 from hansa.artifact.errors import ModelFileError, PackageError
 from hansa.artifact.graph import MAX_MODEL_BYTES, Graph, read_graph
 from hansa.artifact.signing import SIGNATURE, read_signature
+from hansa.canonical import sha256_hex
 from hansa.errors import HansaError, Problem, UsageError
 from hansa.ledger import Publication, SignedEntry, TlogProof, TrustedKeys
 from hansa.privacy.accountant import epsilon_spent
@@ -57,6 +58,22 @@ class VerifiedPackage:
     cosigned_by: tuple[str, ...]
     keys: TrustedKeys
     keys_of_package: bool
+
+    @property
+    def texts(self) -> bool:
+        """Whether the model reads texts; otherwise tables."""
+        return any(isinstance(feature, TextFeature) for feature in self.agreement.terms.data.features)
+
+    def read(self, file: str) -> bytes:
+        """The bytes of a file of the package, as they were verified.
+
+        Raises:
+            PackageError: they are others by now.
+        """
+        data = (self.folder / file).read_bytes()
+        if sha256_hex(data) != self.entry.files[file]:
+            raise PackageError("the package was changed while it was used", [Problem(file, "has other bytes")])
+        return data
 
 
 def verify_package(folder: Path, keys: TrustedKeys | None = None) -> VerifiedPackage:
