@@ -70,21 +70,20 @@ def read_signature(data: bytes, public_key: str) -> tuple[str, dict[str, str]]:
         statement: Any = json.loads(payload)
         name = str(statement["subject"][0]["name"])
         files = {str(item["name"]): str(item["digest"]) for item in statement["predicate"]["resources"]}
+        lower = decode_dss_signature(signature)[1] <= ORDER // 2
+        again = _payload(name, files)
     except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         raise _refused("is no OpenSSF model signature") from None
     if "publicKey" not in material:
         raise _refused("is by a certificate, and this agreement's packages are signed by pinned keys")
     if material["publicKey"] != {"hint": _hint(public_key)}:
         raise _refused(f"is by another key than {fingerprint(public_key)}, which the roster pins")
-    if payload != _payload(name, files) or data != _bundle(payload, signature, public_key):
+    if not lower or payload != again or data != _bundle(payload, signature, public_key):
         raise _refused("is not in its one form")
     try:
         load_public(public_key).verify(signature, _pae(payload), ec.ECDSA(hashes.SHA256()))
-        good = decode_dss_signature(signature)[1] <= ORDER // 2
     except InvalidSignature:
-        good = False
-    if not good:
-        raise _refused("is false")
+        raise _refused("is false") from None
     return name, files
 
 
