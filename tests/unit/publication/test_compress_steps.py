@@ -236,10 +236,10 @@ def test_structured_pruning_of_an_unknown_model_is_refused():
 def test_a_student_has_half_the_layers_and_learns(kind, texts):
     found = candidate(MODELS[kind])
     corpus = None if kind == "tabular-transformer" else PublicCorpus("public notes", texts)
-    first = compress(found, [Distil(corpus, steps=1, learning_rate=3e-3)])
-    last = compress(found, [Distil(corpus, steps=60, learning_rate=3e-3)])
+    first = compress(found, [Distil(corpus, steps=1, batch=16, learning_rate=1e-2)])
+    last = compress(found, [Distil(corpus, steps=20, batch=16, learning_rate=1e-2)])
     told = [float(done.told[0].did.rsplit(" ", 1)[1].rstrip(".")) for done in (first, last)]
-    assert told[1] < 0.7 * told[0]
+    assert told[1] < 0.8 * told[0]
     assert "1 of 2 layers" in last.told[0].did
     assert last.parameters < found.parameters
     assert not Distil(corpus).cost.private

@@ -64,12 +64,13 @@ class Distil:
         count = max(1, round(self.keep * len(layers)))
         kept = [round(i * len(layers) / count) for i in range(count)]
         last = _stack(teacher)[0][-1]
-        setattr(*stack, nn.ModuleList(layers[i] for i in kept))
+        chosen = [layers[i] for i in kept]
+        setattr(*stack, nn.ModuleList(chosen))
         _tell_config(student, count)
         for parameter in student.parameters():
             parameter.requires_grad = parameter.is_floating_point()
         inputs = self._inputs(candidate)
-        loss = self._learn(teacher, last, student.train(), _stack(student)[0][-1], inputs)
+        loss = self._learn(teacher, last, student.train(), chosen[-1], inputs)
         size = sum(p.numel() for p in student.parameters())
         return candidate.with_module(student), (
             f"taught a student of {count} of {len(layers)} layers ({size:,} weights) in {self.steps} steps on "

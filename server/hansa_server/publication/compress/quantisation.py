@@ -84,7 +84,9 @@ def optimised(candidate: Candidate) -> bytes:
             optimization_options=FusionOptions("bert"),
             opt_level=0,
         )
-        data: bytes = model.model.SerializeToString()
+        target = Path(folder) / "fused.onnx"
+        model.save_model_to_file(str(target))  # which also notes the domain of the fused operators
+        data = target.read_bytes()
     return data
 
 
