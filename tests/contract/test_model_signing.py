@@ -26,11 +26,15 @@ def folder(tmp_path) -> Path:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir() if p.name != SIGNATURE}
+    return {
+        p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir() if p.name != SIGNATURE
+    }
 
 
 def reference(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "model_signing", *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "model_signing", *arguments], capture_output=True, text=True, check=False
+    )
 
 
 def test_the_reference_verifies_what_is_signed_here_and_finds_a_change(folder, tmp_path):

@@ -69,9 +69,7 @@ def loop() -> onnx.ModelProto:
         ],
     )
     true = numpy_helper.from_array(np.array(True), "true")
-    return model(
-        helper.make_node("Loop", ["", "true", "table"], ["logits"], body=body), initializers=[true]
-    )
+    return model(helper.make_node("Loop", ["", "true", "table"], ["logits"], body=body), initializers=[true])
 
 
 def hidden_graph() -> onnx.ModelProto:
@@ -83,7 +81,9 @@ def hidden_graph() -> onnx.ModelProto:
 def function() -> onnx.ModelProto:
     found = identity()
     found.functions.append(
-        helper.make_function("", "Relu", ["a"], ["b"], [helper.make_node("Abs", ["a"], ["b"])], [helper.make_opsetid("", 17)])
+        helper.make_function(
+            "", "Relu", ["a"], ["b"], [helper.make_node("Abs", ["a"], ["b"])], [helper.make_opsetid("", 17)]
+        )
     )
     return found
 
@@ -122,9 +122,15 @@ REFUSED = {
     "external data": (external(), "another file"),
     "external data without the mark": (external_unmarked(), "another file"),
     "external data of a constant": (external_in_attribute(), "another file"),
-    "an unknown operator": (model(helper.make_node("RandomNormalLike", ["table"], ["logits"])), "RandomNormalLike"),
+    "an unknown operator": (
+        model(helper.make_node("RandomNormalLike", ["table"], ["logits"])),
+        "RandomNormalLike",
+    ),
     "an unknown domain": (
-        model(helper.make_node("Run", ["table"], ["logits"], domain="evil"), opsets=[helper.make_opsetid("evil", 1)]),
+        model(
+            helper.make_node("Run", ["table"], ["logits"], domain="evil"),
+            opsets=[helper.make_opsetid("evil", 1)],
+        ),
         "evil",
     ),
     "an unknown operator of a known domain": (

@@ -113,7 +113,9 @@ def fairness_of(model: bytes, *, private: bool = True) -> FairnessTable:
         metric="accuracy",
         rows=[
             GroupRow(attribute="", group="", records=1000, published=half, uncompressed=half, flipped=0.01),
-            GroupRow(attribute="sex", group="f", records=520, published=half, uncompressed=half, flipped=0.01),
+            GroupRow(
+                attribute="sex", group="f", records=520, published=half, uncompressed=half, flipped=0.01
+            ),
             GroupRow(attribute="sex", group="m", records=40),
         ],
         verdicts=[Verdict(name="accuracy >= 0.7", verdict="pass", low=0.75, high=0.85)],
@@ -141,11 +143,15 @@ def release_of(model: Candidate) -> Release:
 def cosigned(log: Log, index: int) -> TlogProof:
     """A proof of an entry under a checkpoint that three witnesses have cosigned."""
     note: SignedNote = log.checkpoint()
-    signatures: list[NoteSignature] = [signer.sign(note.text, 1_772_366_400) for signer in WITNESS_SIGNERS[:3]]
+    signatures: list[NoteSignature] = [
+        signer.sign(note.text, 1_772_366_400) for signer in WITNESS_SIGNERS[:3]
+    ]
     return log.proof(index, note.with_signatures(*signatures))
 
 
-def published(folder: Path, *, approving: tuple[str, ...] = MEMBERS[:3], signer: Signer | None = None) -> Agreement:
+def published(
+    folder: Path, *, approving: tuple[str, ...] = MEMBERS[:3], signer: Signer | None = None
+) -> Agreement:
     """Write a whole package; nothing is left out.
 
     Args:

@@ -19,7 +19,9 @@ from hansa_client.data.reader import read_records
 from support.packages import CSV, TERMS
 
 AGES = st.one_of(
-    st.floats(-1e6, 1e6, allow_nan=False).map(str), st.integers(-5, 200).map(str), st.sampled_from(["1e2", "+7", " 8 "])
+    st.floats(-1e6, 1e6, allow_nan=False).map(str),
+    st.integers(-5, 200).map(str),
+    st.sampled_from(["1e2", "+7", " 8 "]),
 )
 SEXES = st.sampled_from(["f", "m", "", "x"])
 WARDS = st.sampled_from(["1", "2", "3", "1.0", "+2", "3."])
@@ -29,7 +31,9 @@ WARDS = st.sampled_from(["1", "2", "3", "1.0", "+2", "3."])
 def test_rows_are_encoded_as_a_member_encodes_them(tmp_path_factory, rows):
     path: Path = tmp_path_factory.mktemp("rows") / "rows.csv"
     sink = io.StringIO()
-    csv.writer(sink, lineterminator="\n").writerows([("age", "sex", "ward", "y"), *((*row, "no") for row in rows)])
+    csv.writer(sink, lineterminator="\n").writerows(
+        [("age", "sex", "ward", "y"), *((*row, "no") for row in rows)]
+    )
     path.write_text(sink.getvalue(), encoding="utf-8")
     theirs = encode(read_records(path, TERMS, Source(format="csv"), {}), TERMS, None)
     ours = encode_table(read_rows(path, TERMS), TERMS)

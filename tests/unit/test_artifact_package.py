@@ -58,7 +58,12 @@ def test_the_privacy_statement_answers_and_recomputes(package):
     told = PrivacyStatement.model_validate_json((package / "privacy_statement.json").read_bytes())
     assert told.claimed
     assert told.epsilon == pytest.approx(epsilon_spent(SPENDS["hospital-1"], 1e-5))
-    assert (told.delta, told.unit, told.adjacency, told.mechanism) == (1e-5, "record", "add-or-remove-one", "local")
+    assert (told.delta, told.unit, told.adjacency, told.mechanism) == (
+        1e-5,
+        "record",
+        "add-or-remove-one",
+        "local",
+    )
     assert len(told.answers) >= 8
     assert told.unprotected
     text = (package / "privacy_statement.md").read_text(encoding="utf-8")

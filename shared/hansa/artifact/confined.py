@@ -95,7 +95,8 @@ def run_confined(
     graph = read_graph(model, max_bytes=limits.model_bytes)
     arrays, rows = _fitting(graph, inputs)
     described = [
-        {"name": name, "dtype": str(a.dtype), "shape": list(a.shape), "bytes": a.nbytes} for name, a in arrays.items()
+        {"name": name, "dtype": str(a.dtype), "shape": list(a.shape), "bytes": a.nbytes}
+        for name, a in arrays.items()
     ]
     header = json.dumps(
         {
@@ -126,10 +127,13 @@ def _fitting(graph: Graph, inputs: Mapping[str, npt.NDArray[Any]]) -> tuple[dict
     for name, array in arrays.items():
         shape = wanted[name].shape
         fits = len(shape) == array.ndim and all(
-            isinstance(size, str) or size == real for size, real in zip(shape[1:], array.shape[1:], strict=True)
+            isinstance(size, str) or size == real
+            for size, real in zip(shape[1:], array.shape[1:], strict=True)
         )
         if not fits or (shape and isinstance(shape[0], int)):
-            raise ModelFileError(f"the model's file takes {name[:80]!r} of another shape than rows of this agreement")
+            raise ModelFileError(
+                f"the model's file takes {name[:80]!r} of another shape than rows of this agreement"
+            )
     return arrays, len(next(iter(arrays.values())))
 
 
@@ -160,8 +164,12 @@ def _run(request: bytes, limits: Limits) -> bytes:
         raise ModuleNotFoundError(_NO_RUNTIME, name="onnxruntime")
     if process.returncode < 0:
         how = signal.Signals(-process.returncode).name
-        raise ConfinedRunError(f"the process of the model's file was ended by {how}: its time or its memory ran out")
-    raise ConfinedRunError(f"the model's file does not run: {_printable(last[-1] if last else 'no reason given')}")
+        raise ConfinedRunError(
+            f"the process of the model's file was ended by {how}: its time or its memory ran out"
+        )
+    raise ConfinedRunError(
+        f"the model's file does not run: {_printable(last[-1] if last else 'no reason given')}"
+    )
 
 
 def _checked(answer: bytes, rows: int, classes: int) -> ConfinedScores:

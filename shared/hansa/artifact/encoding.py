@@ -87,7 +87,9 @@ def encode_table(rows: Rows, terms: Terms) -> npt.NDArray[np.float32]:
         more = len(problems) - _MOST_TOLD
         told = [*problems[:_MOST_TOLD], *([Problem("", f"and {more} more")] if more > 0 else [])]
         raise PredictionInputError("some rows cannot be predicted on", told)
-    return np.concatenate(parts, axis=1) if rows else np.zeros((0, sum(p.shape[1] for p in parts)), np.float32)
+    return (
+        np.concatenate(parts, axis=1) if rows else np.zeros((0, sum(p.shape[1] for p in parts)), np.float32)
+    )
 
 
 def encode_texts(rows: Rows, terms: Terms, tokenizer: str) -> dict[str, npt.NDArray[Any]]:

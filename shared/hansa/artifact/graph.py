@@ -23,22 +23,29 @@ MAX_ELEMENTS = 1 << 28  # of one tensor in the file
 # Each computes its outputs from its inputs alone; none runs a subgraph, draws a random number, or opens anything.
 OPERATORS: Mapping[str, frozenset[str]] = {
     "": frozenset(
-        """Abs Add And ArgMax BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Cos CumSum
-        DequantizeLinear Div DynamicQuantizeLinear Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND
-        Gelu Gemm Greater GreaterOrEqual Identity IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax
-        MatMul MatMulInteger Max Mean Min Mod Mul Neg Not Or Pad Pow QuantizeLinear Range Reciprocal ReduceL2
-        ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Round ScatterND Shape Sigmoid Sign Sin Size
-        Slice Softmax Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Trilu Unsqueeze Where""".split()
+        ["Abs", "Add", "And", "ArgMax", "BatchNormalization", "Cast", "Ceil", "Clip", "Concat", "Constant", "ConstantOfShape", "Cos", "CumSum", "DequantizeLinear", "Div", "DynamicQuantizeLinear", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Gelu", "Gemm", "Greater", "GreaterOrEqual", "Identity", "IsNaN", "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "MatMul", "MatMulInteger", "Max", "Mean", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Pad", "Pow", "QuantizeLinear", "Range", "Reciprocal", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Relu", "Reshape", "Round", "ScatterND", "Shape", "Sigmoid", "Sign", "Sin", "Size", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tanh", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where"]
     ),
     "com.microsoft": frozenset(
-        """Attention BiasGelu DynamicQuantizeMatMul EmbedLayerNormalization FastGelu FusedMatMul Gelu
-        MatMulIntegerToFloat MultiHeadAttention QAttention QEmbedLayerNormalization
-        SkipLayerNormalization""".split()
+        ["Attention", "BiasGelu", "DynamicQuantizeMatMul", "EmbedLayerNormalization", "FastGelu", "FusedMatMul", "Gelu", "MatMulIntegerToFloat", "MultiHeadAttention", "QAttention", "QEmbedLayerNormalization", "SkipLayerNormalization"]
     ),
 }
 # The optimiser notes domains that it knows, whether a node is of them or not; only those of nodes can do anything.
 _NOTED = frozenset({"", "ai.onnx", "com.microsoft"})
-_ITEM_BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}  # by data_type
+_ITEM_BYTES = {
+    1: 4,
+    2: 1,
+    3: 1,
+    4: 2,
+    5: 2,
+    6: 4,
+    7: 8,
+    9: 1,
+    10: 2,
+    11: 8,
+    12: 4,
+    13: 8,
+    16: 2,
+}  # by data_type
 _DTYPES = {1: "float32", 6: "int32", 7: "int64"}
 _FLOAT32, _INT32, _INT64 = 1, 6, 7
 
@@ -130,7 +137,9 @@ def read_graph(data: bytes, *, max_bytes: int = MAX_MODEL_BYTES) -> Graph:
 
 def _opset(data: memoryview) -> None:
     for number, kind, value in fields(data):
-        if number == 1 and not (text(kind, value) in _NOTED or text(kind, value).startswith(("ai.onnx.", "com."))):
+        if number == 1 and not (
+            text(kind, value) in _NOTED or text(kind, value).startswith(("ai.onnx.", "com."))
+        ):
             raise ModelFileError(f"the model's file uses the operators of {text(kind, value)!r}")
         if number not in (1, 2):
             raise ModelFileError(f"the model's file has an unknown part (field {number} of an opset)")
@@ -253,7 +262,9 @@ def _tensor_type(data: memoryview, name: str) -> tuple[str, tuple[int | str, ...
             if inner == 1:
                 element = integer(inner_kind, inner_value)
             elif inner == 2:
-                shape = [_axis(message(k, v)) for n, k, v in fields(message(inner_kind, inner_value)) if n == 1]
+                shape = [
+                    _axis(message(k, v)) for n, k, v in fields(message(inner_kind, inner_value)) if n == 1
+                ]
     if element not in _DTYPES:
         raise ModelFileError(f"{name[:80]!r} of the model's file is neither float32 nor an integer")
     return _DTYPES[element], tuple(shape)

@@ -65,7 +65,9 @@ def draft_package(
     read_graph(model)
     problems = []
     if fairness.artifact_sha256 != sha256_hex(model):
-        problems.append(Problem(contents.FAIRNESS, "was measured on another file than the one that would ship"))
+        problems.append(
+            Problem(contents.FAIRNESS, "was measured on another file than the one that would ship")
+        )
     if keys.agreement_id != agreement.agreement_id:
         problems.append(Problem(contents.KEYS, "are of another agreement"))
     if problems:
@@ -96,9 +98,7 @@ def draft_package(
     return {name: sha256_hex(data) for name, data in sorted(files.items())}
 
 
-def seal_package(
-    folder: Path, name: str, entry: SignedEntry, proof: TlogProof, coordinator: Signer
-) -> None:
+def seal_package(folder: Path, name: str, entry: SignedEntry, proof: TlogProof, coordinator: Signer) -> None:
     """Add the logged entry, the proof of its place, and the signature over all.
 
     Args:
@@ -133,6 +133,8 @@ def seal_package(
 def part_json(part: Part) -> str:
     """A document's JSON file: keys sorted, indented by two, ending in a newline."""
     return (
-        json.dumps(part.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        json.dumps(
+            part.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
+        )
         + "\n"
     )

@@ -38,7 +38,9 @@ def publication_page(
 def _pictures(fairness: FairnessTable) -> list[Picture]:
     """One picture for each attribute: its groups, published and before compression, beside everybody."""
     found = []
-    for number, attribute in enumerate(dict.fromkeys(row.attribute for row in fairness.rows if row.attribute)):
+    for number, attribute in enumerate(
+        dict.fromkeys(row.attribute for row in fairness.rows if row.attribute)
+    ):
         rows = [row for row in fairness.rows if row.attribute in ("", attribute)]
         estimates, colours = [], []
         for row in rows:

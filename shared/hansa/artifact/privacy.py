@@ -130,7 +130,9 @@ def statement_text(statement: PrivacyStatement) -> str:
         lines += [f"**{item.question}** {item.answer}", ""]
     if statement.losses:
         lines += ["| member | ε | δ |", "| --- | --- | --- |"]
-        lines += [f"| {loss.member} | {loss.epsilon:.4g} | {statement.delta:g} |" for loss in statement.losses]
+        lines += [
+            f"| {loss.member} | {loss.epsilon:.4g} | {statement.delta:g} |" for loss in statement.losses
+        ]
         lines += [""]
     lines += ["## What is not protected", "", *(f"- {line}" for line in statement.unprotected), ""]
     lines += [f"Agreement `{statement.agreement_id}`.", ""]

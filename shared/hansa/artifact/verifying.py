@@ -72,7 +72,9 @@ class VerifiedPackage:
         """
         data = (self.folder / file).read_bytes()
         if sha256_hex(data) != self.entry.files[file]:
-            raise PackageError("the package was changed while it was used", [Problem(file, "has other bytes")])
+            raise PackageError(
+                "the package was changed while it was used", [Problem(file, "has other bytes")]
+            )
         return data
 
 
@@ -131,7 +133,9 @@ def _hashes(folder: Path) -> dict[str, str]:
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:
-        raise UsageError(f"cannot read {folder}: {error.strerror}", remedy="Name the package's folder.") from None
+        raise UsageError(
+            f"cannot read {folder}: {error.strerror}", remedy="Name the package's folder."
+        ) from None
     problems = [
         Problem(path.name, "is no plain file") for path in paths if path.is_symlink() or not path.is_file()
     ]
@@ -146,7 +150,9 @@ def _hashes(folder: Path) -> dict[str, str]:
     for path in paths:
         limit = MAX_MODEL_BYTES if path.name in (contents.MODEL, contents.WEIGHTS) else _MAX_BYTES
         if path.stat().st_size > limit:
-            raise PackageError(f"{folder} is no package", [Problem(path.name, f"has more than {limit:,} bytes")])
+            raise PackageError(
+                f"{folder} is no package", [Problem(path.name, f"has more than {limit:,} bytes")]
+            )
         if path.name != SIGNATURE:
             with path.open("rb") as stream:
                 found[path.name] = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -179,7 +185,9 @@ def _logged(
         signed = SignedEntry.parse(data)
         entry = signed.entry
         if not isinstance(entry, Publication):
-            raise PackageError("the package was not published", [Problem(contents.ENTRY, f"is a {entry.type}")])
+            raise PackageError(
+                "the package was not published", [Problem(contents.ENTRY, f"is a {entry.type}")]
+            )
         keys.keyring.verify(signed)
         seen = TlogProof.parse((folder / contents.PROOF).read_bytes()).verify(data, keys.federation)
     except OSError:
@@ -206,9 +214,13 @@ def _agreement(folder: Path, keys: TrustedKeys) -> Agreement:
         agreement = parse_agreement(text, name=contents.AGREEMENT)
         same = agreement.agreement_id == keys.agreement_id
     except (OSError, UnicodeDecodeError):
-        raise PackageError("the package has no agreement", [Problem(contents.AGREEMENT, "cannot be read")]) from None
+        raise PackageError(
+            "the package has no agreement", [Problem(contents.AGREEMENT, "cannot be read")]
+        ) from None
     except HansaError as error:
-        raise PackageError("the package has no agreement", [Problem(contents.AGREEMENT, error.cause)]) from None
+        raise PackageError(
+            "the package has no agreement", [Problem(contents.AGREEMENT, error.cause)]
+        ) from None
     if not same:
         raise PackageError(
             "the package is of another agreement",
@@ -217,7 +229,8 @@ def _agreement(folder: Path, keys: TrustedKeys) -> Agreement:
     pinned = dict(agreement.require_frozen().member_keys)
     if pinned and pinned != dict(keys.members):
         raise PackageError(
-            "the package is of another roster", [Problem(contents.KEYS, "are not those that the agreement pins")]
+            "the package is of another roster",
+            [Problem(contents.KEYS, "are not those that the agreement pins")],
         )
     return agreement
 
@@ -235,7 +248,9 @@ def _read(path: Path, kind: type[_Part]) -> _Part:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise PackageError("a document is not in its form", [Problem(f"{path.name}: {place}", first["msg"])]) from None
+        raise PackageError(
+            "a document is not in its form", [Problem(f"{path.name}: {place}", first["msg"])]
+        ) from None
 
 
 def _told(
@@ -258,7 +273,9 @@ def _told(
             try:
                 real = epsilon_spent(loss.spends, privacy.delta)
             except (HansaError, ValueError, TypeError, KeyError) as error:
-                yield Problem(f"{contents.PRIVACY_JSON}: {loss.member}", f"events cannot be composed: {error}")
+                yield Problem(
+                    f"{contents.PRIVACY_JSON}: {loss.member}", f"events cannot be composed: {error}"
+                )
                 continue
             if abs(real - loss.epsilon) > _SAME_EPSILON * max(1.0, real):
                 yield Problem(

@@ -18,12 +18,20 @@ def publication(
         typer.Option("--data", metavar="DIR", help="Where medquad_xml.tar.gz and medical_tc_test.csv are."),
     ] = None,
     records: Annotated[
-        int, typer.Option("--records", min=32, max=20_000, help="Answers to train the head on, and as many to test.")
+        int,
+        typer.Option(
+            "--records", min=32, max=20_000, help="Answers to train the head on, and as many to test."
+        ),
     ] = 1000,
     student_steps: Annotated[
-        int, typer.Option("--student-steps", min=0, max=100_000, help="Of distillation; 0 leaves the student out.")
+        int,
+        typer.Option(
+            "--student-steps", min=0, max=100_000, help="Of distillation; 0 leaves the student out."
+        ),
     ] = 150,
-    repeats: Annotated[int, typer.Option("--repeats", min=1, max=1000, help="Samples of each figure of time.")] = 9,
+    repeats: Annotated[
+        int, typer.Option("--repeats", min=1, max=1000, help="Samples of each figure of time.")
+    ] = 9,
     quick: Annotated[
         bool, typer.Option("--quick", help="With a tiny model and generated notes; the numbers mean nothing.")
     ] = False,

@@ -26,7 +26,9 @@ KeysOption = Annotated[
 ]
 
 
-def verify(folder: PackageArgument, keys: KeysOption = None, output_format: FormatOption = Format.TEXT) -> None:
+def verify(
+    folder: PackageArgument, keys: KeysOption = None, output_format: FormatOption = Format.TEXT
+) -> None:
     """Check signature, files, members' approvals, the log's proof, the model's operators and every ε."""
     with reported(output_format):
         package = _verified(folder, keys)

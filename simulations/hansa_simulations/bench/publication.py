@@ -74,7 +74,9 @@ def measure_publication(
     figures = [
         _size("int8_bytes_over_fp32", "int8 file ÷ float32 file", int8, fp32, None if quick else 0.27),
         *_latency(task, task.candidate, int8, repeats, "int8", 2.0, quick=quick),
-        *_lost(task, before, int8, ("accuracy_lost_points", "worst_group_lost_points"), (0.5, 1.0), quick=quick),
+        *_lost(
+            task, before, int8, ("accuracy_lost_points", "worst_group_lost_points"), (0.5, 1.0), quick=quick
+        ),
     ]
     if student_steps:
         progress("distillation on public texts")
@@ -99,7 +101,12 @@ def measure_publication(
         ]  # fmt: skip
     return Bench(
         title=f"Publication: {task.name}, {len(task.labels):,} test records, one thread",
-        settings={"records": records, "student_steps": student_steps, "repeats": repeats, "quick": int(quick)},
+        settings={
+            "records": records,
+            "student_steps": student_steps,
+            "repeats": repeats,
+            "quick": int(quick),
+        },
         figures=figures,
         ratios=(),
         notes=(*_NOTES, *(f"{told.name}: {told.did}" for told in int8.told)),
@@ -136,7 +143,9 @@ def _latency(
                     ours, theirs = [], []
             words = "one text" if batch == 1 else f"{batch} texts"
             if name == "int8":
-                figures.append(Figure(f"torch_fp32_batch{batch}_ms", f"PyTorch float32, {words}", tuple(theirs)))
+                figures.append(
+                    Figure(f"torch_fp32_batch{batch}_ms", f"PyTorch float32, {words}", tuple(theirs))
+                )
             figures += [
                 Figure(f"{name}_batch{batch}_ms", f"{name} ONNX, {words}", tuple(ours)),
                 Figure(
@@ -186,7 +195,9 @@ def _lost(
         if (rows := task.groups == value).sum() >= (1 if quick else MIN_GROUP)
     ]
     goal_all, goal_worst = (None, None) if quick else goals
-    figures = [Figure(names[0], f"{_who(names[0])}accuracy lost, of {right_before.mean():.3f}", (lost,), goal_all)]
+    figures = [
+        Figure(names[0], f"{_who(names[0])}accuracy lost, of {right_before.mean():.3f}", (lost,), goal_all)
+    ]
     if names[1] and by_group:
         worst = f"{_who(names[1])}lost by the worst of {len(by_group)} groups"
         figures.append(Figure(names[1], worst, (max(by_group),), goal_worst))
@@ -208,5 +219,3 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-

@@ -51,7 +51,16 @@ _FOLDERS = {
     "nhlbi": "8_NHLBI_QA_XML",
     "cdc": "9_CDC_QA",
 }
-_TYPES = ("information", "symptoms", "treatment", "inheritance", "frequency", "causes", "exams-and-tests", "research")
+_TYPES = (
+    "information",
+    "symptoms",
+    "treatment",
+    "inheritance",
+    "frequency",
+    "causes",
+    "exams-and-tests",
+    "research",
+)
 _PLACES = (Path("shared/data"), Path("../shared/data"), Path("data"))
 _BATCH = 32
 _SENTENCES = 3  # of an abstract to one public text: about as long as an answer that is cut
@@ -118,12 +127,16 @@ def quick_task(records: int) -> Task:
         "intermediate_size": 24,
         "max_position_embeddings": 64,
     }
-    model = Encoder(kind="encoder", config=config, vocabulary="admission-notes", max_tokens=32, pooling="mean")
+    model = Encoder(
+        kind="encoder", config=config, vocabulary="admission-notes", max_tokens=32, pooling="mean"
+    )
     notes = admission_notes(2 * records, hospital=0, seed=0)
     labels = np.array([CLASSES.index(name) for name in notes.classes])
     groups = np.array([LANGUAGES.index(name) for name in notes.languages])
     public = PublicCorpus("generated textbook notes", public_notes(64, 0).texts)
-    return _trained("a tiny encoder on generated notes", model, tuple(CLASSES), notes.texts, labels, groups, public)
+    return _trained(
+        "a tiny encoder on generated notes", model, tuple(CLASSES), notes.texts, labels, groups, public
+    )
 
 
 def medquad_task(data: Path | None, records: int) -> Task:
@@ -173,7 +186,8 @@ def _found(data: Path | None, name: str) -> Path:
             if path.is_file():
                 return path
     raise UsageError(
-        f"{name} is not in {' or '.join(map(str, places))}", remedy="Pass --data DIR, or --quick for generated notes."
+        f"{name} is not in {' or '.join(map(str, places))}",
+        remedy="Pass --data DIR, or --quick for generated notes.",
     )
 
 
@@ -223,9 +237,13 @@ def _fit_head(candidate: Candidate, texts: Sequence[str], labels: torch.Tensor) 
     features = torch.empty(len(texts), head.in_features)
     with torch.no_grad():
         for rows, inputs in batches(candidate, texts):
-            ids, mask = (torch.from_numpy(np.ascontiguousarray(inputs[k])) for k in ("input_ids", "attention_mask"))
+            ids, mask = (
+                torch.from_numpy(np.ascontiguousarray(inputs[k])) for k in ("input_ids", "attention_mask")
+            )
             positions = torch.arange(ids.shape[1]).repeat(len(ids), 1)
-            hidden = module.model(input_ids=ids, attention_mask=mask, position_ids=positions).last_hidden_state
+            hidden = module.model(
+                input_ids=ids, attention_mask=mask, position_ids=positions
+            ).last_hidden_state
             features[torch.from_numpy(rows)] = masked_mean(hidden, mask)
     centre, spread = features.mean(dim=0), features.std()
     scaled = (features - centre) / spread

@@ -88,7 +88,12 @@ class Distil:
         return dict(candidate.tokenizer([text for text in self.corpus.texts if text.strip()]))
 
     def _learn(
-        self, teacher: nn.Module, teacher_last: nn.Module, student: nn.Module, student_last: nn.Module, inputs: Arrays
+        self,
+        teacher: nn.Module,
+        teacher_last: nn.Module,
+        student: nn.Module,
+        student_last: nn.Module,
+        inputs: Arrays,
     ) -> float:
         rows = len(next(iter(inputs.values())))
         order = np.random.default_rng(self.seed)  # public
@@ -152,7 +157,9 @@ def _stack(module: nn.Module) -> tuple[list[nn.Module], tuple[nn.Module, str]]:
                 if alike and (best is None or len(layers) > len(best[0])):
                     best = layers, (parent, name)
     if best is None or len(best[0]) < 2:
-        raise StepError("distillation needs a model of at least two layers", remedy="Leave the step 'distil' out.")
+        raise StepError(
+            "distillation needs a model of at least two layers", remedy="Leave the step 'distil' out."
+        )
     return best
 
 

@@ -29,5 +29,9 @@ class MergeAdapter:
             with torch.no_grad():
                 base.weight += low_rank.get_delta_weight("default")
             module.set_submodule(name, base)
-        did = f"added the adapters of {len(adapted)} layers to their weights." if adapted else "found no adapter."
+        did = (
+            f"added the adapters of {len(adapted)} layers to their weights."
+            if adapted
+            else "found no adapter."
+        )
         return candidate.with_module(module), did

@@ -102,9 +102,9 @@ class _Layer:
         if not drop:
             return 0
         query, key, value = self.attention.query, self.attention.key, self.attention.value
-        scores = sum(
-            _blocks(layer.weight, self.heads, dim=0) for layer in (query, key, value)
-        ) + _blocks(self.output.weight, self.heads, dim=1)
+        scores = sum(_blocks(layer.weight, self.heads, dim=0) for layer in (query, key, value)) + _blocks(
+            self.output.weight, self.heads, dim=1
+        )
         kept = _largest(cast("Tensor", scores), self.heads - drop)
         rows = torch.cat([torch.arange(h * self.width, (h + 1) * self.width) for h in kept.tolist()])
         for layer in (query, key, value):
@@ -131,7 +131,9 @@ def _layers(module: nn.Module) -> Iterator[_Layer]:
     if isinstance(module, FeatureTransformer):
         for block in cast("Any", module.blocks):
             mixing = block.attention
-            yield _Layer(mixing, mixing.output, block.widen, block.narrow, mixing.heads, mixing.head_width, "heads")
+            yield _Layer(
+                mixing, mixing.output, block.widen, block.narrow, mixing.heads, mixing.head_width, "heads"
+            )
         return
     for found in module.modules():
         layer: Any = found

@@ -75,7 +75,9 @@ class PruneVocabulary:
         prefix = tree["model"].get("continuing_subword_prefix", "##")
         special = {token["id"] for token in tree["added_tokens"]}
         special |= {vocabulary[tree["model"]["unk_token"]], tokenizer.pad_id}
-        special |= {vocabulary[token] for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token in vocabulary}
+        special |= {
+            vocabulary[token] for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if token in vocabulary
+        }
         letters = {i for token, i in vocabulary.items() if len(token.removeprefix(prefix)) == 1}
         used = {i for i, count in counts.items() if count >= self.at_least}
         return sorted(special | letters | used)
