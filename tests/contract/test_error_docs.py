@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hansa import errors
+from hansa.artifact import errors as artifact_errors
 from hansa.audit import errors as audit_errors
 from hansa.errors import HansaError
 from hansa.following import errors as following_errors
@@ -21,6 +22,7 @@ MODULES = {
     module.__name__
     for module in (
         errors,
+        artifact_errors,
         audit_errors,
         following_errors,
         identity_errors,

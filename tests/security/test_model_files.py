@@ -229,7 +229,7 @@ def test_memory_is_bounded():
 
 
 def test_time_is_bounded():
-    with pytest.raises(ConfinedRunError, match="within 2 s|time or its memory"):
+    with pytest.raises(ConfinedRunError, match=r"within 2 s|time or its memory"):
         run_confined(endless(), ROWS, classes=2, limits=Limits(seconds=2))
 
 

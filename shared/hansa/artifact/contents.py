@@ -220,7 +220,7 @@ def document(part: Part) -> Json:
     return tree
 
 
-def file_names(texts: bool) -> tuple[str, ...]:
+def file_names(*, texts: bool) -> tuple[str, ...]:
     """The files of a package before it is sealed, for a model of texts or of tables."""
     return (*DRAFTED, *((TOKENIZER,) if texts else ()))
 

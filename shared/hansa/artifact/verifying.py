@@ -108,7 +108,7 @@ def verify_package(folder: Path, keys: TrustedKeys | None = None) -> VerifiedPac
     entry, approved, cosigned = _logged(folder, trusted, hashes)
     agreement = _agreement(folder, trusted)
     texts = any(isinstance(feature, TextFeature) for feature in agreement.terms.data.features)
-    wanted = {*contents.file_names(texts), *contents.SEALED}
+    wanted = {*contents.file_names(texts=texts), *contents.SEALED}
     problems += [Problem(file, "is missing from the package") for file in sorted(wanted - set(signed))]
     problems += [Problem(file, "is no part of a package") for file in sorted(set(signed) - wanted)]
     if problems:
@@ -141,9 +141,12 @@ def _hashes(folder: Path) -> dict[str, str]:
     ]
     if len(paths) > MAX_FILES:
         problems.append(Problem(str(folder), f"holds {len(paths)} files; a package has at most {MAX_FILES}"))
-    for required in (SIGNATURE, contents.KEYS):
-        if not any(path.name == required for path in paths):
-            problems.append(Problem(required, "is missing from the package"))
+    there = {path.name for path in paths}
+    problems += [
+        Problem(required, "is missing from the package")
+        for required in (SIGNATURE, contents.KEYS)
+        if required not in there
+    ]
     if problems:
         raise PackageError(f"{folder} is no package", problems)
     found = {}
@@ -180,24 +183,21 @@ def _logged(
     folder: Path, keys: TrustedKeys, hashes: dict[str, str]
 ) -> tuple[Publication, tuple[str, ...], tuple[str, ...]]:
     """The publication's entry, who approved it and who cosigned the log that holds it."""
+    not_published = "the package was not published"
     try:
         data = (folder / contents.ENTRY).read_bytes()
-        signed = SignedEntry.parse(data)
-        entry = signed.entry
-        if not isinstance(entry, Publication):
-            raise PackageError(
-                "the package was not published", [Problem(contents.ENTRY, f"is a {entry.type}")]
-            )
-        keys.keyring.verify(signed)
-        seen = TlogProof.parse((folder / contents.PROOF).read_bytes()).verify(data, keys.federation)
+        proof = (folder / contents.PROOF).read_bytes()
     except OSError:
-        raise PackageError(
-            "the package was not published", [Problem(contents.ENTRY, "or its proof is missing")]
-        ) from None
-    except PackageError:
-        raise
+        raise PackageError(not_published, [Problem(contents.ENTRY, "or its proof is missing")]) from None
+    try:
+        signed = SignedEntry.parse(data)
+        keys.keyring.verify(signed)
+        seen = TlogProof.parse(proof).verify(data, keys.federation)
     except HansaError as error:
-        raise PackageError("the package was not published", [Problem(contents.ENTRY, error.cause)]) from None
+        raise PackageError(not_published, [Problem(contents.ENTRY, error.cause)]) from None
+    entry = signed.entry
+    if not isinstance(entry, Publication):
+        raise PackageError(not_published, [Problem(contents.ENTRY, f"is a {entry.type}")])
     drafted = {name: digest for name, digest in hashes.items() if name not in contents.SEALED}
     problems = list(_differences(drafted, dict(entry.files)))
     if entry.artifact_sha256 != hashes.get(contents.MODEL):

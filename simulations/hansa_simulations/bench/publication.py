@@ -70,7 +70,7 @@ def measure_publication(
     progress("export and int8")
     fp32 = compress(task.candidate, [ExportOnnx()])
     int8 = compress(fp32, [DynamicInt8()])
-    before = _decided(task, lambda inputs: task.candidate.logits(inputs))
+    before = _decided(task, task.candidate.logits)
     figures = [
         _size("int8_bytes_over_fp32", "int8 file ÷ float32 file", int8, fp32, None if quick else 0.27),
         *_latency(task, task.candidate, int8, repeats, "int8", 2.0, quick=quick),

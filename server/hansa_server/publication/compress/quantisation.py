@@ -86,8 +86,7 @@ def optimised(candidate: Candidate) -> bytes:
         )
         target = Path(folder) / "fused.onnx"
         model.save_model_to_file(str(target))  # which also notes the domain of the fused operators
-        data = target.read_bytes()
-    return data
+        return target.read_bytes()
 
 
 def quantised(data: bytes) -> bytes:
