@@ -50,5 +50,7 @@ def score_artifact(
         inputs = trim_padding(inputs)
     found = run_confined(model, inputs, classes=classes, limits=limits)
     if found.unprotected and not allow_unprotected:
-        raise ConfinedRunError(found.unprotected[0], remedy="Run the node on Linux 5.13 or later, or change its policy.")
+        raise ConfinedRunError(
+            found.unprotected[0], remedy="Run the node on Linux 5.13 or later, or change its policy."
+        )
     return found.scores
