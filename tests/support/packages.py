@@ -11,12 +11,14 @@ from hansa.agreement.document import Frozen, FrozenModel
 from hansa.agreement.terms import (
     CategoryFeature,
     Data,
+    Encoder,
     LogisticModel,
     Member,
     NumberFeature,
     Privacy,
     Task,
     Terms,
+    TextFeature,
     Training,
 )
 from hansa.artifact import FairnessTable, Release, draft_package, privacy_statement, seal_package
@@ -70,6 +72,27 @@ SPENDS = {name: [Spend(poisson_gaussian(0.1, 2.0), 10)] for name in MEMBERS}
 CSV = "age,sex,ward\n30,f,1\n200,m,2.0\n-5,,3\n"
 
 
+TEXT_TERMS = TERMS.model_copy(
+    update={
+        "data": Data(label="y", features=(TextFeature(kind="text", name="note"),)),
+        "model": Encoder(
+            kind="encoder",
+            vocabulary="admission-notes",
+            max_tokens=12,
+            pooling="mean",
+            config={
+                "model_type": "bert",
+                "hidden_size": 16,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "intermediate_size": 24,
+                "max_position_embeddings": 32,
+            },
+        ),
+    }
+)
+
+
 def agreement_of(terms: Terms) -> Agreement:
     """A frozen agreement that pins the keys of `support.ledgers`."""
     agreement = Agreement(terms)
@@ -98,11 +121,12 @@ def keys_of(agreement: Agreement) -> TrustedKeys:
     )
 
 
-def candidate() -> Candidate:
+def candidate(terms: Terms = TERMS) -> Candidate:
     """The final model: weights that tell rows apart."""
-    built = build_model(TERMS)
-    weights = np.linspace(-1.0, 1.0, built.flat.size)
-    return Candidate.of(TERMS, built, weights)
+    built = build_model(terms)
+    drawn = np.random.default_rng(1).normal(0, 0.3, built.flat.size)
+    weights = np.linspace(-1.0, 1.0, built.flat.size) if terms is TERMS else built.initial_vector() + drawn
+    return Candidate.of(terms, built, weights)
 
 
 def fairness_of(model: bytes, *, private: bool = True) -> FairnessTable:
@@ -150,7 +174,11 @@ def cosigned(log: Log, index: int) -> TlogProof:
 
 
 def published(
-    folder: Path, *, approving: tuple[str, ...] = MEMBERS[:3], signer: Signer | None = None
+    folder: Path,
+    *,
+    approving: tuple[str, ...] = MEMBERS[:3],
+    signer: Signer | None = None,
+    terms: Terms = TERMS,
 ) -> Agreement:
     """Write a whole package; nothing is left out.
 
@@ -158,8 +186,9 @@ def published(
         folder: to make.
         approving: members that sign the publication.
         signer: of the package; by default the coordinator.
+        terms: of the agreement.
     """
-    agreement, done = agreement_of(TERMS), compress(candidate(), [ExportOnnx(), DynamicInt8()])
+    agreement, done = agreement_of(terms), compress(candidate(terms), [ExportOnnx(), DynamicInt8()])
     assert done.onnx is not None
     files = draft_package(
         folder,
@@ -170,6 +199,7 @@ def published(
         keys_of(agreement),
         model=done.onnx,
         weights=done.safetensors({"agreement_id": agreement.agreement_id}),
+        tokenizer=done.tokenizer_json,
     )
     said = Publication(
         at=AT,

@@ -14,10 +14,10 @@ from hansa.artifact import predict, read_graph, verify_package
 from hansa.artifact.confined import Limits
 from hansa.artifact.contents import PrivacyStatement
 from hansa.artifact.encoding import encode_table, read_rows
-from hansa.artifact.errors import PackageError
+from hansa.artifact.errors import PackageError, PredictionInputError
 from hansa.privacy.accountant import epsilon_spent
 from support.cli import finished, hansa_process
-from support.packages import CSV, SPENDS, TERMS, agreement_of, candidate, keys_of, published
+from support.packages import CSV, SPENDS, TERMS, TEXT_TERMS, agreement_of, candidate, keys_of, published
 
 
 @pytest.fixture(scope="module")
@@ -140,3 +140,22 @@ def test_the_command_tells_predictions_and_refuses_a_changed_package(package, ro
     assert refused.status == 4
     assert "HANSA-821" in refused.stderr
     assert "agreement.toml" in refused.stderr
+
+
+def test_a_package_of_texts_reads_them_as_members_do(tmp_path):
+    published(tmp_path / "notes", terms=TEXT_TERMS)
+    found = verify_package(tmp_path / "notes")
+    assert found.texts
+    notes = ["fever and cough", "pain , and fever . cough " * 9, "nothing known"]
+    (tmp_path / "notes.txt").write_text("\n".join(notes) + "\n")
+    (tmp_path / "notes.csv").write_text("note\n" + "".join(f'"{note}"\n' for note in notes))
+    lines, table = (predict(found, tmp_path / name) for name in ("notes.txt", "notes.csv"))
+    assert np.array_equal(lines.probabilities, table.probabilities)
+    model = candidate(TEXT_TERMS)
+    assert model.tokenizer is not None
+    logits = model.logits({k: v.astype(np.int64) for k, v in model.tokenizer(notes).items()})
+    wanted = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert np.abs(lines.probabilities - wanted).max() < 0.1
+    (tmp_path / "empty.csv").write_text('note\n"a"\n" "\n')
+    with pytest.raises(PredictionInputError, match="cannot be predicted on"):
+        predict(found, tmp_path / "empty.csv")

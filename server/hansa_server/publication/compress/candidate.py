@@ -82,6 +82,11 @@ class Candidate:
         scores: npt.NDArray[np.float32] = found.numpy()
         return scores
 
+    @property
+    def tokenizer_json(self) -> str | None:
+        """``tokenizer.json`` with truncation and padding set, as a package carries it; absent for tables."""
+        return None if self.tokenizer is None else str(self.tokenizer.backend.to_str())
+
     def safetensors(self, metadata: Mapping[str, str]) -> bytes:
         """The weights as a safetensors file, adapters merged, names as `transformers` knows them."""
         from safetensors.numpy import save
