@@ -7,11 +7,12 @@ constant, is what the comparison looks for.
 
 from __future__ import annotations
 
-import io
 import re
+import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,25 +130,25 @@ def _traced(module: nn.Module, inputs: Inputs) -> bytes:
     axes: dict[str, dict[int, str]] = {
         name: {0: "batch", 1: "length"} if name != "table" else {0: "batch"} for name in inputs
     }
-    sink = io.BytesIO()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="hansa-onnx-") as folder:
             warnings.simplefilter("ignore")  # what a tracer warns of is compared below
+            target = Path(folder) / "model.onnx"
             torch.onnx.export(
                 module,
                 arguments,
-                sink,
+                target,
                 input_names=list(inputs),
                 output_names=["logits"],
                 dynamic_axes={**axes, "logits": {0: "batch"}},
                 opset_version=OPSET,
                 dynamo=False,
             )
+            return target.read_bytes()
     except Exception as error:
         operator = _OPERATOR.search(str(error))
         named = f"the operator {operator.group()}" if operator else _first(error)
         raise ExportError(f"the model has no ONNX form: {named}") from error
-    return sink.getvalue()
 
 
 def _first(error: BaseException) -> str:

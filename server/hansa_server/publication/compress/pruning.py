@@ -105,7 +105,7 @@ class _Layer:
         scores = sum(_blocks(layer.weight, self.heads, dim=0) for layer in (query, key, value)) + _blocks(
             self.output.weight, self.heads, dim=1
         )
-        kept = _largest(cast("Tensor", scores), self.heads - drop)
+        kept = _largest(scores, self.heads - drop)
         rows = torch.cat([torch.arange(h * self.width, (h + 1) * self.width) for h in kept.tolist()])
         for layer in (query, key, value):
             _keep_rows(layer, rows)
@@ -137,7 +137,7 @@ def _layers(module: nn.Module) -> Iterator[_Layer]:
         return
     for found in module.modules():
         layer: Any = found
-        inner = getattr(getattr(layer, "attention", None), "self", None)
+        inner: Any = getattr(getattr(layer, "attention", None), "self", None)
         parts = [getattr(inner, name, None) for name in ("query", "key", "value")]
         if all(isinstance(part, nn.Linear) for part in parts) and hasattr(layer, "intermediate"):
             yield _Layer(
