@@ -119,7 +119,7 @@ def batches(candidate: Candidate, texts: Sequence[str]) -> Iterator[tuple[npt.ND
 
 def quick_task(records: int) -> Task:
     """A tiny encoder on generated notes, to see that the bench runs."""
-    config = {
+    config: dict[str, bool | int | float | str] = {
         "model_type": "bert",
         "hidden_size": 16,
         "num_hidden_layers": 2,
@@ -257,7 +257,7 @@ def _fit_head(candidate: Candidate, texts: Sequence[str], labels: torch.Tensor) 
         found.backward()
         return found
 
-    solver.step(loss)  # type: ignore[arg-type]  # torch types the closure as giving a float
+    solver.step(loss)
     with torch.no_grad():
         head.weight.copy_(weight / spread)
         head.bias.copy_(bias - weight @ centre / spread)
