@@ -11,6 +11,7 @@ from hansa import errors
 from hansa.artifact import errors as artifact_errors
 from hansa.audit import errors as audit_errors
 from hansa.errors import HansaError
+from hansa.fairness import errors as fairness_errors
 from hansa.following import errors as following_errors
 from hansa.identity import errors as identity_errors
 from hansa.ledger import errors as ledger_errors
@@ -24,6 +25,7 @@ MODULES = {
         errors,
         artifact_errors,
         audit_errors,
+        fairness_errors,
         following_errors,
         identity_errors,
         ledger_errors,
