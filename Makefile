@@ -48,11 +48,10 @@ lint: $(STAMP)  ## Check style, formatting, types and the rules of import.
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP)  ## Measure what the engines, the secure sum, private training and publication cost.
+bench: $(STAMP)  ## Measure what the engines, the secure sum and private training cost.
 	$(BIN)/hansa bench engine
 	$(BIN)/hansa bench secagg
 	$(BIN)/hansa bench training
-	$(BIN)/hansa bench publication
 
 proto: $(STAMP)  ## Generate hansa.v1 from ledger.proto; what comes of it is kept.
 	cd shared && ../$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. --grpc_python_out=. hansa/v1/ledger.proto
