@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hansa import errors
+from hansa.artifact import errors as artifact_errors
 from hansa.audit import errors as audit_errors
 from hansa.errors import HansaError
 from hansa.fairness import errors as fairness_errors
@@ -22,6 +23,7 @@ MODULES = {
     module.__name__
     for module in (
         errors,
+        artifact_errors,
         audit_errors,
         fairness_errors,
         following_errors,

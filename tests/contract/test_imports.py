@@ -203,6 +203,7 @@ def test_an_agreement_is_read_without_the_secure_sum(package):
         "hansa",
         "hansa.cli",
         "hansa.agreement",
+        "hansa.artifact",
         "hansa.audit",
         "hansa.privacy",
         "hansa.report",

@@ -94,13 +94,20 @@ def imported(package: str, *, without: tuple[str, ...] = ()) -> set[str]:
 
 
 def test_what_the_base_install_imports_it_brings():
-    # whoever builds a model, or follows a log from afar, installs an extra
-    assert imported("hansa", without=("models", "v1", "following/remote.py")) <= BASE
+    # whoever builds a model, runs a published one, or follows a log from afar, installs an extra
+    apart = ("models", "v1", "following/remote.py", "artifact/encoding.py", "artifact/confined_worker.py")
+    assert imported("hansa", without=apart) <= BASE
+
+
+def test_running_a_published_model_takes_a_small_extra():
+    assert declared("predict") == {"onnxruntime", "tokenizers"}
+    assert imported("hansa", without=("models", "v1", "following/remote.py")) <= BASE | declared("predict")
 
 
 def test_following_a_log_takes_a_small_extra():
     assert declared("follow") == {"grpcio", "protobuf"}
-    assert imported("hansa", without=("models",)) <= BASE | declared("follow")
+    apart = ("models", "artifact/encoding.py", "artifact/confined_worker.py")
+    assert imported("hansa", without=apart) <= BASE | declared("follow")
 
 
 @pytest.mark.parametrize(
@@ -189,7 +196,7 @@ def test_a_documented_dependency_has_version_licence_and_purpose(name):
 
 def test_what_was_turned_down_is_not_a_dependency():
     page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8").partition("## Turned down")[2]
-    turned_down = {"plotly", "jcs", "pymerkle", "torchcsprng"}
+    turned_down = {"plotly", "jcs", "pymerkle", "torchcsprng", "onnxscript", "torch-pruning", "torchao"}
     assert all(name in page for name in turned_down)
     assert not turned_down & needed(ALL)
 

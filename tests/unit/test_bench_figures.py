@@ -48,6 +48,8 @@ def test_a_figure_is_the_median_of_its_samples() -> None:
         ("peak_mib", "mib"),
         ("time_s_per_million_bytes", "s"),
         ("append_batched_per_s", "per_s"),
+        ("int8_speedup_batch32", "times"),
+        ("accuracy_lost_points", "points"),
     ],
 )
 def test_the_unit_is_read_from_the_name(name: str, unit: str) -> None:

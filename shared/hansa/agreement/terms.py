@@ -420,7 +420,8 @@ class Publication(Section):
     """
 
     compress: Annotated[
-        tuple[Literal["merge", "prune", "distil", "onnx", "int8"], ...], BeforeValidator(_as_tuple)
+        tuple[Literal["merge", "prune", "distil", "vocabulary", "onnx", "int8"], ...],
+        BeforeValidator(_as_tuple),
     ] = ()
     min_quality: Annotated[float, Field(gt=0, le=1)] | None = None
     max_quality_loss: Annotated[float, Field(ge=0, le=1)] | None = None

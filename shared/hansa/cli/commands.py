@@ -114,6 +114,12 @@ COMMANDS: Mapping[str, Row | Table] = {
                 "training",
                 "simulation",
             ),
+            "publication": Row(
+                "Size, speed and quality lost by the file that ships.",
+                "hansa.cli.bench_publication",
+                "publication",
+                "simulation",
+            ),
         },
     ),
     "ca": Table(
@@ -129,6 +135,18 @@ COMMANDS: Mapping[str, Row | Table] = {
         "Show logs to the machines of others.",
         {
             "serve": Row("Serve logs to members and auditors.", "hansa.cli.ledger", "serve", "server"),
+        },
+    ),
+    "model": Table(
+        "Check and run a published model.",
+        {
+            "verify": Row("Check everything in a published package.", "hansa.cli.model", "verify"),
+            "predict": Row(
+                "Run a published model on rows of a CSV, or on texts.",
+                "hansa.cli.model",
+                "predict",
+                "predict",
+            ),
         },
     ),
     "node": Table(

@@ -40,6 +40,8 @@ EXTRA_OF_MODULE: Mapping[str, str] = {
     "grpc": "follow",
     "grpc_health": "server",
     "grpc_reflection": "server",
+    "onnx": "server",
+    "onnxruntime": "predict",
     "opacus": "client",
     "pandas": "client",
     "peft": "client",
@@ -47,6 +49,7 @@ EXTRA_OF_MODULE: Mapping[str, str] = {
     "ray": "simulation",
     "safetensors": "client",
     "sklearn": "simulation",
+    "tokenizers": "predict",
     "torch": "client",
     "transformers": "client",
 }

@@ -48,7 +48,7 @@ class TextClassifier(nn.Module):
         mask = attention_mask.long()
         extra: dict[str, Tensor] = {}
         if self.explicit_positions:
-            extra["position_ids"] = torch.arange(ids.shape[1], device=ids.device).repeat(len(ids), 1)
+            extra["position_ids"] = torch.arange(ids.shape[1], device=ids.device).repeat(ids.shape[0], 1)
         output = self.model(input_ids=ids, attention_mask=mask, **extra)
         if self.head is None:
             logits: Tensor = output.logits

@@ -37,19 +37,20 @@ class _Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.head_width = width // heads
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        batch, length, width = tokens.shape
+        batch, length, _ = tokens.shape
         query, key, value = (
-            layer(tokens).view(batch, length, self.heads, width // self.heads).transpose(1, 2)
+            layer(tokens).view(batch, length, self.heads, self.head_width).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
         )
-        scores = query @ key.transpose(2, 3) / math.sqrt(width // self.heads)
-        mixed = (scores.softmax(dim=3) @ value).transpose(1, 2).reshape(batch, length, width)
+        scores = query @ key.transpose(2, 3) / math.sqrt(self.head_width)
+        mixed = (scores.softmax(dim=3) @ value).transpose(1, 2).flatten(2)
         out: Tensor = self.output(mixed)
         return out
 
@@ -107,7 +108,7 @@ class FeatureTransformer(nn.Module):
     def forward(self, table: Tensor) -> Tensor:
         """Logits of shape ``[batch, classes]`` for an encoded table of shape ``[batch, sum(widths)]``."""
         parts = torch.split(table, list(self.widths), dim=1)
-        index = torch.zeros(len(table), 1, dtype=torch.long, device=table.device)
+        index = torch.zeros(table.shape[0], 1, dtype=torch.long, device=table.device)
         tokens = [layer(part) for layer, part in zip(self.tokens, parts, strict=True)]
         sequence = torch.cat([self.cls(index), torch.stack(tokens, dim=1)], dim=1)
         for block in self.blocks:

@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 RATE = "per_s"
-TIMES = "times"  # of a name with ``_over_`` in it: one rate, time or size divided by another
+TIMES = "times"  # of a name with ``_over_`` or ``_speedup_`` in it: one rate, time or size divided by another
 MORE_IS_BETTER = {RATE, TIMES}
-UNITS = ("s", "ms", "us", "ns", "bytes", "mib", "epsilon", "accuracy", "count", RATE, TIMES)
+UNITS = ("s", "ms", "us", "ns", "bytes", "mib", "epsilon", "accuracy", "points", "count", RATE, TIMES)
 _TABLE_WIDTH = 110
 _MET = {None: "", True: "yes", False: "no"}
-_PACKAGES = ("hansa", "numpy", "flwr", "ray", "torch", "opacus", "transformers")
+_PACKAGES = ("hansa", "numpy", "flwr", "ray", "torch", "opacus", "transformers", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Figure:
 
     Attributes:
         name: ends in its unit, or in its unit ``_per_`` something: ``ray_start_s``, ``local_ms_per_client``; a rate
-            ends in ``_per_s``, and one thing divided by another of its unit has ``_over_`` in its name.
+            ends in ``_per_s``; one thing divided by another of its unit has ``_over_`` or ``_speedup_`` in its name;
+            ``points`` are hundredths of an accuracy.
         what: the name in words.
         samples: every value that was measured; `value` is their median.
         goal: the most that `value` is meant to be, or the least for a rate or its multiple, if there is such a goal.
@@ -55,7 +56,7 @@ class Figure:
         """The unit that the name says."""
         if self.name.endswith(f"_{RATE}"):
             return RATE
-        if "_over_" in self.name:
+        if "_over_" in self.name or "_speedup_" in self.name:
             return TIMES
         return self.name.partition("_per_")[0].rpartition("_")[2]
 

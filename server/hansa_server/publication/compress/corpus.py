@@ -1,0 +1,45 @@
+"""Public data that steps may read: texts from a named source, or rows generated from the agreement's public schema."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from hansa.agreement.terms import CategoryFeature, NumberFeature, Terms
+from hansa.artifact.errors import StepError
+
+
+@dataclass(frozen=True)
+class PublicCorpus:
+    """Texts that everybody may read.
+
+    Attributes:
+        source: where they come from, for the model card; a person vouches for it.
+        texts: at least one.
+    """
+
+    source: str
+    texts: tuple[str, ...] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.source.strip() or not any(text.strip() for text in self.texts):
+            raise StepError("a public corpus needs texts, and the name of their source")
+
+
+def generated_rows(terms: Terms, count: int, seed: int) -> npt.NDArray[np.float32]:
+    """Encoded rows drawn from the public ranges and vocabularies alone: numbers uniform, categories alike often.
+
+    Returns:
+        float32 ``[count, width]``.
+    """
+    generator = np.random.default_rng(seed)  # public: nothing here protects anyone
+    parts = []
+    for feature in terms.data.features:
+        if isinstance(feature, NumberFeature):
+            parts.append(generator.uniform(-1.0, 1.0, (count, 1)))
+        elif isinstance(feature, CategoryFeature):
+            drawn = generator.integers(0, feature.width + (feature.baseline is not None), count)
+            parts.append(np.eye(feature.width + 1)[drawn][:, : feature.width])
+    return np.concatenate(parts, axis=1).astype(np.float32)

@@ -1,0 +1,172 @@
+"""Distillation: a student with a part of the layers learns what the model says about public data.
+
+The student begins as every second layer of the model (Sanh et al., DistilBERT, arXiv 1910.01108) and learns its logits
+and its last hidden states. The model's answers to public inputs are post-processing, so it costs nothing; on private
+texts it would be a release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from hansa.artifact.errors import StepError
+from hansa.models import trim_padding
+from hansa_server.publication.compress.candidate import Candidate
+from hansa_server.publication.compress.corpus import PublicCorpus, generated_rows
+from hansa_server.publication.compress.step import Cost, public_data
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Distil:
+    """Teach a student.
+
+    Attributes:
+        corpus: public texts; absent for tables, whose rows are generated from the public schema.
+        keep: the share of the layers that the student has; at least one.
+        steps: of AdamW.
+        batch: rows of a step.
+        learning_rate: at the start; it falls to zero in a line.
+        seed: public; of the order of rows.
+        progress: told each step.
+    """
+
+    corpus: PublicCorpus | None = None
+    keep: float = 0.5
+    steps: int = 1000
+    batch: int = 32
+    learning_rate: float = 5e-4
+    seed: int = 0
+    progress: Callable[[int], None] = lambda _: None
+    name = "distil"
+
+    @property
+    def cost(self) -> Cost:
+        return public_data(self._source)
+
+    @property
+    def _source(self) -> str:
+        return "rows generated from the agreement's schema" if self.corpus is None else self.corpus.source
+
+    def run(self, candidate: Candidate) -> tuple[Candidate, str]:
+        teacher = candidate.module
+        student = candidate.copied()
+        layers, stack = _stack(student)
+        count = max(1, round(self.keep * len(layers)))
+        kept = [round(i * len(layers) / count) for i in range(count)]
+        last = _stack(teacher)[0][-1]
+        chosen = [layers[i] for i in kept]
+        setattr(*stack, nn.ModuleList(chosen))
+        _tell_config(student, count)
+        for parameter in student.parameters():
+            parameter.requires_grad = parameter.is_floating_point()
+        inputs = self._inputs(candidate)
+        loss = self._learn(teacher, last, student.train(), chosen[-1], inputs)
+        size = sum(p.numel() for p in student.parameters())
+        return candidate.with_module(student), (
+            f"taught a student of {count} of {len(layers)} layers ({size:,} weights) in {self.steps} steps on "
+            f"{len(next(iter(inputs.values()))):,} public rows from {self._source}; last loss {loss:.3g}."
+        )
+
+    def _inputs(self, candidate: Candidate) -> Arrays:
+        if candidate.tokenizer is None:
+            return {"table": generated_rows(candidate.terms, max(self.batch, 4096), self.seed)}
+        if self.corpus is None:
+            raise StepError(
+                "distillation of a model of texts needs a public corpus",
+                remedy="Give texts that everybody may read, and name their source.",
+            )
+        return dict(candidate.tokenizer([text for text in self.corpus.texts if text.strip()]))
+
+    def _learn(
+        self,
+        teacher: nn.Module,
+        teacher_last: nn.Module,
+        student: nn.Module,
+        student_last: nn.Module,
+        inputs: Arrays,
+    ) -> float:
+        rows = len(next(iter(inputs.values())))
+        order = np.random.default_rng(self.seed)  # public
+        optimizer = torch.optim.AdamW(student.parameters(), lr=self.learning_rate, weight_decay=0.0)
+        decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / max(1, self.steps))
+        told = 0.0
+        with _output_of(teacher_last) as teachers, _output_of(student_last) as students:
+            for step in range(self.steps):
+                picked = order.choice(rows, min(self.batch, rows), replace=False)
+                batch = {name: value[picked] for name, value in inputs.items()}
+                if "attention_mask" in batch:
+                    batch = trim_padding(batch)
+                given = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in batch.items()}
+                with torch.no_grad():
+                    wanted = teacher(**given)
+                found = student(**given)
+                mask = given.get("attention_mask")
+                loss = (found - wanted).square().mean() + _hidden_loss(students[-1], teachers[-1], mask)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                decay.step()
+                told = float(loss.detach())
+                if not np.isfinite(told):
+                    raise StepError("distillation diverged", remedy="Lower the learning rate.")
+                self.progress(step)
+        return told
+
+
+def _hidden_loss(found: Tensor, wanted: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean squared difference of hidden states over what is not padding, as a share of the teacher's."""
+    if mask is not None:
+        weights = mask.unsqueeze(2).to(found.dtype)
+        found, wanted = found * weights, wanted * weights
+    return (found - wanted).square().sum() / wanted.square().sum().clamp(min=1e-9)
+
+
+@contextmanager
+def _output_of(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """The last output of a layer, hidden states ``[batch, length, width]``, as a list of one."""
+    seen: list[Tensor] = []
+
+    def keep(_module: nn.Module, _arguments: Any, output: Any) -> None:
+        seen[:] = [output[0] if isinstance(output, tuple) else output]
+
+    hook = layer.register_forward_hook(keep)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def _stack(module: nn.Module) -> tuple[list[nn.Module], tuple[nn.Module, str]]:
+    """The layers of a transformer: its longest list of modules of one kind; and where it hangs."""
+    best: tuple[list[nn.Module], tuple[nn.Module, str]] | None = None
+    for parent in module.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.ModuleList) and len({type(layer) for layer in child}) == 1:
+                layers = list(child)
+                alike = not isinstance(layers[0], nn.Linear)
+                if alike and (best is None or len(layers) > len(best[0])):
+                    best = layers, (parent, name)
+    if best is None or len(best[0]) < 2:
+        raise StepError(
+            "distillation needs a model of at least two layers", remedy="Leave the step 'distil' out."
+        )
+    return best
+
+
+def _tell_config(module: nn.Module, count: int) -> None:
+    """Some architectures count their layers by their config."""
+    inner: Any = getattr(module, "model", None)
+    config = getattr(inner, "config", None)
+    for name in ("num_hidden_layers", "n_layers", "n_layer"):
+        if config is not None and name in config.to_dict():
+            setattr(config, name, count)

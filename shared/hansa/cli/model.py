@@ -1,0 +1,125 @@
+"""`hansa model …`: what a reader of a published model does with it; neither torch nor a network is needed."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hansa.cli.options import ForceOption, FormatOption
+from hansa.cli.output import Format, emit, reported
+
+if TYPE_CHECKING:
+    from hansa.artifact import Predictions, VerifiedPackage
+
+PackageArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the package.")]
+KeysOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--keys",
+        metavar="FILE",
+        help="Keys that came another way (`hansa agreement keys`); without them those in the package are used.",
+    ),
+]
+
+
+def verify(
+    folder: PackageArgument, keys: KeysOption = None, output_format: FormatOption = Format.TEXT
+) -> None:
+    """Check signature, files, members' approvals, the log's proof, the model's operators and every ε."""
+    with reported(output_format):
+        package = _verified(folder, keys)
+        emit(_told(package), text=_words(package), output_format=output_format)
+
+
+def predict(
+    folder: PackageArgument,
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A CSV with the agreement's features, or a text a line.")
+    ],
+    keys: KeysOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write a CSV here instead of to stdout.")
+    ] = None,
+    force: ForceOption = False,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
+    """Verify a package, then run its model on every row: the class, and the probability of each."""
+    with reported(output_format):
+        from hansa.artifact import predict as run
+        from hansa.cli.files import refuse_existing, write_text
+
+        if out is not None:
+            refuse_existing(out, force=force)
+        found = run(_verified(folder, keys), source)
+        table = _csv(found)
+        for line in found.unprotected:
+            typer.echo(f"note: {line}", err=True)
+        if out is not None:
+            write_text(out, table, force=force)
+        rows = [
+            {"label": label, "probabilities": dict(zip(found.labels, map(float, row), strict=True))}
+            for label, row in zip(found.decisions, found.probabilities, strict=True)
+        ]
+        text = table.rstrip("\n") if out is None else f"Wrote {len(rows)} predictions to {out}."
+        emit({"rows": rows, "unprotected": list(found.unprotected)}, text=text, output_format=output_format)
+
+
+def _verified(folder: Path, keys: Path | None) -> VerifiedPackage:
+    from hansa.artifact import verify_package
+    from hansa.ledger import TrustedKeys
+
+    return verify_package(folder, None if keys is None else TrustedKeys.read(keys))
+
+
+def _told(package: VerifiedPackage) -> dict[str, object]:
+    return {
+        "name": package.name,
+        "agreement_id": package.agreement.agreement_id,
+        "artifact_sha256": package.entry.artifact_sha256,
+        "steps": list(package.entry.steps),
+        "approved_by": list(package.approved_by),
+        "cosigned_by": list(package.cosigned_by),
+        "operators": list(package.graph.operators),
+        "epsilon": package.privacy.epsilon,
+        "delta": package.privacy.delta,
+        "unit": package.privacy.unit,
+        "keys_fingerprint": package.keys.fingerprint,
+        "keys_of_package": package.keys_of_package,
+    }
+
+
+def _words(package: VerifiedPackage) -> str:
+    privacy = package.privacy
+    claim = (
+        f"ε = {privacy.epsilon:.4g} at δ = {privacy.delta:g} per {privacy.unit}, recomputed from its events"
+        if privacy.claimed
+        else "no privacy is claimed"
+    )
+    lines = [
+        f"{package.name}: the package is what was published.",
+        f"  files       {len(package.entry.files)} named by the publication, each with the hash that members approved",
+        f"  approved by {', '.join(package.approved_by)}",
+        f"  log         entry proven under a checkpoint cosigned by {len(package.cosigned_by)}",
+        f"  model       {package.graph.nodes} operators, all of those that are run as data",
+        f"  privacy     {claim}",
+        f"  keys        {package.keys.fingerprint}",
+    ]
+    if package.keys_of_package:
+        lines.append(
+            "  The keys came with the package. Compare this fingerprint with the federation over another channel, or "
+            "pass --keys."
+        )
+    return "\n".join(lines)
+
+
+def _csv(found: Predictions) -> str:
+    sink = io.StringIO()
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(["label", *found.labels])
+    for label, row in zip(found.decisions, found.probabilities, strict=True):
+        writer.writerow([label, *(f"{value:.6f}" for value in row)])
+    return sink.getvalue()
