@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol, TypeAlias
 
 import httpx
@@ -70,6 +71,7 @@ _BEATS_EVERY_S = 3.0
 _BUSY_S, _BUSY_POLL_S, _IDLE_POLL_S = 5.0, 0.05, 0.4  # soon after a request the next one is near
 _RETRY_S, _LONGEST_RETRY_S = 0.5, 5.0
 _PULL_AGAIN_S = 0.02
+_DATE_S = 1.0  # HTTP tells the time in whole seconds
 
 _LOG = logging.getLogger("hansa.node")
 
@@ -190,10 +192,11 @@ class Link:
         reached, pause = False, _RETRY_S
         while not stop.is_set():
             try:
-                with self._client() as client, self._activated(client) as (node, lost):
+                caller = _Caller()
+                with self._client(caller) as client, self._activated(client) as (node, lost):
                     reached, pause = True, _RETRY_S
                     self._tell(f"connected to {self._terms.address}")
-                    self._answer_all(client, node, stop, lost)
+                    self._answer_all(client, node, stop, lost, caller.asked_at - _DATE_S)
                     if stop.is_set():
                         return
                     self._tell(f"{self._terms.address} does not know this node any more; connecting again")
@@ -222,7 +225,7 @@ class Link:
             LinkError: it cannot be reached, is no SuperLink of this consortium, or does not know this node's key.
         """
         try:
-            with self._client() as client:
+            with self._client(_Caller()) as client:
                 # a heartbeat for node 0 is refused in any case: by whom tells what stands there
                 client.SendNodeHeartbeat(
                     SendNodeHeartbeatRequest(
@@ -237,8 +240,8 @@ class Link:
         except httpx.HTTPError as error:
             raise LinkError(_described(self._terms.address, error)) from None
 
-    def _client(self) -> FleetHttpClient:
-        interceptors = [_SameRelease(), NodeAuthHttpInterceptor(self._terms.key, self._terms.key.public_key())]
+    def _client(self, caller: _Caller) -> FleetHttpClient:
+        interceptors = [caller, NodeAuthHttpInterceptor(self._terms.key, self._terms.key.public_key())]
         return FleetHttpClient.from_server_address(
             self._terms.address, insecure=False, root_certificates=self._terms.authority, interceptors=interceptors
         )
@@ -266,13 +269,24 @@ class Link:
                 client.DeactivateNode(DeactivateNodeRequest(node_id=node.node_id))
 
     def _answer_all(
-        self, client: FleetHttpClient, node: FlowerNode, stop: threading.Event, lost: threading.Event
+        self,
+        client: FleetHttpClient,
+        node: FlowerNode,
+        stop: threading.Event,
+        lost: threading.Event,
+        since: float,
     ) -> None:
+        """Answer what was asked after this node took its place, by the clock of the other side.
+
+        What is older is of a round that may be over, and would be paid for in vain: whoever still wants it asks again.
+        """
         last = time.monotonic()
         while not stop.is_set() and not lost.is_set():
             came = client.PullMessages(PullMessagesRequest(node=node))
             for proto, tree in zip(came.messages_list, came.message_object_trees, strict=True):
-                self._answer(client, node, message_from_proto(proto), tree)
+                message = message_from_proto(proto)
+                if message.metadata.created_at >= since:
+                    self._answer(client, node, message, tree)
                 last = time.monotonic()
             if not came.messages_list:
                 stop.wait(_BUSY_POLL_S if time.monotonic() - last < _BUSY_S else _IDLE_POLL_S)
@@ -343,11 +357,15 @@ class _IncompatibleError(Exception):
     """The SuperLink is of a release that does not go with this one."""
 
 
-class _SameRelease:
-    """Says which Flower release this is. Flower's own interceptor would end the process where the other side refuses it."""
+class _Caller:
+    """Says which Flower release this is, and notes when it was answered first, by the clock of the other side.
+
+    Flower's own interceptor would end the process where the other side refuses the release.
+    """
 
     def __init__(self) -> None:
         self._headers = dict(RuntimeVersionMetadata.from_local_component("SuperNode").as_metadata())
+        self.asked_at = 0.0
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         """See `ProtobufClientInterceptor`."""
@@ -357,6 +375,8 @@ class _SameRelease:
             told = FlowerError.from_json(response.text)
             if told is not None and told.code == ApiErrorCode.RUNTIME_VERSION_INCOMPATIBLE:
                 raise _IncompatibleError(told.message)
+        if not self.asked_at and "date" in response.headers:
+            self.asked_at = parsedate_to_datetime(response.headers["date"]).timestamp()
         return response
 
 
