@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import grpc
 
 STARTS_WITHIN_S = 60.0
-_PORT_IS_FREED_S = 15.0  # what a coordinator that was killed leaves behind goes by itself
+_PORT_IS_FREED_S = 8.0  # what a coordinator that was killed leaves behind goes by itself
 _LOOK_S, _AGAIN_S, _STOP_S = 0.5, 2.0, 10.0
 _LOG = logging.getLogger("hansa.coordinator")
 
