@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -137,7 +136,7 @@ def accept(home: NodeHome, frozen: Path, keys: TrustedKeys, model: Vector) -> Ac
                 path.replace(folder / path.name)
             new.rmdir()
         else:
-            os.rename(new, folder)
+            new.rename(folder)
     except OSError as error:
         raise NodeFileError(
             f"cannot put the agreement into {home.agreements}",

@@ -68,7 +68,7 @@ from hansa.wire import Message, parse
 ACTION = "hansa"  # Flower's message type is "query.hansa"
 HEARTBEAT_S = 10.0  # the shortest that Flower takes; it holds a silent node's place for twice as long
 _BEATS_EVERY_S = 3.0
-_BUSY_S, _BUSY_POLL_S, _IDLE_POLL_S = 5.0, 0.05, 0.4  # soon after a request the next one is near
+_POLL_S, _LONGEST_POLL_S, _SLOWER = 0.05, 0.5, 1.1  # soon after a request the next one is near
 _RETRY_S, _LONGEST_RETRY_S = 0.5, 5.0
 _PULL_AGAIN_S = 0.02
 _DATE_S = 1.0  # HTTP tells the time in whole seconds
@@ -280,16 +280,17 @@ class Link:
 
         What is older is of a round that may be over, and would be paid for in vain: whoever still wants it asks again.
         """
-        last = time.monotonic()
+        pause = _POLL_S
         while not stop.is_set() and not lost.is_set():
             came = client.PullMessages(PullMessagesRequest(node=node))
             for proto, tree in zip(came.messages_list, came.message_object_trees, strict=True):
                 message = message_from_proto(proto)
                 if message.metadata.created_at >= since:
                     self._answer(client, node, message, tree)
-                last = time.monotonic()
+                pause = _POLL_S
             if not came.messages_list:
-                stop.wait(_BUSY_POLL_S if time.monotonic() - last < _BUSY_S else _IDLE_POLL_S)
+                stop.wait(pause)
+                pause = min(_SLOWER * pause, _LONGEST_POLL_S)
 
     def _answer(
         self, client: FleetHttpClient, node: FlowerNode, message: FlowerMessage, tree: ObjectTree

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from hansa.errors import EngineError, PortError, RunStateError
+from hansa.errors import EngineError, LinkError, PortError, RunStateError
 from hansa.following.address import Address
 from hansa.identity.certificates import check_own_certificate
 from hansa.identity.keys import write_private
@@ -28,7 +28,7 @@ from hansa.identity.pem import pem, read_certificate, read_revocations
 from hansa.ledger import Log
 from hansa_server.coordinating import links_of, log_store
 from hansa_server.flower_app.control import Control
-from hansa_server.flower_app.superlink import SECRET
+from hansa_server.flower_app.superlink import SECRET_FILE
 from hansa_server.home import HOME, CoordinatorHome
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Supervisor:
         while True:
             try:
                 control.wait(min(until, time.monotonic() + 1.0))
-            except Exception:
+            except (LinkError, EngineError):
                 if process.poll() is not None:
                     raise EngineError(
                         f"the SuperLink ended with status {process.returncode} before it was ready",
@@ -199,7 +199,7 @@ def environment(home: CoordinatorHome) -> dict[str, str]:
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
         "OMP_WAIT_POLICY": "PASSIVE",
         HOME: str(home.folder.resolve()),
-        SECRET: str(secret_of(home).resolve()),
+        SECRET_FILE: str(secret_of(home).resolve()),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,7 +124,9 @@ class Control:
 
     def start(self, run: str) -> str:
         """Start a Flower run that carries a run; its id."""
-        data, _ = build_fab_from_files({"pyproject.toml": BUNDLE.encode()})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of Flower about a package that it uses
+            data, _ = build_fab_from_files({"pyproject.toml": BUNDLE.encode()})
         fab = Fab(hashlib.sha256(data).hexdigest(), data, {})
         request = StartRunRequest(
             fab=fab_to_proto(fab), override_config=user_config_to_proto({"run": run}), federation="", app_spec=""

@@ -23,7 +23,7 @@ from hansa.wire import Message
 from hansa_server.flower_app.grid import MESSAGE_TYPE, from_records, to_records
 
 _LOG = logging.getLogger("hansa.coordinator")
-_POLL_S, _LOOK_S, _SAY_S = 0.05, 1.0, 5.0
+_POLL_S, _LONGEST_POLL_S, _LOOK_S, _SAY_S = 0.03, 0.3, 1.0, 5.0
 _TTL_S = 3600.0  # a message that nobody fetched; a node that comes late does not answer what is older than itself
 _PAUSES = "sum"  # the kind of request that makes no sense below a quorum
 
@@ -96,9 +96,11 @@ class LeagueMembers:
             self._begun = True
         asking = _Asking(self, requests, min(self._patience.floor, len(requests)) if pausing else 0)
         left, last = deadline_s, time.monotonic()
+        poll = _POLL_S
         while asking.open:
             asking.push()
-            asking.pull()
+            # answers come together: soon after one the next is near, and long waits are for long work
+            poll = _POLL_S if asking.pull() else min(1.1 * poll, _LONGEST_POLL_S)
             now = time.monotonic()
             missing = asking.too_few()
             if missing:
@@ -109,7 +111,7 @@ class LeagueMembers:
             last = now
             if asking.done(now) or left <= 0:
                 break
-            self._pause()
+            self._pause(poll)
             self._look()
         return asking.replies
 
@@ -142,7 +144,7 @@ class LeagueMembers:
         while not set(requests) <= set(self.here) and time.monotonic() < until:
             missing = ", ".join(sorted(set(requests) - set(self.here)))
             self._tell(f"waiting for {missing}, at most {self._patience.wait_for_all_s:g} s")
-            self._pause()
+            self._pause(_LONGEST_POLL_S)
             self._look()
 
     def _look(self, *, force: bool = False) -> None:
@@ -172,8 +174,8 @@ class LeagueMembers:
             here = set(self.here)
             self._told(waiting_for, {name: "here" if name in here else "away" for name in self._names.values()})
 
-    def _pause(self) -> None:
-        time.sleep(_POLL_S)
+    def _pause(self, seconds: float) -> None:
+        time.sleep(seconds)
         if not self._interrupted and self._stopped_outside():
             self._interrupted = True  # once: members are still to be told that the run is over
             raise KeyboardInterrupt
@@ -211,11 +213,12 @@ class _Asking:
             if number is not None:
                 self._ids[number] = name
 
-    def pull(self) -> None:
-        """Take what has come."""
+    def pull(self) -> bool:
+        """Take what has come; whether anything has."""
         waiting = [number for number, name in self._ids.items() if name not in self.replies]
+        before = len(self.replies)
         if not waiting:
-            return
+            return False
         for message in self._members.pull(waiting):
             name = self._ids.pop(message.metadata.reply_to_message_id, None)
             if name is None or message.has_error() or not len(message.content):
@@ -224,6 +227,7 @@ class _Asking:
                 self.replies[name] = from_records(message.content)
             except WireError as error:
                 _LOG.warning("%s: %s", name, error.cause)
+        return len(self.replies) > before
 
     def too_few(self) -> str:
         """Who is waited for before the exchange can come to anything; empty where it can."""

@@ -25,8 +25,6 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Carry one run as far as it goes."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every poll
     folder = os.environ.get(HOME)
     if folder is None:
         raise CoordinatorError(
@@ -35,11 +33,24 @@ def main(grid: Grid, context: Context) -> None:
         )
     home, run = read_home(Path(folder)), str(context.run_config["run"])
     runs = Runs(home.runs)
+    _log_to(runs.folder(run) / "run.log")
     try:
         coordinate(home, runs, run, lambda floor: members_of(grid, home, runs, run, floor))
     except HansaError as error:
         _LOG.error("%s", error.diagnostics())
         raise
+    except Exception:
+        _LOG.exception("the run cannot go on")
+        raise
+
+
+def _log_to(path: Path) -> None:
+    """Flower lets nobody see what a ServerApp writes, so that it goes to a file of the run."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("hansa")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
 
 
 def members_of(grid: Grid, home: CoordinatorHome, runs: Runs, run: str, floor: int) -> Members:

@@ -21,7 +21,7 @@ import uvicorn
 
 from hansa.identity.keys import read_private
 
-SECRET = "HANSA_CONTROL_SECRET_FILE"
+SECRET_FILE = "HANSA_CONTROL_SECRET_FILE"
 HEADER = b"x-hansa-control"
 _FLEET, _CONTROL, _RUNTIME, _HEALTH = "/v1/fleet/", "/v1/control/", "/v1/runtime/", "/health"
 _WATCH_S = 0.2
@@ -80,7 +80,7 @@ def main() -> None:
     from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superlink_lifespan_config
     from flwr.superlink.main import create_app
 
-    secret = read_private(Path(os.environ.pop(SECRET)))
+    secret = read_private(Path(os.environ.pop(SECRET_FILE)))
     threading.Thread(target=_follow_parent, args=(os.getppid(),), daemon=True).start()
     config = _parse_superlink_lifespan_config()
     uvicorn.run(

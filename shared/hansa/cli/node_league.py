@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +20,7 @@ from hansa.cli.output import Format, emit, reported
 from hansa.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
-    from hansa_client.flower_node import AnswersRequests
+    from hansa_client.flower_node import AnswersRequests, Link
     from hansa_client.node_file import NodeHome
 
 GRACE_S = 30.0  # for a request in hand, once the node was asked to stop
@@ -76,10 +76,7 @@ def accept(
         emit(data, text=text, output_format=output_format)
 
 
-def start(
-    home: HomeOption,
-    output_format: FormatOption = Format.TEXT,
-) -> None:
+def start(home: HomeOption, output_format: FormatOption = Format.TEXT) -> None:
     """Serve the accepted agreements until SIGTERM or Ctrl-C: this process is the member's Flower node.
 
     It dials out to the SuperLink and needs no port of its own. It runs no code that is sent to it, asks the member's own
@@ -87,27 +84,21 @@ def start(
     """
     with reported(output_format):
         _log_to_stderr()
-        from hansa.identity.link_key import read_link_key
         from hansa_client.node_file import read_home
 
-        node = read_home(home)
-        address, key = node.superlink, read_link_key(node.link_key)
-        stop = threading.Event()
-        with _served(node) as (desk, count), _stopped_by_signals(stop):
-            from hansa_client.flower_node import Link, LinkTerms
+        node, stop = read_home(home), threading.Event()
 
-            if not node.authority.exists():
-                raise UsageError(
-                    f"there is no {node.authority}",
-                    remedy=f"Install the certificate: hansa node certificate FILE.crt --home {home} --ca ca.crt --crl ca.crl",
-                )
-            terms = LinkTerms(address, node.authority.read_bytes(), key)
-            link = Link(terms, desk, _Place(node.link_place), logging.getLogger("hansa.node").info)
-            data = {"name": node.settings.name, "superlink": address, "agreements": count}
-            text = f"{node.settings.name} serves {count} agreement{'s' if count != 1 else ''} through {address}."
-            emit(data, text=text, output_format=output_format)
-            sys.stdout.flush()
-            _until_stopped(lambda: link.serve(stop), stop)
+        def serve() -> None:
+            with _served(node) as (desk, count):
+                link = _link(node, desk)
+                said = {"name": node.settings.name, "superlink": node.superlink, "agreements": count}
+                text = f"{node.settings.name} serves {count} agreement{'s' if count != 1 else ''} through {node.superlink}."
+                emit(said, text=text, output_format=output_format)
+                sys.stdout.flush()
+                link.serve(stop)
+
+        with _stopped_by_signals(stop):
+            _until_stopped(serve, stop)
 
 
 def pause(home: HomeOption, output_format: FormatOption = Format.TEXT) -> None:
@@ -132,6 +123,19 @@ def resume(home: HomeOption, output_format: FormatOption = Format.TEXT) -> None:
         pause_file(node).unlink(missing_ok=True)
         text = f"{node.settings.name} takes part again."
         emit({"name": node.settings.name, "paused": False}, text=text, output_format=output_format)
+
+
+def _link(node: NodeHome, desk: AnswersRequests) -> Link:
+    from hansa.identity.link_key import read_link_key
+    from hansa_client.flower_node import Link, LinkTerms
+
+    if not node.authority.exists():
+        raise UsageError(
+            f"there is no {node.authority}",
+            remedy="Install this node's certificate: hansa node certificate FILE.crt --home DIR --ca ca.crt --crl ca.crl",
+        )
+    terms = LinkTerms(node.superlink, node.authority.read_bytes(), read_link_key(node.link_key))
+    return Link(terms, desk, _Place(node.link_place), logging.getLogger("hansa.node").info)
 
 
 @contextmanager
@@ -178,13 +182,16 @@ def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _until_stopped(serve: object, stop: threading.Event) -> None:
-    """Serve in a thread, so that signals are heard at once; a request in hand has some time to end."""
+def _until_stopped(serve: Callable[[], None], stop: threading.Event) -> None:
+    """Open and serve in one thread, as SQLite wants it, so that signals are heard at once in another.
+
+    A request in hand has some time to end.
+    """
     failed: list[BaseException] = []
 
     def run() -> None:
         try:
-            serve()  # type: ignore[operator]
+            serve()
         except BaseException as error:  # noqa: BLE001  # handed to the main thread
             failed.append(error)
         finally:

@@ -15,7 +15,7 @@ from hansa.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
     from hansa_server.home import CoordinatorHome
-    from hansa_server.runs import RunRow
+    from hansa_server.runs import RunRow, Runs
 
 AgreementArgument: TypeAlias = Annotated[
     Path | None,
@@ -170,10 +170,9 @@ def _league(folder: Path, agreement: Path | None) -> CoordinatorHome:
     return league
 
 
-def _waited(runs: object, run: str) -> RunRow:
-    from hansa_server.runs import ENDED, Runs
+def _waited(runs: Runs, run: str) -> RunRow:
+    from hansa_server.runs import ENDED
 
-    assert isinstance(runs, Runs)
     while True:
         row = runs.one(run)
         if row.state in ENDED or row.state == "interrupted":
