@@ -144,3 +144,23 @@ def accept(home: NodeHome, frozen: Path, keys: TrustedKeys, model: Vector) -> Ac
             remedy="",
         ) from None
     return Accepted(folder)
+
+
+def withdraw(home: NodeHome, agreement_id: str) -> Path:
+    """Take an agreement out of a home; where it lies now.
+
+    Raises:
+        UsageError: the home does not serve it, or it cannot be moved.
+    """
+    folder = home.agreements / agreement_id[:16]
+    if not folder.is_dir():
+        raise UsageError(
+            f"{home.folder} does not serve agreement {agreement_id[:16]}", remedy="See the folder `agreements`."
+        )
+    target = home.folder / "withdrawn" / agreement_id[:16]
+    try:
+        target.parent.mkdir(exist_ok=True)
+        folder.rename(target)
+    except OSError as error:
+        raise UsageError(f"cannot move {folder}: {error.strerror}", remedy=f"Look at {target}.") from None
+    return target

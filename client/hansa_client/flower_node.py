@@ -218,27 +218,31 @@ class Link:
             stop.wait(pause)
             pause = min(2 * pause, _LONGEST_RETRY_S)
 
-    def probe(self) -> None:
+    def probe(self) -> float | None:
         """Reach the SuperLink once, and take no place at it.
 
+        Returns:
+            How many seconds its clock is ahead of this one's, about; `None` where it does not say.
+
         Raises:
-            LinkError: it cannot be reached, is no SuperLink of this consortium, or does not know this node's key.
+            LinkError: it cannot be reached, is no SuperLink of this consortium, or is of another release.
         """
+        caller = _Caller()
+        request = SendNodeHeartbeatRequest(
+            node=FlowerNode(node_id=self._place.get() or 0), heartbeat_interval=HEARTBEAT_S
+        )
         try:
-            with self._client(_Caller()) as client:
-                # a heartbeat for node 0 is refused in any case: by whom tells what stands there
-                client.SendNodeHeartbeat(
-                    SendNodeHeartbeatRequest(
-                        node=FlowerNode(node_id=self._place.get() or 0), heartbeat_interval=HEARTBEAT_S
-                    )
-                )
+            with self._client(caller) as client:
+                client.SendNodeHeartbeat(request)
         except _IncompatibleError as error:
             raise LinkError(f"{self._terms.address} is of another Flower release: {error}") from None
         except httpx.HTTPStatusError as error:
+            # whoever is not at its place is refused so, by a SuperLink and by nobody else
             if error.response.status_code != httpx.codes.UNAUTHORIZED:
                 raise LinkError(_described(self._terms.address, error)) from None
         except httpx.HTTPError as error:
             raise LinkError(_described(self._terms.address, error)) from None
+        return caller.asked_at - time.time() if caller.asked_at else None
 
     def _client(self, caller: _Caller) -> FleetHttpClient:
         interceptors = [caller, NodeAuthHttpInterceptor(self._terms.key, self._terms.key.public_key())]

@@ -26,7 +26,7 @@ def terms(names: Sequence[str], rounds: int, deadline_s: float = 120.0) -> str:
     members = "".join(f'[[members]]\nname = "{name}"\nunits = 40\n' for name in names)
     head, _, tail = TERMS.partition("[[members]]")
     rest = tail[tail.index("[data]") :].replace("rounds = 4", f"rounds = {rounds}\ndeadline_s = {deadline_s}")
-    return head + members + rest.replace("steps = 8", f"steps = {rounds}")
+    return head + members + rest.replace("steps = 8", f"steps = {rounds}") + "\n[secure_sum]\nretries = 3\n"
 
 
 @dataclass

@@ -164,6 +164,11 @@ COMMANDS: Mapping[str, Row | Table] = {
                 "client",
             ),
             "start": Row("Take part in leagues, as a Flower node.", "hansa.cli.node_league", "start", "client"),
+            "doctor": Row("See whether this node can take part.", "hansa.cli.node_ready", "doctor", "client"),
+            "rehearse": Row(
+                "Do a round's work and send nothing.", "hansa.cli.node_ready", "rehearse", "client"
+            ),
+            "withdraw": Row("Take no part in an agreement any more.", "hansa.cli.node_ready", "withdraw"),
             "pause": Row("Take no part in anything for now.", "hansa.cli.node_league", "pause"),
             "resume": Row("Take part again.", "hansa.cli.node_league", "resume"),
             "certificate": Row(

@@ -20,6 +20,7 @@ from hansa.cli.output import Format, emit, reported
 from hansa.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
+    from hansa.wire import Message
     from hansa_client.flower_node import AnswersRequests, Link
     from hansa_client.node_file import NodeHome
 
@@ -90,7 +91,7 @@ def start(home: HomeOption, output_format: FormatOption = Format.TEXT) -> None:
 
         def serve() -> None:
             with _served(node) as (desk, count):
-                link = _link(node, desk)
+                link = link_of(node, desk)
                 said = {"name": node.settings.name, "superlink": node.superlink, "agreements": count}
                 text = f"{node.settings.name} serves {count} agreement{'s' if count != 1 else ''} through {node.superlink}."
                 emit(said, text=text, output_format=output_format)
@@ -125,7 +126,8 @@ def resume(home: HomeOption, output_format: FormatOption = Format.TEXT) -> None:
         emit({"name": node.settings.name, "paused": False}, text=text, output_format=output_format)
 
 
-def _link(node: NodeHome, desk: AnswersRequests) -> Link:
+def link_of(node: NodeHome, desk: AnswersRequests | None = None) -> Link:
+    """The node's connection to its SuperLink; without a desk it can only be probed."""
     from hansa.identity.link_key import read_link_key
     from hansa_client.flower_node import Link, LinkTerms
 
@@ -135,7 +137,7 @@ def _link(node: NodeHome, desk: AnswersRequests) -> Link:
             remedy="Install this node's certificate: hansa node certificate FILE.crt --home DIR --ca ca.crt --crl ca.crl",
         )
     terms = LinkTerms(node.superlink, node.authority.read_bytes(), read_link_key(node.link_key))
-    return Link(terms, desk, _Place(node.link_place), logging.getLogger("hansa.node").info)
+    return Link(terms, desk or _Nobody(), _Place(node.link_place), logging.getLogger("hansa.node").info)
 
 
 @contextmanager
@@ -152,6 +154,16 @@ def _served(node: NodeHome) -> Iterator[tuple[AnswersRequests, int]]:
 
     with desk_of(node) as desk:
         yield desk, count
+
+
+class _Nobody:
+    """Answers nothing."""
+
+    def handle(self, request: Message) -> Message:
+        """Refuse."""
+        from hansa.protocol import PolicyCode, refusal
+
+        return refusal(request, PolicyCode.ABSENT)
 
 
 class _Place:
