@@ -69,7 +69,9 @@ class Accepted:
         try:
             model: Vector = np.load(path, allow_pickle=False)
         except (OSError, ValueError):
-            raise UsageError(f"cannot read {path}", remedy="Accept the agreement again: hansa node accept.") from None
+            raise UsageError(
+                f"cannot read {path}", remedy="Accept the agreement again: hansa node accept."
+            ) from None
         if array_sha256(model) != self.agreement.require_frozen().model.initial_sha256:
             raise UsageError(f"{path} is not model 0 of the agreement", remedy="Accept the agreement again.")
         return model
@@ -155,7 +157,8 @@ def withdraw(home: NodeHome, agreement_id: str) -> Path:
     folder = home.agreements / agreement_id[:16]
     if not folder.is_dir():
         raise UsageError(
-            f"{home.folder} does not serve agreement {agreement_id[:16]}", remedy="See the folder `agreements`."
+            f"{home.folder} does not serve agreement {agreement_id[:16]}",
+            remedy="See the folder `agreements`.",
         )
     target = home.folder / "withdrawn" / agreement_id[:16]
     try:

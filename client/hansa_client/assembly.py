@@ -160,7 +160,7 @@ class LazyTraining:
     def _ahead(self) -> None:
         try:
             self._made()
-        except Exception:
+        except Exception:  # noqa: BLE001  # told here, and again where training is asked for
             _LOG.exception("the member cannot train: see `hansa node check`")
 
     def _made(self) -> Trainer:
@@ -186,7 +186,9 @@ def trainer_of(home: NodeHome, agreement: Agreement) -> Trainer:
 
     settings = home.settings
     if settings.data is None:
-        raise DataSourceError("node.toml names no data", remedy='Say where they are: data = "/srv/hansa/data".')
+        raise DataSourceError(
+            "node.toml names no data", remedy='Say where they are: data = "/srv/hansa/data".'
+        )
     if settings.policy.threads is not None:
         torch.set_num_threads(settings.policy.threads)
     if settings.policy.gpu_memory_share is not None and torch.cuda.is_available():

@@ -59,7 +59,9 @@ class Desk:
         request.text("run"), request.integer("round")
         node = self._nodes.get(agreement_id)
         if node is None:
-            return self._refuse(request, PolicyCode.AGREEMENT, f"agreement {agreement_id[:16]} was not accepted here")
+            return self._refuse(
+                request, PolicyCode.AGREEMENT, f"agreement {agreement_id[:16]} was not accepted here"
+            )
         if self._paused():
             return self._refuse(request, PolicyCode.ABSENT, "this member pauses")
         if not self._policy.open_at(self._now()):

@@ -90,7 +90,11 @@ def _certificate(home: NodeHome) -> Iterator[Check]:
     certificate, revocations = read_certificate(home.certificate), read_revocations(home.revocations)
     now = datetime.now(UTC)
     check_own_certificate(
-        certificate, home.signer(), authority=read_certificate(home.authority), revocations=revocations, at=now
+        certificate,
+        home.signer(),
+        authority=read_certificate(home.authority),
+        revocations=revocations,
+        at=now,
     )
     left = (certificate.not_valid_after_utc - now).days
     if left < SOON_DAYS:
@@ -108,7 +112,9 @@ def _agreements(home: NodeHome) -> Iterator[Check]:
         problems = home.settings.policy.problems(one.agreement) if home.settings.role == "member" else []
         name = one.agreement.agreement_id[:16]
         if problems:
-            yield Check("agreements", "wrong", f"{name}: {'; '.join(map(str, problems))}", "see [policy] in node.toml")
+            yield Check(
+                "agreements", "wrong", f"{name}: {'; '.join(map(str, problems))}", "see [policy] in node.toml"
+            )
         else:
             yield Check("agreements", "good", f"{name}: {one.agreement.terms.task.name}")
 
@@ -116,8 +122,8 @@ def _agreements(home: NodeHome) -> Iterator[Check]:
 def _budget(home: NodeHome) -> Iterator[Check]:
     with ledger_to_read(home) as ledger:
         granted = ledger.granted
-        limit = granted.epsilon
-        yield Check("budget", "good", f"ε = {limit} was granted at δ = {granted.delta}; see `hansa node budget`")
+        limit, delta = float.fromhex(granted.epsilon), float.fromhex(granted.delta)
+        yield Check("budget", "good", f"ε = {limit:g} was granted at δ = {delta:g}; see `hansa node budget`")
 
 
 def _data(home: NodeHome) -> Iterator[Check]:
@@ -133,7 +139,12 @@ def _data(home: NodeHome) -> Iterator[Check]:
 def _disk(home: NodeHome) -> Check:
     free = shutil.disk_usage(home.folder).free
     if free < LEAST_DISK_BYTES:
-        return Check("disk", "wrong", f"{free / 1e9:.1f} GB are free", "make room: ledgers must be written before anything is sent")
+        return Check(
+            "disk",
+            "wrong",
+            f"{free / 1e9:.1f} GB are free",
+            "make room: ledgers must be written before anything is sent",
+        )
     return Check("disk", "good", f"{free / 1e9:.0f} GB are free")
 
 
@@ -153,9 +164,16 @@ def _device(home: NodeHome) -> Check:
     wanted = home.settings.device
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
-        return Check("device", "good", f"{torch.cuda.get_device_name()}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free")
+        return Check(
+            "device", "good", f"{torch.cuda.get_device_name()}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free"
+        )
     if wanted.startswith("cuda"):
-        return Check("device", "wrong", f"node.toml asks for {wanted}, and there is none", "correct `device`, or the driver")
+        return Check(
+            "device",
+            "wrong",
+            f"node.toml asks for {wanted}, and there is none",
+            "correct `device`, or the driver",
+        )
     return Check("device", "good", f"cpu, {torch.get_num_threads()} threads")
 
 
@@ -167,6 +185,11 @@ def _superlink(home: NodeHome, probe: Callable[[], float | None]) -> Iterator[Ch
     if skew is None:
         return
     if abs(skew) > MOST_SKEW_S:
-        yield Check("clock", "wrong", f"is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the SuperLink's", "set it, say by NTP")
+        yield Check(
+            "clock",
+            "wrong",
+            f"is {abs(skew):.0f} s {'behind' if skew > 0 else 'ahead of'} the SuperLink's",
+            "set it, say by NTP",
+        )
     else:
         yield Check("clock", "good", "agrees with the SuperLink's")

@@ -32,6 +32,7 @@ from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     DeactivateNodeRequest,
     PullMessagesRequest,
+    PullMessagesResponse,
     PushMessagesRequest,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
@@ -71,6 +72,7 @@ _BEATS_EVERY_S = 3.0
 _POLL_S, _LONGEST_POLL_S, _SLOWER = 0.05, 0.5, 1.1  # soon after a request the next one is near
 _RETRY_S, _LONGEST_RETRY_S = 0.5, 5.0
 _PULL_AGAIN_S = 0.02
+_PATIENCE_S = 3.0
 _DATE_S = 1.0  # HTTP tells the time in whole seconds
 
 _LOG = logging.getLogger("hansa.node")
@@ -247,7 +249,10 @@ class Link:
     def _client(self, caller: _Caller) -> FleetHttpClient:
         interceptors = [caller, NodeAuthHttpInterceptor(self._terms.key, self._terms.key.public_key())]
         return FleetHttpClient.from_server_address(
-            self._terms.address, insecure=False, root_certificates=self._terms.authority, interceptors=interceptors
+            self._terms.address,
+            insecure=False,
+            root_certificates=self._terms.authority,
+            interceptors=interceptors,
         )
 
     @contextmanager
@@ -286,7 +291,7 @@ class Link:
         """
         pause = _POLL_S
         while not stop.is_set() and not lost.is_set():
-            came = client.PullMessages(PullMessagesRequest(node=node))
+            came = self._pulled(client, node, stop)
             for proto, tree in zip(came.messages_list, came.message_object_trees, strict=True):
                 message = message_from_proto(proto)
                 if message.metadata.created_at >= since:
@@ -316,9 +321,25 @@ class Link:
         except (ObjectPullError, ObjectPushError) as error:
             _LOG.warning("a request of Flower run %d came to nothing: %s", run, error)
         except httpx.HTTPStatusError as error:
-            if error.response.status_code not in {httpx.codes.FORBIDDEN, httpx.codes.CONFLICT, httpx.codes.BAD_REQUEST}:
+            if error.response.status_code not in {
+                httpx.codes.FORBIDDEN,
+                httpx.codes.CONFLICT,
+                httpx.codes.BAD_REQUEST,
+            }:
                 raise
             _LOG.warning("Flower run %d is over; nobody takes the reply", run)
+
+    def _pulled(
+        self, client: FleetHttpClient, node: FlowerNode, stop: threading.Event
+    ) -> PullMessagesResponse:
+        """What is waiting for the node. A connection that broke is tried again before the place is given up."""
+        until = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return client.PullMessages(PullMessagesRequest(node=node))
+            except httpx.TransportError:
+                if time.monotonic() >= until or stop.wait(_POLL_S):
+                    raise
 
     def _tell(self, line: str) -> None:
         if line != self._said:

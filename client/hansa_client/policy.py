@@ -68,11 +68,19 @@ class Policy(Section):
         if terms.privacy.mechanism not in self.mechanisms:
             allowed = ", ".join(self.mechanisms)
             found.append(
-                Problem("policy.mechanisms", f"{terms.privacy.mechanism!r} is not among them", f"allowed are {allowed}")
+                Problem(
+                    "policy.mechanisms",
+                    f"{terms.privacy.mechanism!r} is not among them",
+                    f"allowed are {allowed}",
+                )
             )
         if len(terms.members) < self.smallest_league:
             found.append(
-                Problem("policy.smallest_league", f"the agreement has {len(terms.members)} members", f"{self.smallest_league} are the least")
+                Problem(
+                    "policy.smallest_league",
+                    f"the agreement has {len(terms.members)} members",
+                    f"{self.smallest_league} are the least",
+                )
             )
         if terms.baseline is not None:
             found.append(Problem("baseline", "is for comparison, and no federation"))

@@ -129,7 +129,9 @@ class CoordinatorHome:
         from hansa.agreement.amendments import apply_amendments
 
         proposals = read_proposals(self.agreement, [self.league])
-        judged = apply_amendments(roster_of(self.agreement), self.agreement.agreement_id, proposals).amendments
+        judged = apply_amendments(
+            roster_of(self.agreement), self.agreement.agreement_id, proposals
+        ).amendments
         return tuple(one.proposal for one in judged if one.state == "in force")
 
     @cached_property
@@ -168,7 +170,9 @@ class CoordinatorHome:
                 Problem(str(self.agreement_file), "pins another key for the coordinator than this home has")
             )
         missing = set(keys.members) - set(keys.witnesses)
-        problems += [Problem(str(self.keys_file), f"has no witness key of {name!r}") for name in sorted(missing)]
+        problems += [
+            Problem(str(self.keys_file), f"has no witness key of {name!r}") for name in sorted(missing)
+        ]
         if problems:
             raise CoordinatorError(f"{self.folder} is not the home of a league", problems)
 

@@ -21,7 +21,9 @@ from typing import Literal, TypeAlias, get_args
 
 from hansa.errors import EngineError, RunStateError
 
-State: TypeAlias = Literal["starting", "running", "waiting", "stopping", "interrupted", "done", "partial", "stopped"]
+State: TypeAlias = Literal[
+    "starting", "running", "waiting", "stopping", "interrupted", "done", "partial", "stopped"
+]
 ENDED: tuple[State, ...] = ("done", "partial", "stopped")
 _FILE = "runs.sqlite"
 _STARTS_WITHIN_S = 60.0
@@ -123,7 +125,15 @@ class Runs:
             database.execute(
                 "UPDATE runs SET state = ?, note = ?, changed = ?, round = coalesce(?, round), "
                 "phase = coalesce(?, phase), members = coalesce(?, members) WHERE run = ?",
-                (state, note, _now(), round_number, phase, None if members is None else json.dumps(members), run),
+                (
+                    state,
+                    note,
+                    _now(),
+                    round_number,
+                    phase,
+                    None if members is None else json.dumps(members),
+                    run,
+                ),
             )
 
     def ask_to_stop(self, run: str) -> None:
@@ -194,7 +204,9 @@ class Runs:
         finally:
             os.close(handle)
 
-    def _row(self, row: tuple[str, str, str, str, str, int, int, str, str, str], carried: Sequence[str]) -> RunRow:
+    def _row(
+        self, row: tuple[str, str, str, str, str, int, int, str, str, str], carried: Sequence[str]
+    ) -> RunRow:
         run, agreement_id, state, *more, members = row
         known: State = next(one for one in get_args(State) if one == state)
         # a Flower run that was asked for takes some seconds to begin, during which nobody holds the lock yet

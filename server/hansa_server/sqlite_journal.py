@@ -106,7 +106,9 @@ class SqliteJournal:
         rows = self._database.execute(
             "SELECT member, sha256, file, data FROM replies WHERE key = ? ORDER BY place", (key,)
         ).fetchall()
-        return KeptReplies(self._folder, {member: (digest, file, data) for member, digest, file, data in rows})
+        return KeptReplies(
+            self._folder, {member: (digest, file, data) for member, digest, file, data in rows}
+        )
 
 
 class KeptReplies(Mapping[str, Message]):

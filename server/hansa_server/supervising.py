@@ -115,7 +115,9 @@ class Supervisor:
                         ready(port)
                         first = False
                     else:
-                        self._told("the SuperLink is there again; see `hansa run list` for what it interrupted")
+                        self._told(
+                            "the SuperLink is there again; see `hansa run list` for what it interrupted"
+                        )
                     while process.poll() is None and not stop.wait(_LOOK_S):
                         pass
                     if stop.is_set():
@@ -154,7 +156,12 @@ class Supervisor:
         ]  # fmt: skip
         with (home.flower / "superlink.log").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603  # this interpreter, and paths of the home
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(home), start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment(home),
+                start_new_session=True,
             )
             try:
                 yield process
@@ -211,7 +218,8 @@ def _only_one(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunStateError(
-                f"a coordinator is running in {folder} already", remedy="Stop it first; a home has one coordinator."
+                f"a coordinator is running in {folder} already",
+                remedy="Stop it first; a home has one coordinator.",
             ) from None
         yield
     finally:

@@ -36,7 +36,11 @@ class Node:
     """A node in a process of its own, and the lines that it told."""
 
     def __init__(self, there: SuperLink, name: str, authority: Path | None = None) -> None:
-        files = authority or there.folder / "ca" / "ca.crt", there.folder / f"{name}.key", there.folder / f"{name}.place"
+        files = (
+            authority or there.folder / "ca" / "ca.crt",
+            there.folder / f"{name}.key",
+            there.folder / f"{name}.place",
+        )
         self.process = subprocess.Popen(
             [sys.executable, linked_node.__file__, there.address, *map(str, files)],
             stdout=subprocess.PIPE, text=True, env={**os.environ, "FLWR_TELEMETRY_ENABLED": "0"},
@@ -78,7 +82,9 @@ def league(there: SuperLink, told: list[str] | None = None) -> Iterator[LeagueMe
     said = [] if told is None else told
     names = {public_pem(read_link_key(there.folder / "a.key").public_key()): "a"}
     with there.grid("r") as grid:
-        yield LeagueMembers(grid, names, Patience(1, 0.0, 0.2), lambda why, _: said.append(why), lambda: False)
+        yield LeagueMembers(
+            grid, names, Patience(1, 0.0, 0.2), lambda why, _: said.append(why), lambda: False
+        )
 
 
 def doubled(replies: Mapping[str, Message]) -> bool:
@@ -92,7 +98,9 @@ def test_a_node_answers_and_one_that_is_killed_is_followed_at_once(there: SuperL
         assert node.line() == connected
         assert doubled(members.exchange({"a": REQUEST}, 20.0))
         started = time.monotonic()
-        assert members.exchange({"a": FAILS}, 20.0) == {}  # what it raised reaches nobody, and nobody waits for it
+        assert (
+            members.exchange({"a": FAILS}, 20.0) == {}
+        )  # what it raised reaches nobody, and nobody waits for it
         assert time.monotonic() - started < 10
         node.end(signal.SIGKILL)
         with linked(there) as again:  # Flower would hold its place until heartbeats lapse
@@ -137,7 +145,7 @@ def test_another_consortiums_certificate_is_refused_at_once(there: SuperLink, tm
 
 @pytest.mark.parametrize("path", ["/v1/control/list-nodes", "/openapi.json", "/docs", "/v1/unknown"])
 def test_control_asks_for_a_secret_and_the_rest_is_not_there(there: SuperLink, path: str) -> None:
-    with httpx.Client(verify=str(there.folder / "ca" / "ca.crt")) as client:  # noqa: S113  # it has a default
+    with httpx.Client(verify=str(there.folder / "ca" / "ca.crt")) as client:  # it has a default
         asked = client.post(f"https://{there.address}{path}")
     assert (asked.status_code, asked.content) == (404, b"")
 
@@ -147,4 +155,6 @@ def test_the_bundle_names_a_module_and_holds_no_code() -> None:
     assert [path.name for path in folder.iterdir()] == ["pyproject.toml"]
     text = (folder / "pyproject.toml").read_text()
     assert text == BUNDLE
-    assert tomllib.loads(text)["tool"]["flwr"]["app"]["components"]["serverapp"].startswith("hansa_server.flower_app.")
+    assert tomllib.loads(text)["tool"]["flwr"]["app"]["components"]["serverapp"].startswith(
+        "hansa_server.flower_app."
+    )

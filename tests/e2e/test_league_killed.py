@@ -47,6 +47,7 @@ def logged(league: RealLeague) -> list[Kind]:
     return entries
 
 
+@pytest.mark.timeout(900)
 def test_a_killed_member_and_a_killed_coordinator_cost_time_and_nothing_else(league: RealLeague) -> None:
     home = league.home(COORDINATOR)
     league.start(COORDINATOR, *NAMES)
@@ -103,7 +104,9 @@ def audit(league: RealLeague) -> None:
 
 
 def test_the_private_keys_are_read_by_their_owners_alone(league: RealLeague) -> None:
-    private = [path for path in league.folder.rglob("*") if path.suffix in {".key", ".secret"} and path.is_file()]
+    private = [
+        path for path in league.folder.rglob("*") if path.suffix in {".key", ".secret"} and path.is_file()
+    ]
     assert len(private) >= 4 * len(NAMES)
     assert {path.stat().st_mode & 0o777 for path in private} == {0o600}
     texts = [(path.read_bytes()) for path in private]

@@ -31,15 +31,20 @@ class Place:
         self._path.write_text(str(node_id))
 
 
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 def main(address: str, authority: str, key: str, place: str) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     terms = LinkTerms(address, Path(authority).read_bytes(), read_link_key(Path(key)))
-    link = Link(terms, Doubles(), Place(Path(place)), lambda line: print(line, flush=True))
+    link = Link(terms, Doubles(), Place(Path(place)), _say)
     try:
         link.serve(stop)
     except LinkError as error:
-        print(error.diagnostics(), flush=True)
+        _say(error.diagnostics())
         sys.exit(error.exit_status)
 
 

@@ -106,12 +106,14 @@ class RealLeague:
         """What a party has written so far."""
         return (self.folder / f"{name}.log").read_text(errors="replace")
 
-    def until(self, true: Callable[[], bool], timeout_s: float = 120.0) -> None:
+    def until(self, true: Callable[[], bool], timeout_s: float = 240.0) -> None:
         """Wait for something; fails with what everybody has written."""
         end = time.monotonic() + timeout_s
         while not true():
             if time.monotonic() > end:
-                logs = "\n".join(f"— {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in self._logs())
+                logs = "\n".join(
+                    f"— {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in self._logs()
+                )
                 raise AssertionError(f"it did not come to pass within {timeout_s} s\n{logs}")
             time.sleep(0.1)
 
@@ -128,7 +130,9 @@ class RealLeague:
         return ended
 
     def _logs(self) -> list[Path]:
-        return sorted([*self.folder.glob("*.log"), *self.folder.glob("homes/coordinator/coordinator/**/*.log")])
+        return sorted(
+            [*self.folder.glob("*.log"), *self.folder.glob("homes/coordinator/coordinator/**/*.log")]
+        )
 
     def _enrol_one(self, name: str, port: int) -> None:
         folder, home = self.folder, self.home(name)
@@ -137,7 +141,12 @@ class RealLeague:
             addresses = ["--address", "127.0.0.1"]
         else:
             self._do("node", "officer", name, "--out", folder / f"officer-{name}")
-            more = ["--officer", folder / f"officer-{name}" / f"{name}.officer.pub", "--superlink", f"127.0.0.1:{port}"]
+            more = [
+                "--officer",
+                folder / f"officer-{name}" / f"{name}.officer.pub",
+                "--superlink",
+                f"127.0.0.1:{port}",
+            ]
             addresses = []
         self._do("node", "init", name, "--home", home, *more)
         (folder / "keys" / f"{name}.pub").write_bytes((home / f"{name}.pub").read_bytes())

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest
 from flwr.common.serde import run_from_proto
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest
 from flwr.serverapp import Grid
 from flwr.supercore.constant import TaskType
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
@@ -93,7 +93,9 @@ class SuperLink:
         with self.control() as control:
             control.start(run)
         interceptors = [RuntimeVersionHttpInterceptor(component_name="SuperExec")]
-        with RuntimeHttpClient.from_server_address(self.address, False, self.authority, interceptors) as client:
+        with RuntimeHttpClient.from_server_address(
+            self.address, False, self.authority, interceptors
+        ) as client:
             taken = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP.value]))
         grid = HttpGrid(self.address, insecure=False, root_certificates=self.authority, token=taken.token)
         given = grid._runtime_client.PullTaskInput(PullTaskInputRequest())

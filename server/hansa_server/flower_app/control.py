@@ -129,7 +129,10 @@ class Control:
             data, _ = build_fab_from_files({"pyproject.toml": BUNDLE.encode()})
         fab = Fab(hashlib.sha256(data).hexdigest(), data, {})
         request = StartRunRequest(
-            fab=fab_to_proto(fab), override_config=user_config_to_proto({"run": run}), federation="", app_spec=""
+            fab=fab_to_proto(fab),
+            override_config=user_config_to_proto({"run": run}),
+            federation="",
+            app_spec="",
         )
         with _told():
             answer = self._client.StartRun(request)

@@ -24,7 +24,9 @@ from hansa_server.flower_app.grid import MESSAGE_TYPE, from_records, to_records
 
 _LOG = logging.getLogger("hansa.coordinator")
 _POLL_S, _LONGEST_POLL_S, _LOOK_S, _SAY_S = 0.03, 0.3, 1.0, 5.0
-_TTL_S = 3600.0  # a message that nobody fetched; a node that comes late does not answer what is older than itself
+_TTL_S = (
+    3600.0  # a message that nobody fetched; a node that comes late does not answer what is older than itself
+)
 _PAUSES = "sum"  # the kind of request that makes no sense below a quorum
 
 
@@ -172,7 +174,9 @@ class LeagueMembers:
         if now - self._said >= _SAY_S or waiting_for:
             self._said = now
             here = set(self.here)
-            self._told(waiting_for, {name: "here" if name in here else "away" for name in self._names.values()})
+            self._told(
+                waiting_for, {name: "here" if name in here else "away" for name in self._names.values()}
+            )
 
     def _pause(self, seconds: float) -> None:
         time.sleep(seconds)

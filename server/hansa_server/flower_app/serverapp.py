@@ -56,9 +56,7 @@ def _log_to(path: Path) -> None:
 def members_of(grid: Grid, home: CoordinatorHome, runs: Runs, run: str, floor: int) -> Members:
     """The league of a home behind a Grid."""
     names = {
-        key.public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        ): name
+        key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo): name
         for name, key in links_of(home).items()
     }
 

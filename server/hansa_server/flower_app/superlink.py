@@ -21,7 +21,7 @@ import uvicorn
 
 from hansa.identity.keys import read_private
 
-SECRET_FILE = "HANSA_CONTROL_SECRET_FILE"
+SECRET_FILE = "HANSA_CONTROL_SECRET_FILE"  # noqa: S105  # where the secret is
 HEADER = b"x-hansa-control"
 _FLEET, _CONTROL, _RUNTIME, _HEALTH = "/v1/fleet/", "/v1/control/", "/v1/runtime/", "/health"
 _WATCH_S = 0.2
@@ -92,6 +92,7 @@ def main() -> None:
         ssl_keyfile=config.ssl_keyfile,
         ssl_certfile=config.ssl_certfile,
         proxy_headers=False,  # nobody says for others where they are
+        timeout_keep_alive=75,  # longer than any pause between two polls, so that none meets a closing connection
         timeout_graceful_shutdown=3,
         workers=1,
     )

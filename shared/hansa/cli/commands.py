@@ -123,7 +123,9 @@ COMMANDS: Mapping[str, Row | Table] = {
                 "init",
                 "server",
             ),
-            "start": Row("Run the SuperLink and the ledger service.", "hansa.cli.coordinator", "start", "server"),
+            "start": Row(
+                "Run the SuperLink and the ledger service.", "hansa.cli.coordinator", "start", "server"
+            ),
             "status": Row(
                 "Show who is there and what runs are doing.", "hansa.cli.coordinator", "status", "server"
             ),
@@ -163,7 +165,9 @@ COMMANDS: Mapping[str, Row | Table] = {
                 "accept",
                 "client",
             ),
-            "start": Row("Take part in leagues, as a Flower node.", "hansa.cli.node_league", "start", "client"),
+            "start": Row(
+                "Take part in leagues, as a Flower node.", "hansa.cli.node_league", "start", "client"
+            ),
             "doctor": Row("See whether this node can take part.", "hansa.cli.node_ready", "doctor", "client"),
             "rehearse": Row(
                 "Do a round's work and send nothing.", "hansa.cli.node_ready", "rehearse", "client"

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 def init(
-    frozen: Annotated[Path, typer.Argument(metavar="FROZEN", help="The agreement that all members have signed.")],
+    frozen: Annotated[
+        Path, typer.Argument(metavar="FROZEN", help="The agreement that all members have signed.")
+    ],
     home: Annotated[
         Path,
         typer.Option("--home", metavar="DIR", help="The folder that `hansa node init coordinator` made."),
@@ -34,11 +36,11 @@ def init(
     ],
     listen: Annotated[
         str, typer.Option("--listen", metavar="HOST:PORT", help="Where members reach the SuperLink.")
-    ] = "0.0.0.0:8000",  # noqa: S104  # members come from elsewhere
+    ] = "0.0.0.0:8000",  # members come from elsewhere
     ledger: Annotated[
         str,
         typer.Option("--ledger", metavar="HOST:PORT", help="Where logs are served; empty for nowhere."),
-    ] = "0.0.0.0:8443",  # noqa: S104
+    ] = "0.0.0.0:8443",
     output_format: FormatOption = Format.TEXT,
 ) -> None:
     """Make the coordinator's home the meeting place of one league: agreement, keys, model 0, who may take a place.
@@ -48,10 +50,10 @@ def init(
     """
     with reported(output_format):
         from hansa.agreement import read_agreement
+        from hansa.agreement.roster import roster_of
         from hansa.following.address import Address
         from hansa.identity.files import write_new
         from hansa.identity.link_key import SUFFIX, read_link
-        from hansa.agreement.roster import roster_of
         from hansa_client.node_file import read_home as read_node
         from hansa_server.home import FILE, CoordinatorFile, CoordinatorHome, coordinator_toml
 
@@ -60,13 +62,16 @@ def init(
             raise UsageError(f"{home} is not a coordinator's", remedy="Name the home of the coordinator.")
         if (home / FILE).exists():
             raise OutputExistsError(
-                f"{home / FILE} is already there", remedy="A home is one league; make another home for another league."
+                f"{home / FILE} is already there",
+                remedy="A home is one league; make another home for another league.",
             )
         where, agreement = str(Address.parse(listen)), read_agreement(frozen)
         roster = roster_of(agreement)
         served = str(Address.parse(ledger)) if ledger else ""
         if not links.is_dir():
-            raise UsageError(f"there is no folder {links}", remedy="Name the folder with the NAME.link files.")
+            raise UsageError(
+                f"there is no folder {links}", remedy="Name the folder with the NAME.link files."
+            )
         found = {read_link(path, roster)[0]: path for path in sorted(links.glob(f"*{SUFFIX}"))}
         missing = [name for name in roster.members if name not in found]
         made = CoordinatorHome(home, CoordinatorFile(listen=where, ledger=served))

@@ -28,7 +28,9 @@ GRACE_S = 30.0  # for a request in hand, once the node was asked to stop
 
 
 def accept(
-    frozen: Annotated[Path, typer.Argument(metavar="FROZEN", help="The agreement that this node has signed.")],
+    frozen: Annotated[
+        Path, typer.Argument(metavar="FROZEN", help="The agreement that this node has signed.")
+    ],
     home: HomeOption,
     keys: Annotated[
         Path, typer.Option("--keys", metavar="keys.json", help="The keys that `hansa agreement keys` wrote.")
@@ -55,7 +57,9 @@ def accept(
         if node.settings.role == "member":
             problems = node.settings.policy.problems(agreement)
             if problems:
-                raise AgreementError(f"this member takes no part in {frozen}", problems, remedy="See [policy] in node.toml.")
+                raise AgreementError(
+                    f"this member takes no part in {frozen}", problems, remedy="See [policy] in node.toml."
+                )
             with ledger_to_read(node) as ledger:
                 if ledger.own.signed_at(agreement.agreement_id) is None:
                     raise NoBudgetError(
@@ -186,7 +190,9 @@ class _Place:
 
 @contextmanager
 def _stopped_by_signals(stop: threading.Event) -> Iterator[None]:
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {
+        number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         yield
     finally:

@@ -56,7 +56,9 @@ def rehearse(
         node, agreement = read_home(home), read_agreement(frozen)
         agreement.require_frozen()
         if node.settings.name not in {member.name for member in agreement.terms.members}:
-            raise UsageError(f"{node.settings.name!r} is no member of {frozen}", remedy="Name an agreement of this member.")
+            raise UsageError(
+                f"{node.settings.name!r} is no member of {frozen}", remedy="Name an agreement of this member."
+            )
         found = run(node, agreement, model_zero(agreement))
         shown = {
             "parameters": found.parameters,
@@ -72,7 +74,9 @@ def rehearse(
 
 
 def withdraw(
-    frozen: Annotated[Path, typer.Argument(metavar="AGREEMENT", help="The agreement to take no part in any more.")],
+    frozen: Annotated[
+        Path, typer.Argument(metavar="AGREEMENT", help="The agreement to take no part in any more.")
+    ],
     home: HomeOption,
     output_format: FormatOption = Format.TEXT,
 ) -> None:

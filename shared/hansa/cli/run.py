@@ -73,7 +73,9 @@ def resume(
         runs = Runs(league.runs)
         row = runs.one(run)
         if row.state in ENDED:
-            raise RunStateError(f"run {row.run} is {row.state}, and does not go on", remedy="Start a new one.")
+            raise RunStateError(
+                f"run {row.run} is {row.state}, and does not go on", remedy="Start a new one."
+            )
         if runs.alive(row.run):
             raise RunStateError(f"run {row.run} is {row.state}", remedy="It goes on by itself.")
         with control_of(league) as control:
@@ -99,7 +101,11 @@ def stop(
         if row.state in ENDED:
             raise RunStateError(f"run {row.run} is {row.state} already", remedy="")
         runs.ask_to_stop(row.run)
-        again = "" if runs.alive(row.run) else "\nIts process is gone: `hansa run resume` has it told to the members."
+        again = (
+            ""
+            if runs.alive(row.run)
+            else "\nIts process is gone: `hansa run resume` has it told to the members."
+        )
         text = f"Run {row.run} stops.{again}"
         emit({"run": row.run, "asked_to_stop": True}, text=text, output_format=output_format)
 
@@ -140,7 +146,8 @@ def log(
             for entry in found
         ]
         shown = [
-            f"{one['at']}  {one['type']:<12} {one['by']}" + (f"  round {one['round']}" if one["round"] else "")
+            f"{one['at']}  {one['type']:<12} {one['by']}"
+            + (f"  round {one['round']}" if one["round"] else "")
             for one in told
         ]
         emit(
@@ -165,7 +172,8 @@ def _league(folder: Path, agreement: Path | None) -> CoordinatorHome:
     league = read_home(folder)
     if agreement is not None and read_agreement(agreement).agreement_id != league.agreement.agreement_id:
         raise UsageError(
-            f"{agreement} is not the agreement of {folder}", remedy="A home is one league; name its own agreement."
+            f"{agreement} is not the agreement of {folder}",
+            remedy="A home is one league; name its own agreement.",
         )
     return league
 

@@ -48,9 +48,7 @@ def make_link_key(path: Path, signer: Signer) -> str:
 
 def vouched(key: ec.EllipticCurvePrivateKey, signer: Signer) -> str:
     """The statement line of an owner about its key's public side."""
-    public = key.public_key().public_bytes(
-        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return Statement.sign(signer, PURPOSE, {"public_key": public.decode()}).line + "\n"
 
 
