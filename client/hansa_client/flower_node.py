@@ -57,7 +57,11 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 from flwr.supercore.interceptors.http.utils import add_headers
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+from flwr.supercore.protobuf.client import (
+    ProtobufCall,
+    ProtobufClientInterceptor,
+    ProtobufRequestContext,
+)
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
@@ -247,7 +251,7 @@ class Link:
         return caller.asked_at - time.time() if caller.asked_at else None
 
     def _client(self, caller: _Caller) -> FleetHttpClient:
-        interceptors = [caller, NodeAuthHttpInterceptor(self._terms.key, self._terms.key.public_key())]
+        interceptors: list[ProtobufClientInterceptor] = [caller, NodeAuthHttpInterceptor(self._terms.key, self._terms.key.public_key())]
         return FleetHttpClient.from_server_address(
             self._terms.address,
             insecure=False,
@@ -413,7 +417,7 @@ def _is_about_certificates(error: httpx.HTTPError) -> bool:
 def _described(address: str, error: httpx.HTTPError) -> str:
     """Why a connection is not there, for the member's own log."""
     if not isinstance(error, httpx.HTTPStatusError):
-        return f"{address} cannot be reached: {error or type(error).__name__}"
+        return f"{address} cannot be reached: {str(error) or type(error).__name__}"
     told: Any = FlowerError.from_json(error.response.text)
     if told is not None and told.code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
         return (

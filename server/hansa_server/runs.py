@@ -207,17 +207,16 @@ class Runs:
     def _row(
         self, row: tuple[str, str, str, str, str, int, int, str, str, str], carried: Sequence[str]
     ) -> RunRow:
-        run, agreement_id, state, *more, members = row
+        run, agreement_id, state, created, changed, number, rounds, phase, note, members = row
         known: State = next(one for one in get_args(State) if one == state)
         # a Flower run that was asked for takes some seconds to begin, during which nobody holds the lock yet
-        begun = (datetime.now(UTC) - datetime.fromisoformat(str(more[1]))).total_seconds()
+        begun = (datetime.now(UTC) - datetime.fromisoformat(changed)).total_seconds()
         expected = known == "starting" and begun < _STARTS_WITHIN_S
         if known not in ENDED and not expected and not self.alive(run):
             known = "interrupted"
-        created, changed, number, rounds, phase, note = more
         return RunRow(
-            run, agreement_id, known, str(created), str(changed), int(number), int(rounds), str(phase), str(note),
-            json.loads(members), tuple(carried),
+            run, agreement_id, known, created, changed, number, rounds, phase, note, json.loads(members),
+            tuple(carried),
         )  # fmt: skip
 
     @contextmanager

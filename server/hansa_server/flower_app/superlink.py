@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import signal
 import sys
 import threading
@@ -23,7 +24,8 @@ from hansa.identity.keys import read_private
 
 SECRET_FILE = "HANSA_CONTROL_SECRET_FILE"  # noqa: S105  # where the secret is
 HEADER = b"x-hansa-control"
-_FLEET, _CONTROL, _RUNTIME, _HEALTH = "/v1/fleet/", "/v1/control/", "/v1/runtime/", "/health"
+_FLEET = re.compile(r"/v1/fleet/[a-z-]+")  # nothing that somebody could read as another path
+_CONTROL, _RUNTIME, _HEALTH = "/v1/control/", "/v1/runtime/", "/health"
 _WATCH_S = 0.2
 _GOES_WITHIN_S = 5.0
 
@@ -56,7 +58,7 @@ class Gate:
 
     def _passes(self, scope: Scope) -> bool:
         path = scope["path"]
-        if path.startswith(_FLEET):
+        if _FLEET.fullmatch(path):
             return True
         if not _is_here(scope):
             return False
