@@ -354,8 +354,8 @@ certificate = "{name}.crt"
 """
     dialled = f'superlink = "{superlink}"' if superlink else '# superlink = "league.example.org:8000"'
     linked = f"""
-# The coordinator's SuperLink, which this node dials over TLS, and the key of its place there (P-384, mode 0600), whose
-# public side {name}.link holds. `hansa node certificate` puts the authority's two files here.
+# The coordinator's SuperLink, which this node dials over TLS, and the key of its place there (P-384, mode 0600);
+# {name}.link holds its public side. `hansa node certificate` puts the authority's two files here.
 {dialled}
 link_key = "link.key"
 authority = "ca.crt"
@@ -400,9 +400,9 @@ physical_batch_size = 64
 # none, and then a run ends where a step fails.
 max_retries = 2
 
-# In what this member takes part; whoever asks for something else gets no answer. An agreement is served once it lies in
-# `agreements`, where `hansa node accept` puts it after it was signed. What may be spent is not said here but in the
-# signed grant.
+# In what this member takes part; whoever asks for something else gets no answer. An agreement is served once it lies
+# in `agreements`, where `hansa node accept` puts it after it was signed. What may be spent is not said here but in
+# the signed grant.
 [policy]
 # mechanisms = ["local"]            # "none" promises nothing, and is refused unless it is named here
 # smallest_league = 3               # members of an agreement

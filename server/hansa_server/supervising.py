@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -31,13 +31,17 @@ from hansa_server.flower_app.control import Control
 from hansa_server.flower_app.superlink import SECRET_FILE
 from hansa_server.home import HOME, CoordinatorHome
 
-if TYPE_CHECKING:
-    import grpc
-
 STARTS_WITHIN_S = 60.0
 _PORT_IS_FREED_S = 8.0  # what a coordinator that was killed leaves behind goes by itself
 _LOOK_S, _AGAIN_S, _STOP_S = 0.5, 2.0, 10.0
 _LOG = logging.getLogger("hansa.coordinator")
+
+
+class Serving(Protocol):
+    """A service that is up."""
+
+    def stop(self, grace: float) -> Any:
+        """Take no more questions; what comes back can be waited for."""
 
 
 def secret_of(home: CoordinatorHome) -> Path:
@@ -174,7 +178,7 @@ class Supervisor:
                         process.kill()
                         process.wait()
 
-    def _ledger_service(self) -> tuple[grpc.Server, int]:
+    def _ledger_service(self) -> tuple[Serving, int]:
         from hansa_server.admission import Admission, RosterInForce
         from hansa_server.ledger_service import ServiceIdentity, ledger_server
         from hansa_server.served_logs import require_named, served_logs
