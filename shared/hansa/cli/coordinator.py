@@ -14,7 +14,7 @@ import typer
 from hansa.cli.lines import lines
 from hansa.cli.options import FormatOption, HomeOption
 from hansa.cli.output import Format, emit, reported
-from hansa.errors import ExitStatus, OutputExistsError, UsageError
+from hansa.errors import ExitStatus, NotInForceError, OutputExistsError, UsageError
 
 if TYPE_CHECKING:
     from hansa_server.home import CoordinatorHome
@@ -67,6 +67,11 @@ def init(
             )
         where, agreement = str(Address.parse(listen)), read_agreement(frozen)
         roster = roster_of(agreement)
+        if roster.auditors:
+            raise NotInForceError(
+                "the agreement names auditors that recompute each sum, and no process does that in a league yet",
+                remedy="Freeze it without --auditor; audits from copies of logs need none.",
+            )
         served = str(Address.parse(ledger)) if ledger else ""
         if not links.is_dir():
             raise UsageError(
