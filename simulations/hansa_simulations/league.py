@@ -31,7 +31,7 @@ from hansa_client.flower_node import AnswersRequests
 from hansa_client.node import LocalTraining, Node
 from hansa_client.records import NoRecords, Records
 from hansa_client.summing import SumIdentity
-from hansa_client.training import Trainer, TrainingPlan
+from hansa_client.training import TrainerFactory, TrainingPlan, engine_for
 from hansa_client.training.gradients import GradientEngine
 from hansa_simulations.baseline import BaselineNode
 from hansa_simulations.baseline import budget_book as baseline_book
@@ -117,6 +117,7 @@ class TrainingLeague:
         self._home = home
         self._timings = timings
         self._engine = engine
+        self._factory: TrainerFactory | None = None
         self._sums = sums
         self._derive = None if sums is None else SharedDerivation(agreement)
         self._nodes: dict[str, AnswersRequests] = {}
@@ -126,8 +127,8 @@ class TrainingLeague:
 
     def __getstate__(self) -> dict[str, Any]:
         # a model and its hooks belong to one process; the other builds its own, to the same bytes
-        fresh: dict[str, Any] = {"_engine": None, "_nodes": {}, "_trainers": {}, "_logs": {}, "_open": None}
-        return {**self.__dict__, **fresh}
+        fresh: dict[str, Any] = {"_engine": None, "_factory": None, "_open": None}
+        return {**self.__dict__, **fresh, "_nodes": {}, "_trainers": {}, "_logs": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _open=ExitStack())
@@ -195,7 +196,9 @@ class TrainingLeague:
             ledger.checkpoint()
 
     def close(self) -> None:
-        """Give back the files that this process holds."""
+        """Give back the files that this process holds, and forget what its trainers kept."""
+        if self._factory is not None:
+            self._factory.close()
         self._open.close()
 
     def _settled(self, name: str, sums: Sums) -> Node:
@@ -230,8 +233,9 @@ class TrainingLeague:
 
     def _trainer(self, name: str) -> _Timed:
         if name not in self._trainers:
-            plan = TrainingPlan.of(self.agreement, name)
-            trainer = Trainer(self._gradients(), self._datasets[name], plan)
+            if self._factory is None:
+                self._factory = TrainerFactory(self._gradients(), self.agreement)
+            trainer = self._factory.trainer(name, self._datasets[name])
             self._trainers[name] = _Timed(trainer, None if self._timings is None else self._timings / name)
         return self._trainers[name]
 
@@ -243,9 +247,10 @@ class TrainingLeague:
 
     def _gradients(self) -> GradientEngine:
         if self._engine is None:
-            terms, device = self.agreement.terms, self.agreement.performance.device
-            self._engine = GradientEngine(build_model(terms, folder=self.agreement.folder, device=device))
-            self._check(self._engine.built)
+            performance = self.agreement.performance
+            built = build_model(self.agreement.terms, folder=self.agreement.folder, device=performance.device)
+            self._engine = engine_for(built, performance)
+            self._check(built)
         return self._engine
 
     def _check(self, built: BuiltModel) -> None:

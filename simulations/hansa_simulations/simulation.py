@@ -18,7 +18,7 @@ from hansa.errors import NotInForceError, OutputExistsError, UsageError
 from hansa.models import BuiltModel, build_model
 from hansa.report import Reference, Repeat, Report, write_report
 from hansa_client.data import Dataset, encode
-from hansa_client.training.gradients import GradientEngine
+from hansa_client.training import engine_for
 from hansa_simulations.assembly import Measured, Run, assemble
 from hansa_simulations.derived import Derivation, alone, pooled, without_privacy
 from hansa_simulations.evaluation import Evaluator
@@ -193,7 +193,7 @@ def _run(
         evaluator = Evaluator(agreement.terms, built, {name: member.test for name, member in held.items()})
     with clock.part("public warm start"):
         start = warm_start(original, built, settings.progress.steps)
-        gradients = GradientEngine(built)
+        gradients = engine_for(built, agreement.performance)
     train = {name: member.train for name, member in held.items()}
     together = {"pooled": Dataset.concat(list(train.values()))}
     weights: Vector | None

@@ -32,6 +32,7 @@ def test_training_is_measured_in_small_and_told_in_one_envelope(tmp_path: Path) 
     ("arguments", "words"),
     [
         (["--plot", "growth.png", "--no-growth"], "--no-growth"),
+        (["--plot", "growth.png", "--only", "cpu"], "--only"),
         (["--plot", "growth.txt"], ".pdf, .png, .svg"),
         (["--plot", "nowhere/growth.png"], "no folder nowhere"),
         (["--repeats", "0"], "--repeats"),
@@ -47,6 +48,7 @@ def test_what_cannot_be_measured_or_drawn_is_told_before_measuring(arguments: li
 def test_options_reach_the_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from hansa_simulations import bench
     from hansa_simulations.bench.figures import describe_machine
+    from hansa_simulations.bench.training import PARTS
 
     asked = []
 
@@ -61,12 +63,19 @@ def test_options_reach_the_bench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     full = tmp_path / "folder.png"
     full.mkdir()
     monkeypatch.setattr(bench, "plot_training_growth", lambda _bench, path: path.write_bytes(b""))
-    done = hansa("bench", "training", "--plot", full)
+    done = hansa("bench", "training", "--only", "noise", "--only", "growth", "--plot", full)
     assert done.status == 2
     assert f"cannot write {full}" in done.stderr
     for options in asked:
         del options["progress"]
     assert asked == [
-        {"repeats": 3, "opacus": False, "memory": False, "growth": False, "quick": False},
-        {"repeats": 9, "opacus": True, "memory": True, "growth": True, "quick": False},
+        {"repeats": 3, "opacus": False, "memory": False, "growth": False, "only": PARTS, "quick": False},
+        {
+            "repeats": 9,
+            "opacus": True,
+            "memory": True,
+            "growth": True,
+            "only": ("noise", "growth"),
+            "quick": False,
+        },
     ]

@@ -154,7 +154,10 @@ def agreements(draw):
     people = [member.name for member in whole.terms.members]
     simulation = draw(st.none() | simulations(people))
     performance = Performance(
-        physical_batch_size=draw(st.integers(1, 10**6)), processes=draw(st.integers(1, 1024))
+        physical_batch_size=draw(st.none() | st.integers(1, 10**6)),
+        keep_activations=draw(st.sampled_from(["off", "memory", "disk", "auto"])),
+        precision=draw(st.sampled_from(["float32", "bfloat16"])),
+        processes=draw(st.integers(1, 1024)),
     )
     whole = Agreement(whole.terms, simulation, performance, folder=Path("league"))
     if draw(st.booleans()):

@@ -104,6 +104,11 @@ def test_a_whole_run_takes_the_steps_that_are_charged() -> None:
 class Broken(Trainer):
     """A trainer whose step a test replaces."""
 
+    def _step(self, descent, drawn: Units, randomness) -> None:
+        descent.weights -= self._plan.learning_rate * self._mean_gradient(drawn, randomness)
+        built = self._engine.built
+        built.flat.load(built.module, descent.weights)
+
     def _noisy(self, drawn: Units, randomness) -> npt.NDArray[np.float64]:
         clipped, plan = self.clipped_sum(drawn), self._plan
         return (clipped.values + randomness.noise(plan.sigma, plan.grid.dimension)) / plan.grid.scale

@@ -154,6 +154,11 @@ RULES = {
         "data.groups.age.edges",
         "'1e+06-1e+06' is named 2 times",
     ),
+    "a clipping norm that float32 cannot scale to": (
+        table(privacy={"clipping_norm": 1e300}),
+        "privacy.clipping_norm",
+        "1e+300 is outside [1e-09, 1e+09]",
+    ),
     "a sampling rate of zero": (
         table(privacy={"sampling_rate": 0.0}),
         "privacy.sampling_rate",
@@ -490,6 +495,7 @@ def test_an_unreadable_section_hides_nothing_in_the_others():
     [
         table(privacy={"mechanism": "none", "epsilon": None, "delta": None}),
         table(privacy={"sampling_rate": 1.0}),
+        table(privacy={"clipping_norm": 1e-9}),
         table(privacy={"delta": 1 / 4001}),
         table(fairness={"exempt": ["sex=female", "age=45-65", "age=>=65"]}),
         table(members=[member("a", weight=0.5), member("b", weight=3.0), member("c")], simulation=None),

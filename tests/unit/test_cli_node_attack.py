@@ -11,9 +11,10 @@ import pytest
 from hansa.agreement.freezing import freeze_with
 from hansa.agreement.roster import pin
 from hansa.agreement.writing import agreement_toml
-from hansa.audit.report.empirical import verdict_of
+from hansa.audit.attacks import verdict_of
 from hansa.ledger import AttackMade, LogView, SignedEntry, SqliteLogStore
 from hansa.models import build_model
+from hansa.privacy.attack import MOST_CANARIES
 from hansa.privacy.randomness import SecretRandomness
 from support.cli import Called, hansa
 from support.identities import home, roster, terms
@@ -131,6 +132,9 @@ class TestRefusals:
 
     def test_a_confidence_that_is_none(self, agreement: Path) -> None:
         assert self.error(attack(agreement, "--confidence", "1"), 2)["code"] == "HANSA-402"
+
+    def test_more_canaries_than_an_audit_would_look_at(self, agreement: Path) -> None:
+        assert hansa("node", "attack", agreement, "--count", str(MOST_CANARIES + 1)).status == 2
 
     def test_an_agreement_that_is_not_frozen_or_claims_nothing(self, tmp_path: Path) -> None:
         path = tmp_path / "terms.toml"

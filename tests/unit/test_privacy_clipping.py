@@ -10,8 +10,8 @@ from hansa.errors import PrivacyParameterError
 from hansa.privacy.clipping import Clipping
 
 
-@pytest.mark.parametrize("norm", [0.0, -1.0, math.nan, math.inf])
-def test_a_norm_is_finite_and_above_zero(norm: float) -> None:
+@pytest.mark.parametrize("norm", [0.0, -1.0, math.nan, math.inf, 1e-10, 1e10, 1e300])
+def test_a_norm_is_within_what_float32_can_scale(norm: float) -> None:
     with pytest.raises(PrivacyParameterError, match="clipping norm"):
         Clipping("flat", norm)
 

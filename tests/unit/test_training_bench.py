@@ -141,9 +141,9 @@ def test_a_private_round_is_the_trainers(monkeypatch: pytest.MonkeyPatch, microb
     engine, passes = GradientEngine(bert(QUICK_SHAPE)), []
     add = engine.add_clipped
 
-    def counted(builder: Any, inputs: Any, labels: Any, units: Any) -> None:
+    def counted(builder: Any, inputs: Any, labels: Any, units: Any, below: Any) -> None:
         passes.append(len(labels))
-        add(builder, inputs, labels, units)
+        add(builder, inputs, labels, units, below)
 
     monkeypatch.setattr(engine, "add_clipped", counted)
     steps.dp_round(engine, DATA, 2, microbatch)()
@@ -381,6 +381,15 @@ def test_parts_can_be_left_out() -> None:
     assert "memory_figures_ms" not in {f.name for f in bench.figures}
     assert bench.grids == ()
     assert bench.settings["repeats"] == 2
+
+
+@pytest.mark.usefixtures("hollow")
+@pytest.mark.parametrize("part", [part for part in whole.PARTS if part not in {"gpu", "growth"}])
+def test_one_part_is_measured_alone(part: str) -> None:
+    told: list[str] = []
+    bench = measure_training(only=(part,), progress=told.append)
+    assert len(told) == 1
+    assert {f.name for f in bench.figures} == {f"{part}_figures_ms"}
 
 
 def test_a_system_that_does_not_tell_peaks_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from hansa.errors import ModelError, TrainingError
 from hansa.models import BuiltModel
-from hansa_client.training.bookkeeping import PassGradients
+from hansa_client.training.bookkeeping import PassGradients, rules
 from hansa_client.training.bookkeeping.rules import outer_or_whole
-from hansa_client.training.bookkeeping.uses import Outer, Whole
+from hansa_client.training.bookkeeping.uses import Outer, Whole, gram
 from hansa_client.training.gradients import GradientEngine
 from support.classifiers import answers, built_of, moved, one_by_one
 
@@ -45,9 +45,7 @@ def ids(*shape: int, below: int = 9) -> Inputs:
 
 def gradients(engine: GradientEngine, inputs: Inputs, units: list[int]) -> PassGradients:
     tensors, targets = engine._tensors(inputs), engine._targets(answers(len(units)))
-    return engine._keeper.gradients(
-        lambda: engine._loss(tensors, targets), torch.tensor(units), max(units) + 1
-    )
+    return engine._keeper.gradients(lambda: engine._loss(tensors, targets), np.array(units), max(units) + 1)
 
 
 def check(built: BuiltModel, inputs: Inputs, engine: GradientEngine | None = None) -> GradientEngine:
@@ -87,6 +85,8 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Inputs]] = {
         lambda: nn.Sequential(nn.LayerNorm(6, bias=False), nn.Linear(6, 3)), floats(4, 6)),
     "embedding": (lambda: nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 3)), ids(4)),
     "embedding of one id each": (lambda: nn.Sequential(nn.Embedding(9, 6), nn.Flatten(1), nn.Linear(6, 3)), ids(1)),
+    "embedding of few rows": (
+        lambda: nn.Sequential(nn.Embedding(4, 6, padding_idx=1), nn.Linear(6, 3)), ids(7, below=4)),
     "embedding with padding": (lambda: nn.Sequential(nn.Embedding(9, 6, padding_idx=2), nn.Linear(6, 3)), ids(4)),
     "convolution": (lambda: nn.Conv2d(2, 3, 3, padding=1), floats(2, 6, 5)),
     "convolution with stride and dilation": (lambda: nn.Conv2d(2, 3, (3, 2), stride=2, dilation=2), floats(2, 9, 8)),
@@ -310,3 +310,91 @@ def test_the_choice_between_factors_and_gradient_is_for_the_smaller(
     else:
         assert isinstance(use, Whole)
         assert torch.allclose(use.rows, torch.einsum("btm,btn->bmn", left, right))
+
+
+# --- places that no gradient reaches ----------------------------------------------------------------------
+
+READS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], int]] = {
+    "the first place": (lambda out, _: out[:, 0], 1),
+    "the last place": (lambda out, _: out[:, -1], 1),
+    "two places": (lambda out, _: out[:, 1] + 2 * out[:, 4], 2),
+    "every place": (lambda out, _: out.mean(1), 6),
+    "a place of each record's own": (lambda out, x: out[torch.arange(len(out)), x[:, :, 0].argmax(1)], 6),
+}
+
+
+@pytest.mark.parametrize("reads", READS)
+@pytest.mark.parametrize("kind", ["linear", "transposed linear"])
+def test_places_without_a_gradient_are_left_out(
+    kind: str, reads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Norms and sums stay those of the loop, and the work is that of the places that are read."""
+    from transformers.pytorch_utils import Conv1D
+
+    read, places = READS[reads]
+    kept: list[int] = []
+    real = rules.reached
+
+    def spied(gradient: Tensor, inputs: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        found = real(gradient, inputs)
+        assert inputs is None or (found[1] is not None and found[1].shape[1] == found[0].shape[1])
+        if len(gradient) == 5:  # not the probe
+            kept.append(found[0].shape[1])
+        return found
+
+    monkeypatch.setattr(rules, "reached", spied)
+    inner = nn.Linear(12, 7) if kind == "linear" else Conv1D(7, 12)
+    module = module_of(nn.Sequential(inner, nn.Tanh(), nn.Linear(7, 3)), lambda m, x: read(m(x), x))
+    check(built_of(module, floats(6, 12)), floats(6, 12))
+    assert set(kept) == {places}
+
+
+def test_a_record_whose_gradient_is_not_finite_disturbs_no_other_where_places_are_left_out() -> None:
+    module = module_of(nn.Sequential(nn.Linear(12, 7), nn.Tanh(), nn.Linear(7, 3)), lambda m, x: m(x)[:, 0])
+    inputs = floats(6, 12)
+    engine = GradientEngine(built_of(module, inputs))
+    clean = gradients(engine, inputs, [0, 1, 2, 3, 4])
+    inputs["x"] = inputs["x"].copy()
+    inputs["x"][3] = np.nan
+    found = gradients(engine, inputs, [0, 1, 2, 3, 4])
+    others = torch.tensor([0, 1, 2, 4])
+    assert found.sound.tolist() == [True, True, True, False, True]
+    assert torch.allclose(found.squares[others], clean.squares[others], rtol=1e-5)
+    weights = torch.ones(5, dtype=torch.float64)
+    with_it, without = found.weighted([weights] * 4), clean.weighted([weights * (torch.arange(5) != 3)] * 4)
+    for one, two in zip(with_it, without, strict=True):
+        assert torch.allclose(one, two, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [np.nan, 1.0])
+@pytest.mark.parametrize("record", [0, 2])
+def test_one_number_anywhere_keeps_its_place(record: int, value: float) -> None:
+    gradient, inputs = torch.zeros(3, 8, 2), torch.randn(3, 8, 4)
+    gradient[:, 5] = 1.0
+    few, of_few = rules.reached(gradient, inputs)
+    assert torch.equal(few, gradient[:, 5:6])
+    assert of_few is not None
+    assert torch.equal(of_few, inputs[:, 5:6])
+    assert rules.reached(gradient, None)[1] is None
+    gradient[record, 1, 1] = value
+    few, of_few = rules.reached(gradient, inputs)
+    reached = torch.nonzero(few.isnan() if np.isnan(value) else few == 1.0)
+    assert len(reached) == (1 if np.isnan(value) else 7)
+    assert of_few is not None
+    assert of_few.shape[1] == few.shape[1]
+    nothing = torch.zeros(3, 8, 2)
+    assert rules.reached(nothing, inputs) == (nothing, inputs)
+
+
+@pytest.mark.parametrize("width", [3, 512, 513])
+@pytest.mark.parametrize("length", [1, 30, 31, 32, 33, 64])
+def test_a_gram_matrix_is_that_of_one_product(length: int, width: int) -> None:
+    rows = torch.randn(3, length, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for some in (
+        rows,
+        torch.cat([rows, rows]).transpose(0, 1)[:, ::2].transpose(0, 1),
+    ):  # the second has gaps
+        found = gram(some)
+        assert found.shape == (len(some), length, length)
+        assert torch.allclose(found, some @ some.transpose(1, 2), rtol=1e-12, atol=1e-12)
+    assert gram(rows.bfloat16()).dtype == torch.float32

@@ -109,6 +109,17 @@ def test_an_empty_sum_is_zero() -> None:
     assert np.array_equal(ClippedSumBuilder(GRID).finish().values, np.zeros(DIMENSION))
 
 
+def test_a_finished_sum_takes_nothing_more() -> None:
+    builder = ClippedSumBuilder(GRID)
+    builder.add(gradients(3, 1, 1.0), each(3))
+    total = builder.finish()
+    before = total.values.copy()
+    with pytest.raises(TrainingError, match="finished"):
+        builder.add(gradients(3, 1, 1.0), each(3))
+    assert builder.finish() is total
+    assert np.array_equal(total.values, before)
+
+
 @pytest.mark.parametrize(
     "values", [np.zeros(9, dtype=np.int64), np.zeros(10), np.zeros((10, 1), dtype=np.int64)]
 )

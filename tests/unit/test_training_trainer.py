@@ -186,9 +186,15 @@ def noise_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("hansa-noise")]
 
 
-def test_each_step_has_noise_of_its_own_and_a_round_makes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_each_step_has_noise_of_its_own_and_a_round_makes_no_more(
+    ahead: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ahead, as for a GPU, and when a step has its sum, as without one."""
     made = Numbered(monkeypatch)
     trained, plan, built = trainer(table(3, 1), [[], []])
+    assert not trained._ahead
+    trained._ahead = ahead
     assert plan.grid is not None
     assert plan.steps_per_round == 2
     source, start = SecretRandomness(), np.zeros(built.flat.size)
@@ -196,7 +202,7 @@ def test_each_step_has_noise_of_its_own_and_a_round_makes_no_more(monkeypatch: p
         noise = -trained.train(start, source) * plan.grid.scale * plan.divisor / plan.learning_rate
         assert noise == pytest.approx(np.full(built.flat.size, 1000 * expected))
     assert len(made.threads) == 4
-    assert threading.current_thread() not in made.threads
+    assert (threading.current_thread() in made.threads) is not ahead
     assert not noise_threads()
 
 
@@ -211,23 +217,29 @@ class Stops:
         raise self._error
 
 
+@pytest.mark.parametrize("ahead", [False, True])
 @pytest.mark.parametrize("error", [TrainingError("a step fails"), KeyboardInterrupt()])
-def test_whatever_ends_a_round_ends_its_noise(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whatever_ends_a_round_ends_its_noise(
+    error: BaseException, ahead: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = Numbered(monkeypatch)
     agreement, built = frozen_league()
     stopped = Trainer(GradientEngine(built), table(3, 1), TrainingPlan.of(agreement, "a"), Stops(error))
+    stopped._ahead = ahead
     with pytest.raises(type(error)):
         stopped.train(np.zeros(built.flat.size), SecretRandomness())
     assert not noise_threads()
     assert 1 <= len(made.threads) <= 2
 
 
-def test_noise_that_fails_fails_the_round(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ahead", [False, True])
+def test_noise_that_fails_fails_the_round(ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(_self: SecretRandomness, _sigma: float, _size: int) -> npt.NDArray[np.int64]:
         raise PrivacyParameterError("no more random numbers")
 
     monkeypatch.setattr(SecretRandomness, "noise", fails)
     trained, _, built = trainer(table(3, 1))
+    trained._ahead = ahead
     with pytest.raises(PrivacyParameterError, match="no more random"):
         trained.train(np.zeros(built.flat.size), SecretRandomness())
     assert not noise_threads()

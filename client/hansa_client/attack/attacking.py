@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from hansa.agreement import Agreement
@@ -17,7 +19,7 @@ from hansa.privacy.sampling import PoissonSampling
 from hansa_client.attack.gradients import gradient_scores
 from hansa_client.attack.guessing import Coins, right_guesses
 from hansa_client.attack.units import unit_scores
-from hansa_client.training import TrainingPlan
+from hansa_client.training import TrainerFactory, TrainingPlan
 from hansa_client.training.gradients import GradientEngine
 
 Progress = Callable[[int, int], None]
@@ -145,14 +147,15 @@ def attack_units(
     """Attack a training of the agreement's model, which `engine` holds, with generated units; see `attack_gradients`."""
     design = Design.best(claim_of(agreement, member), canaries, confidence)
     coins = Coins.thrown(canaries, seed)
-    scores = unit_scores(
-        engine,
-        len(agreement.terms.task.labels),
-        TrainingPlan.of(agreement, member),
-        coins,
-        agreement.terms.training.rounds,
-        agreement.terms.privacy.max_records_per_unit,
-        randomness,
-        progress,
-    )
+    with closing(TrainerFactory(engine, agreement)) as factory:
+        scores = unit_scores(
+            engine,
+            len(agreement.terms.task.labels),
+            partial(factory.trainer, member),
+            coins,
+            agreement.terms.training.rounds,
+            agreement.terms.privacy.max_records_per_unit,
+            randomness,
+            progress,
+        )
     return Attack(member, "units", design.judge(right_guesses(scores, coins, design)), seed)

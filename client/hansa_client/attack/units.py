@@ -19,7 +19,7 @@ from hansa.models import BuiltModel, trim_padding
 from hansa.privacy.randomness import Randomness
 from hansa_client.attack.guessing import Coins
 from hansa_client.data import Dataset
-from hansa_client.training import Trainer, TrainingPlan
+from hansa_client.training import Trainer
 from hansa_client.training.gradients import GradientEngine
 
 _WORDS = 12  # of a generated text
@@ -29,7 +29,7 @@ _PASS = 256
 def unit_scores(
     engine: GradientEngine,
     classes: int,
-    plan: TrainingPlan,
+    trainer_of: Callable[[Dataset], Trainer],
     coins: Coins,
     rounds: int,
     records_per_unit: int,
@@ -41,7 +41,7 @@ def unit_scores(
     Args:
         engine: over model 0 of the agreement; a model has one engine.
         classes: labels of its task.
-        plan: the member's, as it is.
+        trainer_of: makes the member's trainer, as it is.
         coins, rounds, records_per_unit, randomness, progress: see `hansa_client.attack.gradients`.
 
     Returns:
@@ -59,7 +59,7 @@ def unit_scores(
         unit_ids=tuple(f"canary-{row}" for row in np.flatnonzero(coins.inside)),
         groups={},
     )
-    trainer = Trainer(engine, data, plan)
+    trainer = trainer_of(data)
     weights = built.initial_vector()
     before = _losses(built, weights, inputs, labels)
     for number in range(rounds):

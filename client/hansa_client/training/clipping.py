@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,57 +16,137 @@ from torch import Tensor
 from hansa.errors import TrainingError
 from hansa.privacy.clipping import Clipping
 from hansa.privacy.grid import Grid
+from hansa_client.training.transfer import on_device
 
-# η: gradients are clipped to C · (1 − η), so that what float arithmetic adds to a sum stays within C. In float32
-# a sum over a pass was measured to err by some 10^-6 of C.
+# η: gradients are clipped to C · (1 − η), so that what float32 loses in a sum has room within C. That a norm is never
+# too small is proven; that a sum errs by less than η·C is measured, on inputs made for it (docs/noise.md).
 MARGIN = 2.0**-10
-# Under autocast the factors of a gradient are bfloat16, 8 bits. Norms and sums take the same factors and multiply
-# them in float32; what is rounded again is a factor times its record's weight, on a GPU only.
+# Under autocast the factors of a gradient are bfloat16. Norms and sums take the same factors and multiply them in float32.
 LOW_PRECISION_MARGIN = 2.0**-7
-_BLOCK = 1 << 18  # numbers that are scaled and rounded at once: little enough to stay near the processor
+_MOST = 2.0**52  # of a sum, in grid units: with noise below 2^45 it stays where float64 holds every integer
 
 
-@dataclass(frozen=True)
 class ClippedSum:
     """A sum of units' clipped gradients on the integer grid.
 
-    Attributes:
-        values: int64 [d], grid units; read-only.
+    Args:
+        values: int64 [d], grid units; made read-only.
         grid: says the sensitivity.
+
+    Raises:
+        TrainingError: anything but a vector of int64 over the whole grid.
 
     Guarantees: in exact arithmetic, adding or removing one unit changes `values` by at most `grid.sensitivity` =
         s·C + √d in L2 norm, whatever its gradient was: the sum moves by at most s·C(1 − η), and each of the two
         sums is rounded once, by at most ½ in each coordinate.
-    Assumes: the gradients of the other units do not depend on the unit: no layer mixes records. And that float
-        arithmetic errs by no more than s·C·η between the two sums: sums within a pass of some dozens of records
-        are float32, sums over passes float64. A bound for the worst case would grow with the batch (about
-        n·2^-24 of the lengths that are added up, n places in a pass), and η does not cover it. Measured against
-        float64 on a BERT of 5.3 million weights, a pass of 32 records errs by 2·10^-6 of C; η is a thousandth.
-        Tests hold small models' error below a tenth of η, and neighbouring sums within the sensitivity.
+    Assumes: the gradients of the other units do not depend on the unit: no layer mixes records, and what the shape of
+        a pass changes in a float's last digits the model does not magnify. And that the two sums together err by no
+        more than s·C·η: sums within a pass are float32, sums over passes float64. docs/noise.md has the bound for the
+        worst case, which η does not cover, and what was measured; `tests/security/test_training_rounding.py` measures it.
     """
 
-    values: npt.NDArray[np.int64]
-    grid: Grid
-
-    def __post_init__(self) -> None:
-        if self.values.dtype != np.int64 or self.values.shape != (self.grid.dimension,):
+    def __init__(self, values: npt.NDArray[np.int64], grid: Grid) -> None:
+        if values.dtype != np.int64 or values.shape != (grid.dimension,):
             raise TrainingError("a clipped sum is a vector of int64 over the whole grid")
-        self.values.flags.writeable = False
+        values.flags.writeable = False
+        self._grid = grid
+        self._values: npt.NDArray[np.int64] | None = values
+        self._parts: tuple[npt.NDArray[Any], ...] = ()
+        self._offsets: tuple[int, ...] = ()
+
+    @classmethod
+    def rounded(cls, sums: Sequence[Tensor], grid: Grid, units: int) -> ClippedSum:
+        """Round sums of clipped gradients, each entry when it is asked for, and always to the same integer.
+
+        Args:
+            sums: for each trained tensor, in the order of the flat vector, in gradient units, at least float32; they
+                belong to this object from here on.
+            grid: of the sum.
+            units: whose gradients were added up.
+
+        Raises:
+            TrainingError: the sums do not fill the grid, or so many units that entries would reach 2^53, above which
+                float64 does not hold every integer.
+        """
+        if sum(part.numel() for part in sums) != grid.dimension:
+            raise TrainingError("a clipped sum covers the whole grid")
+        if units * grid.scale * grid.clipping_norm >= _MOST:
+            raise TrainingError(
+                f"a sum of {units} units does not fit the grid", remedy="Train with fewer units in a step."
+            )
+        made = cls.__new__(cls)
+        made._grid, made._values = grid, None  # noqa: SLF001  # of this class
+        parts = tuple(part.detach().to("cpu").reshape(-1).numpy() for part in sums)
+        offsets = tuple(itertools.accumulate((len(part) for part in parts), initial=0))[:-1]
+        made._parts, made._offsets = parts, offsets  # noqa: SLF001  # the same
+        return made
+
+    @property
+    def grid(self) -> Grid:
+        """Says the sensitivity."""
+        return self._grid
+
+    @property
+    def values(self) -> npt.NDArray[np.int64]:
+        """int64 [d], grid units; read-only."""
+        if self._values is None:
+            whole = np.empty(self._grid.dimension)
+            self._write(0, whole)
+            values = whole.astype(np.int64)
+            values.flags.writeable = False
+            self._values = values
+        return self._values
+
+    def add_to(
+        self, noise: npt.NDArray[np.int64], start: int, out: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
+        """Noise plus the integers from entry `start` on, added exactly.
+
+        Args:
+            noise: int64 [n], below 2^52.
+            start: the first entry.
+            out: float64 [n], overwritten with the sum.
+
+        Returns:
+            `out`.
+        """
+        if self._values is not None:
+            out[...] = noise + self._values[start : start + len(out)]
+        else:
+            self._write(start, out)
+            out += noise
+        return out
+
+    def _write(self, start: int, out: npt.NDArray[np.float64]) -> None:
+        """Overwrite `out` with the integers from entry `start` on, as float64, which holds them exactly."""
+        stop = start + len(out)
+        place = bisect.bisect_right(self._offsets, start) - 1
+        while place < len(self._parts) and self._offsets[place] < stop:
+            offset, part = self._offsets[place], self._parts[place]
+            begin, end = max(start, offset), min(stop, offset + len(part))
+            np.multiply(
+                part[begin - offset : end - offset],
+                self._grid.scale,
+                out=out[begin - start : end - start],
+                dtype=np.float64,
+            )
+            place += 1
+        np.rint(out, out=out)
 
     @property
     def bound(self) -> float:
         """s·C: what one unit may move before rounding, in grid units."""
-        return self.grid.scale * self.grid.clipping_norm
+        return self._grid.scale * self._grid.clipping_norm
 
     @property
     def rounding(self) -> float:
         """√d: what rounding two sums may add to their distance, in grid units."""
-        return math.sqrt(self.grid.dimension)
+        return math.sqrt(self._grid.dimension)
 
     @property
     def sensitivity(self) -> float:
         """Δ: both together."""
-        return self.grid.sensitivity
+        return self._grid.sensitivity
 
 
 class ClippedSumBuilder:
@@ -85,6 +167,8 @@ class ClippedSumBuilder:
             raise TrainingError("the clipping rule has another norm than the grid")
         self._parts: list[Tensor] = []
         self._passes = 0
+        self._units = 0
+        self._finished: ClippedSum | None = None
         self._unsound: Tensor | None = None
 
     @property
@@ -114,7 +198,7 @@ class ClippedSumBuilder:
             factor = norm / (norms + rule.gamma if automatic else norms.clamp(min=norm))
             return [torch.where(sound, factor, 0.0)] * squares.shape[1]
         layers = {layer: i for i, layer in enumerate(dict.fromkeys(layer_of))}
-        group = torch.tensor([layers[layer] for layer in layer_of], device=squares.device)
+        group = on_device(np.array([layers[layer] for layer in layer_of], dtype=np.int64), squares.device)
         sums = torch.zeros((len(squares), len(layers)), dtype=squares.dtype, device=squares.device)
         norms = sums.index_add_(1, group, squares).clamp(min=0.0).sqrt()
         each = rule.group_norm(len(layers)) * (1 - margin)
@@ -130,6 +214,9 @@ class ClippedSumBuilder:
         """
         if sum(part.numel() for part in sums) != self.grid.dimension:
             raise TrainingError("the sums of a microbatch do not fill the grid")
+        if self._finished is not None:
+            raise TrainingError("a sum that was finished takes no further microbatch")
+        self._units += len(sound)
         missing = (~sound).sum()
         self._unsound = missing if self._unsound is None else self._unsound + missing
         if self._passes == 0:
@@ -171,16 +258,14 @@ class ClippedSumBuilder:
         self.add_sums(sums, sound)
 
     def finish(self) -> ClippedSum:
-        """The sum of all that was added, scaled and rounded once; zeros if nothing was."""
-        values = np.zeros(self.grid.dimension, dtype=np.int64)
-        total = torch.from_numpy(values)
-        offset = 0
-        for part in self._parts:
-            for block in part.detach().to("cpu").flatten().split(_BLOCK):
-                scaled = block.to(torch.float64, copy=True).mul_(self.grid.scale).round_()
-                total[offset : offset + len(block)] = scaled
-                offset += len(block)
-        return ClippedSum(values, self.grid)
+        """The sum of all that was added, scaled and rounded once; zeros if nothing was. Nothing is added afterwards."""
+        if self._finished is None:
+            if self._parts:
+                self._finished = ClippedSum.rounded(self._parts, self.grid, self._units)
+            else:
+                self._finished = ClippedSum(np.zeros(self.grid.dimension, dtype=np.int64), self.grid)
+            self._parts = []
+        return self._finished
 
 
 def _summed_by_unit(gradient: Tensor, unit_of_record: Tensor, units: int) -> Tensor:

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from hansa.errors import ModelError, TrainingError
 from hansa.models import BuiltModel, trim_padding
 from hansa_client.training.bookkeeping import BookKeeper, survey
 from hansa_client.training.clipping import LOW_PRECISION_MARGIN, MARGIN, ClippedSumBuilder
-from hansa_client.training.kept import FrozenPart, KeptActivations, longest
+from hansa_client.training.kept import FrozenPart, KeptActivations, KeptRecords, longest
 from hansa_client.training.memory import keep_freed_memory
+from hansa_client.training.transfer import on_device
 
 _LOG = logging.getLogger("hansa.node")  # the member's own
 _AGREEMENT = 1e-3  # of a record's whole gradient: what float32 may change between two ways to it
@@ -48,6 +50,11 @@ class GradientEngine:
     def __init__(self, built: BuiltModel, *, precision: torch.dtype = torch.float32) -> None:
         if precision not in (torch.float32, torch.bfloat16):
             raise TrainingError(f"training in {precision} is not known", remedy="Use float32 or bfloat16.")
+        if torch.get_float32_matmul_precision() != "highest":
+            raise TrainingError(
+                "torch multiplies float32 with fewer digits than clipping needs",
+                remedy='Leave torch.set_float32_matmul_precision at "highest".',
+            )
         self.built = built
         problems = ModuleValidator.validate(built.module, strict=False)
         if problems:
@@ -58,7 +65,6 @@ class GradientEngine:
         built.module.train()
         self.precision = torch.float32
         self.parameters = built.flat.parameters(built.module)
-        self._device = self.parameters[0].device
         if self._device.type == "cpu":
             keep_freed_memory()
         trained = {id(p) for p in self.parameters}
@@ -69,11 +75,14 @@ class GradientEngine:
         self.by_record = found.by_record
         self.layer_of = found.layer_of
         self._keeper = BookKeeper(self.parameters, found)
-        self._kept: KeptActivations | None = None
         if self.by_record:
             _LOG.info("gradients per record, more slowly, in the layers %s", ", ".join(self.by_record))
         self._check_on_probe()
         self.precision = precision
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.built.module.parameters()).device
 
     def per_record(self, inputs: Mapping[str, np.ndarray], labels: np.ndarray) -> list[Tensor]:
         """The gradient of each record's cross-entropy.
@@ -102,7 +111,7 @@ class GradientEngine:
         inputs: Mapping[str, np.ndarray],
         labels: np.ndarray,
         unit_of_record: npt.NDArray[np.int64],
-        records: npt.NDArray[np.int64] | None = None,
+        below: KeptRecords | None = None,
     ) -> None:
         """Add the clipped gradients of a microbatch of whole units, by one forward and one backward pass.
 
@@ -111,8 +120,8 @@ class GradientEngine:
             inputs: arrays with B records along the first axis.
             labels: int64 [B].
             unit_of_record: int64 [B], which unit of this microbatch a record belongs to, 0 … U−1, each in it.
-            records: int64 [B], the records' places in the data set whose activations are kept; read within
-                `kept_activations` only.
+            below: what `keep` has kept for these records stands in for the frozen layers below the first trained
+                one.
 
         Raises:
             TrainingError: the model did something on the way that would make the norms wrong.
@@ -124,53 +133,56 @@ class GradientEngine:
         if not len(labels):
             return
         tensors, targets = self._tensors(inputs), self._targets(labels)
-        of_record = torch.from_numpy(np.ascontiguousarray(unit_of_record)).to(self._device)
         units = int(unit_of_record.max()) + 1
-        with self._below(tensors, records):
-            found = self._keeper.gradients(lambda: self._loss(tensors, targets), of_record, units)
+        with self._replaced(tensors, below):
+            found = self._keeper.gradients(lambda: self._loss(tensors, targets), unit_of_record, units)
         margin = MARGIN if self.precision == torch.float32 else LOW_PRECISION_MARGIN
         factors = builder.factors(found.squares, found.sound, self.layer_of, margin=margin)
         builder.add_sums(found.weighted(factors), found.sound)
 
-    @contextmanager
-    def kept_activations(
-        self, inputs: Mapping[str, np.ndarray], folder: Path | None = None
-    ) -> Iterator[KeptActivations]:
-        """Within the block, frozen layers below the first trained one run once for each record of a data set.
+    @cached_property
+    def frozen_part(self) -> FrozenPart | None:
+        """What lies below the first trained layer and gives the same for a record each time; `None` without any."""
+        probe = self.built.probe_inputs
+        length = longest(probe) if "attention_mask" in probe else None
+        return FrozenPart.found(self.built.module, lambda: self._on_probe(2), length)
+
+    def keep(self, inputs: Mapping[str, np.ndarray], folder: Path | None = None) -> KeptActivations:
+        """A place to keep what the frozen layers below the first trained one give for each record of a data set.
 
         Args:
             inputs: of the whole data set; only their number and lengths are read here.
-            folder: where to keep activations in a private memory-mapped file instead of memory.
+            folder: where to keep activations in a file without a name instead of memory.
 
         Raises:
-            TrainingError: nothing can be kept, or frozen weights change meanwhile.
+            TrainingError: nothing can be kept.
         """
-        probe = self.built.probe_inputs
-        length = longest(probe) if "attention_mask" in probe else None
-        part = FrozenPart.of(self.built.module, lambda: self._on_probe(2), length)
-        records = len(next(iter(inputs.values())))
-        with KeptActivations(part, records, longest(inputs), folder) as kept:
-            self._kept = kept
-            try:
-                yield kept
-            finally:
-                self._kept = None
+        if self.frozen_part is None:
+            raise TrainingError(
+                "there are no activations to keep below the first trained layer",
+                remedy="Set performance.keep_activations = 'auto', train fewer layers, or switch dropout off.",
+            )
+        return KeptActivations(self.frozen_part, len(next(iter(inputs.values()))), longest(inputs), folder)
 
     @contextmanager
-    def _below(self, tensors: Mapping[str, Tensor], records: npt.NDArray[np.int64] | None) -> Iterator[None]:
+    def _replaced(self, tensors: Mapping[str, Tensor], below: KeptRecords | None) -> Iterator[None]:
         """Activations that are kept stand in for the frozen layers, where there are any."""
-        if self._kept is None or records is None:
+        if below is None:
             yield
             return
         with self._autocast():
-            last = self._kept.of(records, tensors, self.built.module)
-        with self._kept.part.replaced(last):
+            last = below.kept.of(below.records, tensors, self.built.module)
+        with below.kept.part.replaced(last):
             yield
 
-    def summed(self, inputs: Mapping[str, np.ndarray], labels: np.ndarray) -> list[Tensor]:
+    def summed(
+        self, inputs: Mapping[str, np.ndarray], labels: np.ndarray, below: KeptRecords | None = None
+    ) -> list[Tensor]:
         """The sum of the records' gradients, without clipping; for runs that claim no privacy."""
+        tensors = self._tensors(inputs)
         try:
-            self._loss(self._tensors(inputs), self._targets(labels)).backward()
+            with self._replaced(tensors, below):
+                self._loss(tensors, self._targets(labels)).backward()
             return [self._gradient(p) for p in self.parameters]
         finally:
             self._clear()
@@ -178,12 +190,10 @@ class GradientEngine:
     def _tensors(self, inputs: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         if "attention_mask" in inputs:
             inputs = trim_padding(inputs)
-        return {
-            name: torch.from_numpy(np.ascontiguousarray(a)).to(self._device) for name, a in inputs.items()
-        }
+        return {name: on_device(array, self._device) for name, array in inputs.items()}
 
     def _targets(self, labels: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(labels)).to(self._device)
+        return on_device(labels, self._device)
 
     def _loss(self, tensors: Mapping[str, Tensor], targets: Tensor) -> Tensor:
         """The sum of the records' cross-entropies."""
@@ -250,8 +260,7 @@ class GradientEngine:
                         remedy="Leave it untrained, or make the adapter after moving the model to its device.",
                     )
             tensors, targets = self._tensors(self.built.probe_inputs), self._targets(np.array([0, 1]))
-            each = torch.arange(2, device=self._device)
-            found = self._keeper.gradients(lambda: self._loss(tensors, targets), each, 2)
+            found = self._keeper.gradients(lambda: self._loss(tensors, targets), np.arange(2), 2)
             sums = found.weighted([torch.ones(2, dtype=torch.float64, device=self._device)] * len(names))
             whole = float(sum(g.double().square().sum() for record in alone for g in record)) ** 0.5
             for place, name in enumerate(names):

@@ -7,7 +7,8 @@ computes there. What is kept is data of the member's and never leaves it.
 
 from __future__ import annotations
 
-import shutil
+import math
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from hansa.errors import TrainingError
+from hansa_client.training.transfer import on_device
 
 Forward = Callable[[], Tensor]
 
@@ -45,7 +47,7 @@ class FrozenPart:
     length: int | None
 
     @classmethod
-    def of(cls, module: nn.Module, forward: Forward, length: int | None) -> FrozenPart:
+    def found(cls, module: nn.Module, forward: Forward, length: int | None) -> FrozenPart | None:
         """Find it by trial on a public probe: what goes before the last module may be anything at all.
 
         Args:
@@ -53,8 +55,9 @@ class FrozenPart:
             forward: runs it on two public records with autograd on, and gives the logits.
             length: places of a text; `None` where inputs are no texts.
 
-        Raises:
-            TrainingError: nothing lies below the first trained layer, or it gives another result each time.
+        Returns:
+            `None` if nothing lies below the first trained layer, or the model gives another result each time: with
+            dropout below the first trained layer, what is kept would be drawn once instead of at every step.
         """
         outputs = _frozen_outputs(module, forward)
         modules = list(outputs)
@@ -69,18 +72,22 @@ class FrozenPart:
                 with part.replaced(outputs[modules[last]], float("nan")):
                     found = forward()
                 if torch.equal(found, expected):
-                    if not torch.equal(forward(), expected):
-                        break
-                    return part
-        raise TrainingError(
-            "there are no activations to keep below the first trained layer",
-            remedy="Keep none, train fewer layers, or switch dropout off.",
-        )
+                    return part if torch.equal(forward(), expected) else None
+        return None
 
     @property
     def cut(self) -> bool:
         """Whether what is kept has an axis of places, as long as the texts of a batch."""
         return self.length is not None and len(self.trailing[-1]) > 1 and self.trailing[-1][0] == self.length
+
+    def shape(self, records: int, places: int) -> tuple[int, ...]:
+        """Of what is kept for so many records of at most so many places."""
+        trailing = self.trailing[-1]
+        return (records, *((places, *trailing[1:]) if self.cut else trailing))
+
+    def bytes_for(self, records: int, places: int) -> int:
+        """What that takes."""
+        return 4 * math.prod(self.shape(records, places))
 
     def weights(self) -> list[nn.Parameter]:
         """All weights that it reads."""
@@ -126,22 +133,23 @@ class KeptActivations:
         part: of the model.
         records: of the data set.
         places: the longest text of the data set; not read where outputs have no places.
-        folder: where to make a private folder with a memory-mapped file; `None` keeps all in memory.
+        folder: where to map a file into memory; `None` keeps all in memory.
 
-    Guarantees: the file lies in a folder that only this user may enter (mode 0700), and is gone after `close`.
+    Guarantees: the file has no name where the system allows that (Linux), so that nobody can open it and that it is
+        gone when the process ends, however it ends. Elsewhere only this user may read it.
+    Leaks: time. A record that is met for the first time takes longer than one that was met before.
+
+    Raises:
+        TrainingError: the folder's disk does not hold the file.
     """
 
     def __init__(self, part: FrozenPart, records: int, places: int, folder: Path | None = None) -> None:
         self.part = part
-        trailing = part.trailing[-1]
-        shape = (records, *((places, *trailing[1:]) if part.cut else trailing))
-        self._folder: Path | None = None
-        if folder is None:
-            self._values: npt.NDArray[np.float32] = np.zeros(shape, dtype=np.float32)
-        else:
-            self._folder = Path(tempfile.mkdtemp(prefix="hansa-kept-", dir=folder))
-            path = self._folder / "activations"
-            self._values = np.memmap(path, dtype=np.float32, mode="w+", shape=shape)
+        shape = part.shape(records, places)
+        self._values: npt.NDArray[np.float32] = (
+            np.zeros(shape, dtype=np.float32) if folder is None else _mapped(shape, folder)
+        )
+        self._dtype = torch.float32
         self._known = np.zeros(records, dtype=np.bool_)
         self._versions = self._writes()
 
@@ -154,12 +162,9 @@ class KeptActivations:
         self.close()
 
     def close(self) -> None:
-        """Forget everything and delete the file."""
+        """Forget everything; with the last of it the file is gone."""
         self._values = np.zeros(0, dtype=np.float32)
         self._known = np.zeros(0, dtype=np.bool_)
-        if self._folder is not None:
-            shutil.rmtree(self._folder)
-            self._folder = None
 
     def of(
         self, records: npt.NDArray[np.int64], tensors: Mapping[str, Tensor], forward: Callable[..., Tensor]
@@ -176,11 +181,14 @@ class KeptActivations:
         """
         if self._writes() != self._versions:
             raise TrainingError("frozen weights were changed under activations that were kept")
+        device = next(iter(tensors.values())).device
         new = np.flatnonzero(~self._known[records])
         if len(new):
-            chosen = torch.from_numpy(new).to(next(iter(tensors.values())).device)
+            chosen = on_device(new, device)
             some = {name: value.index_select(0, chosen) for name, value in tensors.items()}
-            found = self.part.run(lambda: forward(**some)).float().cpu().numpy()
+            output = self.part.run(lambda: forward(**some))
+            self._dtype = output.dtype
+            found = output.float().cpu().numpy()
             if self.part.cut:
                 self._values[records[new], : found.shape[1]] = found
             else:
@@ -189,10 +197,38 @@ class KeptActivations:
         values = self._values[records]
         if self.part.cut:
             values = values[:, : next(iter(tensors.values())).shape[1]]
-        return torch.from_numpy(np.ascontiguousarray(values)).to(next(iter(tensors.values())).device)
+        return on_device(values, device).to(self._dtype)
 
     def _writes(self) -> list[int]:
         return [p._version for p in self.part.weights()]  # noqa: SLF001  # torch has no public name for it
+
+
+@dataclass(frozen=True)
+class KeptRecords:
+    """A microbatch's places in what is kept.
+
+    Attributes:
+        kept: of the data set.
+        records: int64 [B].
+    """
+
+    kept: KeptActivations
+    records: npt.NDArray[np.int64]
+
+
+def _mapped(shape: tuple[int, ...], folder: Path) -> npt.NDArray[np.float32]:
+    """Zeros in a file without a name, whose place on the disk is taken at once: a full disk would kill the process later."""
+    wanted = 4 * math.prod(shape)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, wanted)
+            return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
+    except OSError as error:
+        raise TrainingError(
+            f"activations of {wanted:,} bytes cannot be kept in {folder}: {error.strerror}",
+            remedy="Point TMPDIR to a larger disk, or set performance.keep_activations = 'off'.",
+        ) from None
 
 
 def _frozen_outputs(module: nn.Module, forward: Forward) -> dict[nn.Module, Tensor]:

@@ -11,6 +11,8 @@ from hansa.privacy.events import Spend
 from hansa.privacy.grid import Grid
 from hansa.privacy.sampling import Sampling, sampling_of
 
+UNMEASURED = 64
+
 
 @dataclass(frozen=True)
 class TrainingPlan:
@@ -25,7 +27,8 @@ class TrainingPlan:
         clipping: by which rule a unit's gradient is bounded.
         grid: of the clipped sums; `None` without a privacy mechanism, when nothing is clipped.
         sigma: of the discrete Gaussian on the grid, in grid units; `None` without a mechanism.
-        physical_batch_size: records in one forward pass; a performance setting.
+        physical_batch_size: records in one forward pass; a performance setting. `None` is to be measured, and
+            `UNMEASURED` where nobody does.
     """
 
     sampling: Sampling
@@ -36,7 +39,7 @@ class TrainingPlan:
     clipping: ClippingKind
     grid: Grid | None
     sigma: float | None
-    physical_batch_size: int
+    physical_batch_size: int | None
 
     @property
     def sampling_rate(self) -> float:

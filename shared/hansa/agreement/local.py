@@ -18,6 +18,11 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
+def _measured(value: object) -> object:
+    """What is found by measuring is a number that is not known yet."""
+    return None if value == "auto" else value
+
+
 Seed: TypeAlias = Annotated[int, Field(ge=0, le=2**32 - 1)]  # scikit-learn takes no larger one
 Strings: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
@@ -134,14 +139,35 @@ class Simulation(Section):
 class Performance(Section):
     """`[performance]`: may change time and memory, never what is promised; in no hash.
 
+    Simulations and members' nodes read the same section of the agreement's file.
+
     Attributes:
-        physical_batch_size: records in one forward pass.
+        physical_batch_size: records in one forward pass, or ``auto`` (here `None`): the size that was fastest on
+            public inputs where privacy is claimed, and 64 in a run without it.
+        keep_activations: what frozen layers below the first trained one give for a record is computed once and kept:
+            ``off``; in ``memory``; on ``disk``, in an unnamed file in the folder of temporary files (`TMPDIR`); or
+            ``auto``: in memory, where privacy is claimed, there is something to keep, and all that one process keeps
+            takes at most a quarter of the memory that was free at first, divided by `processes`.
+        precision: of passes, ``float32`` or ``bfloat16`` (autocast; weights, norms, clipped sums and noise are what
+            they are without it).
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         processes: members trained at the same time on one machine.
         evaluate_every: rounds between two measurements of quality by the simulator; 0 for only the last.
+
+    Guarantees: noise, sensitivity, sampling and events come from the terms alone. A microbatch is of whole units, and
+        what is kept is what a pass would compute, so both move a clipped sum by float rounding at most, for which clipping
+        leaves the margin η. Passes in bfloat16 round more and are clipped to C(1 − η) with a larger η: the sum's
+        sensitivity, to which the noise was calibrated, stays s·C + √d.
+    Assumes: as `hansa_client.training.clipping.ClippedSum`, that η covers what float arithmetic errs.
+    Leaks: time, which depends on how many records a step meets for the first time where activations are kept.
+        In a run without privacy the bits of the model follow from these settings and the seed; ``auto`` measures nothing there.
     """
 
-    physical_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
+    physical_batch_size: Annotated[
+        Annotated[int, Field(ge=1, le=1_000_000)] | None, BeforeValidator(_measured)
+    ] = None
+    keep_activations: Literal["off", "memory", "disk", "auto"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
     processes: Annotated[int, Field(ge=1, le=1024)] = 1
     evaluate_every: Annotated[int, Field(ge=0)] = 0

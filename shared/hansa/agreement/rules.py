@@ -32,6 +32,7 @@ from hansa.agreement.terms import (
     Training,
 )
 from hansa.errors import Problem
+from hansa.privacy.clipping import LEAST_NORM, MOST_NORM
 
 RESERVED_NAMES = frozenset({COORDINATOR, "simulation-verifier"})  # signers beside the members
 MAX_INTEGER = 2**53 - 1  # RFC 8785 writes numbers as IEEE 754 doubles
@@ -151,6 +152,12 @@ def _privacy(privacy: Privacy, members: tuple[Member, ...] | None, data: Data | 
         if privacy.epsilon is None or not 0 < privacy.epsilon < float("inf"):
             shown = "missing" if privacy.epsilon is None else f"{privacy.epsilon:g}"
             yield Problem("privacy.epsilon", f"is {shown}", "a finite number above 0")
+        if not LEAST_NORM <= privacy.clipping_norm <= MOST_NORM:
+            yield Problem(
+                "privacy.clipping_norm",
+                f"{privacy.clipping_norm:g} is outside [{LEAST_NORM:g}, {MOST_NORM:g}]",
+                "scale the inputs",
+            )
         if privacy.delta is None:
             yield Problem("privacy.delta", "is missing", "a number below 1 / units of every member")
         elif not 0 < privacy.delta < 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from hansa.audit.attacks import check_attacks
 from hansa.audit.budgets import check_budgets
 from hansa.audit.claims import Evidence, check_claims
 from hansa.audit.copies import Kept, Sources
@@ -53,6 +54,7 @@ def audit(
             "no copy of the federation's log could be read, and it alone says which records are of its rounds",
         )
     check_budgets(own, notebook)
+    check_attacks(own, notebook)
     check_claims(report, Evidence(keys, federation, own), notebook)
     _tell_limits(keys, federation, notebook)
     return notebook.findings(keys.fingerprint)

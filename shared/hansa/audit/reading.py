@@ -13,6 +13,7 @@ from typing import NamedTuple
 from hansa.audit.spending import Spending
 from hansa.errors import HansaError
 from hansa.identity import COORDINATOR
+from hansa.ledger.attacks import AttackMade
 from hansa.ledger.budgets import BudgetReader, grant_of
 from hansa.ledger.entry import Entry
 from hansa.ledger.errors import LogVerificationError
@@ -132,6 +133,7 @@ class LogFacts:
         records: the records of each budget, with their places.
         aggregates: sums, with their places.
         aborted: rounds that the coordinator calls ended without a sum, by run.
+        attacks: on the member's own trainer, with their places.
         clocks: times that went back.
         types: of all entries.
         elsewhere: key of the log that a run was reserved for, of runs of the agreement that another log has to show.
@@ -147,6 +149,7 @@ class LogFacts:
     records: dict[str, list[tuple[int, Record]]] = field(default_factory=dict)
     aggregates: list[tuple[int, Aggregate]] = field(default_factory=list)
     aborted: dict[str, set[int]] = field(default_factory=dict)
+    attacks: list[tuple[int, AttackMade]] = field(default_factory=list)
     clocks: list[Dated] = field(default_factory=list)
     types: list[str] = field(default_factory=list)
     elsewhere: dict[str, str] = field(default_factory=dict)
@@ -208,6 +211,8 @@ class LogReader:
             case AmendmentMade():
                 self._keyring = self._keyring.amended(entry, index)
                 facts.agreed = self._keyring.agreements.get(self._keys.agreement_id)
+            case AttackMade():
+                self._attack(index, entry)
             case Aggregate():
                 self._aggregate(index, entry)
             case Abort(party=party) if party == COORDINATOR:
@@ -279,6 +284,13 @@ class LogReader:
         record = reader.read(entry)
         if record is not None:
             facts.records.setdefault(str(entry.dataset_id), []).append((index, record))
+
+    def _attack(self, index: int, entry: AttackMade) -> None:
+        if entry.member != self._member:
+            raise LogVerificationError(
+                f"it tells of an attack of {entry.member!r} in another log than its own"
+            )
+        self.facts.attacks.append((index, entry))
 
     def _aggregate(self, index: int, entry: Aggregate) -> None:
         before = self._rounds.get(entry.run, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,17 @@ from hansa.errors import UsageError
 
 if TYPE_CHECKING:
     from hansa_simulations.bench import Bench
+
+
+class TrainingPart(StrEnum):
+    """What `hansa bench training` measures."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+    MEMORY = "memory"
+    KEPT = "kept"
+    NOISE = "noise"
+    GROWTH = "growth"
 
 
 def engine(
@@ -68,21 +80,21 @@ def secagg(
     with reported(output_format):
         from hansa_simulations.bench import PLOT_SUFFIXES, measure_secagg, plot_growth
 
-        if plot is not None:
-            _refuse_plot(plot, PLOT_SUFFIXES, growth=growth)
+        _refuse_plot(plot, PLOT_SUFFIXES, growth=growth)
         bench = measure_secagg(
             peer=peer, large=large, growth=growth, processes=processes, repeats=repeats, progress=_tell
         )
-        if plot is not None:
-            _write_plot(plot_growth, bench, plot)
-        text = bench.table() if plot is None else f"{bench.table()}\nWrote {plot}."
-        emit(bench.data(), text=text, output_format=output_format)
+        _emit(bench, plot_growth, plot, output_format)
 
 
-def _refuse_plot(plot: Path, suffixes: tuple[str, ...], *, growth: bool) -> None:
+def _refuse_plot(plot: Path | None, suffixes: tuple[str, ...], *, growth: bool) -> None:
     """Tell before a minute of measuring what could not be drawn after it."""
+    if plot is None:
+        return
     if not growth:
-        raise UsageError("--plot draws what --no-growth leaves out", remedy="Pass one of them.")
+        raise UsageError(
+            "--plot draws the growth, which --no-growth or --only leaves out", remedy="Pass one of them."
+        )
     if plot.suffix.lower() not in suffixes:
         raise UsageError(
             f"{plot} is no {', '.join(suffixes)} file", remedy="Name a file that ends in one of them."
@@ -91,11 +103,18 @@ def _refuse_plot(plot: Path, suffixes: tuple[str, ...], *, growth: bool) -> None
         raise UsageError(f"there is no folder {plot.parent}", remedy="Make it first, or name another file.")
 
 
-def _write_plot(draw: Callable[[Bench, Path], None], bench: Bench, plot: Path) -> None:
-    try:
-        draw(bench, plot)
-    except OSError as error:
-        raise UsageError(f"cannot write {plot}: {error.strerror}", remedy="Name another file.") from None
+def _emit(
+    bench: Bench, draw: Callable[[Bench, Path], None], plot: Path | None, output_format: Format
+) -> None:
+    """Tell what was measured, and draw its growth if that is wanted."""
+    text = bench.table()
+    if plot is not None:
+        try:
+            draw(bench, plot)
+        except OSError as error:
+            raise UsageError(f"cannot write {plot}: {error.strerror}", remedy="Name another file.") from None
+        text += f"\nWrote {plot}."
+    emit(bench.data(), text=text, output_format=output_format)
 
 
 def _tell(what: str) -> None:
@@ -149,6 +168,9 @@ def training(
     growth: Annotated[
         bool, typer.Option("--growth/--no-growth", help="Also vary batch, length and trained weights.")
     ] = True,
+    only: Annotated[
+        list[TrainingPart] | None, typer.Option("--only", help="Measure this part alone; may be repeated.")
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="With tiny models, to see that it runs; the numbers mean nothing.")
     ] = False,
@@ -161,12 +183,16 @@ def training(
     with reported(output_format):
         from hansa_simulations.bench import PLOT_SUFFIXES, measure_training, plot_training_growth
 
-        if plot is not None:
-            _refuse_plot(plot, PLOT_SUFFIXES, growth=growth)
+        parts = tuple(only or TrainingPart)
+        growth = growth and TrainingPart.GROWTH in parts
+        _refuse_plot(plot, PLOT_SUFFIXES, growth=growth)
         bench = measure_training(
-            repeats=repeats, opacus=opacus, memory=memory, growth=growth, quick=quick, progress=_tell
+            repeats=repeats,
+            opacus=opacus,
+            memory=memory,
+            growth=growth,
+            only=parts,
+            quick=quick,
+            progress=_tell,
         )
-        if plot is not None:
-            _write_plot(plot_training_growth, bench, plot)
-        text = bench.table() if plot is None else f"{bench.table()}\nWrote {plot}."
-        emit(bench.data(), text=text, output_format=output_format)
+        _emit(bench, plot_training_growth, plot, output_format)

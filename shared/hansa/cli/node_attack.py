@@ -112,10 +112,12 @@ def _attacked(
         made = attack_gradients(agreement, name, count, confidence=confidence, seed=seed)
     else:
         from hansa.models import build_model
-        from hansa_client.training.gradients import GradientEngine
+        from hansa_client.training import engine_for
 
-        built = build_model(agreement.terms, folder=agreement.folder, device=agreement.performance.device)
-        made = attack_units(agreement, GradientEngine(built), name, count, confidence=confidence, seed=seed)
+        performance = agreement.performance
+        built = build_model(agreement.terms, folder=agreement.folder, device=performance.device)
+        engine = engine_for(built, performance)
+        made = attack_units(agreement, engine, name, count, confidence=confidence, seed=seed)
     if home is not None:
         _record(agreement, made, home)
     return made

@@ -64,6 +64,20 @@ def check_delta(delta: float) -> None:
         raise PrivacyParameterError(f"δ = {delta:g} is outside (0, 1)")
 
 
+def check_delta_of_record(delta: float) -> None:
+    """Refuse a δ at which the accountant of record tells no ε.
+
+    Raises:
+        PrivacyParameterError: it is outside [`SMALLEST_DELTA`, 1).
+    """
+    check_delta(delta)
+    if delta < SMALLEST_DELTA:
+        raise PrivacyParameterError(
+            f"PLD cannot tell an ε at δ = {delta:g}",
+            remedy=f"Choose a delta of {SMALLEST_DELTA:g} or more, or fewer reservations that share it.",
+        )
+
+
 def epsilon_spent(
     spends: Iterable[Spend], delta: float, *, interval: float = DISCRETIZATION_INTERVAL
 ) -> float:
@@ -79,12 +93,7 @@ def epsilon_spent(
     Guarantees: never below the true ε of the events, up to 1 in 10,000 for float64 arithmetic.
     Assumes: the events describe what ran, and were fixed before the first of them was seen.
     """
-    check_delta(delta)
-    if delta < SMALLEST_DELTA:
-        raise PrivacyParameterError(
-            f"PLD cannot tell an ε at δ = {delta:g}",
-            remedy=f"Choose a delta of {SMALLEST_DELTA:g} or more, or fewer reservations that share it.",
-        )
+    check_delta_of_record(delta)
     return _epsilon(counted(spends), delta, interval)
 
 

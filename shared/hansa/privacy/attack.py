@@ -30,6 +30,7 @@ from hansa.privacy.one_run import (
 from hansa.privacy.tradeoff import trade_off_of
 
 CONFIDENCE = 0.95
+MOST_CANARIES = 1_000_000
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of the canaries, among which a design chooses
 _DEFAULT_FRACTION = 0.1
 _SHARE = 0.1  # of the error, for the bound that is loose anyway

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 
 from hansa.errors import PrivacyParameterError
-from hansa.privacy.accountant import DISCRETIZATION_INTERVAL, epsilon_spent
+from hansa.privacy.accountant import DISCRETIZATION_INTERVAL, check_delta_of_record, epsilon_spent
 from hansa.privacy.events import Spend
 from hansa.privacy.rdp import RdpAccountant
 from hansa.privacy.sampling import Sampling
@@ -31,10 +31,14 @@ def calibrated_noise_multiplier(epsilon: float, delta: float, sampling: Sampling
         A multiplier whose PLD ε is at most `epsilon`.
 
     Raises:
-        PrivacyParameterError: no multiplier up to 100,000 is enough, or steps that are no whole epochs.
+        PrivacyParameterError: no multiplier up to 100,000 is enough, steps that are no whole epochs, or a δ that the
+            accountant of record does not tell.
     """
     # RDP is quick and never below PLD, so its answer is an upper end of the search, and a near one. A coarse PLD
     # is never below a fine one, so its answer is the next; then a few fine ones are enough.
+    check_delta_of_record(delta)
+    if _rdp_epsilon(_SMALLEST, delta, sampling, steps) <= epsilon:
+        return _SMALLEST
     upper = _rdp_multiplier(epsilon, delta, sampling, steps)
     for interval in (_COARSE_INTERVAL, DISCRETIZATION_INTERVAL):
         upper = _search(upper, epsilon, partial(_pld_epsilon, delta, sampling, steps, interval))
@@ -53,7 +57,8 @@ def _search(high: float, epsilon: float, epsilon_of: Callable[[float], float]) -
         low, at_low = low * 0.8, epsilon_of(low * 0.8)
     while high / low > 1 + _RELATIVE_TOLERANCE and epsilon - at_high >= _RELATIVE_TOLERANCE * epsilon:
         # a secant in log space, aimed a little to the safe side and kept off the ends
-        share = math.log(at_low / epsilon) / math.log(at_low / at_high) if math.isfinite(at_low) else 0.5
+        known = at_high > 0 and math.isfinite(at_low)  # at 0 a budget asks for no loss that PLD could tell
+        share = math.log(at_low / epsilon) / math.log(at_low / at_high) if known else 0.5
         middle = low * (high / low) ** min(max(share, 0.05), 0.95) * (1 + _RELATIVE_TOLERANCE / 4)
         middle = middle if low < middle < high else math.sqrt(low * high)
         value = epsilon_of(middle)

@@ -8,6 +8,10 @@ from typing import Literal, TypeAlias, get_args
 
 from hansa.errors import PrivacyParameterError
 
+LEAST_NORM, MOST_NORM = (
+    1e-9,
+    1e9,
+)  # between which float32 scales a gradient to a norm and loses nothing on the way
 ClippingKind: TypeAlias = Literal["flat", "per-layer", "automatic"]
 
 
@@ -27,7 +31,7 @@ class Clipping:
     Guarantees: under each rule a unit's contribution has L2 norm at most C in exact arithmetic.
 
     Raises:
-        PrivacyParameterError: an unknown rule, or a number that is not finite and above 0.
+        PrivacyParameterError: an unknown rule, a γ that is not finite and above 0, or a norm out of range.
     """
 
     kind: ClippingKind
@@ -40,9 +44,13 @@ class Clipping:
                 f"no clipping rule is called {self.kind!r}",
                 remedy=f"Use {', '.join(get_args(ClippingKind))}.",
             )
-        for name, value in (("norm", self.norm), ("gamma", self.gamma)):
-            if not (math.isfinite(value) and value > 0):
-                raise PrivacyParameterError(f"a clipping {name} of {value:g} is not finite and above 0")
+        if not LEAST_NORM <= self.norm <= MOST_NORM:
+            raise PrivacyParameterError(
+                f"a clipping norm of {self.norm:g} is outside [{LEAST_NORM:g}, {MOST_NORM:g}]",
+                remedy="Scale the loss or the inputs.",
+            )
+        if not (math.isfinite(self.gamma) and self.gamma > 0):
+            raise PrivacyParameterError(f"a clipping gamma of {self.gamma:g} is not finite and above 0")
 
     def group_norm(self, groups: int) -> float:
         """The bound of each of `groups` groups under ``per-layer``; of the one group that other rules know."""

@@ -6,7 +6,7 @@ multiple is of samples of the same turn. Memory is read in processes of their ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 
@@ -31,12 +31,13 @@ from hansa_simulations.bench.training_ratios import (
     memory_figures,
 )
 
+PARTS = ("cpu", "gpu", "memory", "kept", "noise", "growth")
 MEMORY_BATCH = 256
 _NOISE_REPEATS = 5
 _NOTES = (
     "Multiples are medians over turns; in each turn every side ran once, and the next turn began with another.",
     f"A sample is a round of {STEPS} steps, divided by it: weights loaded, gradients, clipping, noise, the update.",
-    "Hansa's steps are those of its trainer at rate 1 and noise multiplier 1, noise drawn within the step on the CPU.",
+    "Hansa's steps are those of its trainer at rate 1 and noise multiplier 1, noise drawn when the step has its sum.",
     "Plain training is forward, backward and SGD on a batch that lies ready; attention is eager on all sides.",
     "Glibc keeps freed memory for all sides that share a process, which makes plain training faster too.",
     "Peak memory is that of a process with its imports; of batches with 3 steps of full fine-tuning.",
@@ -53,6 +54,7 @@ def measure_training(
     opacus: bool = True,
     memory: bool = True,
     growth: bool = True,
+    only: Collection[str] = PARTS,
     quick: bool = False,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Bench:
@@ -63,6 +65,7 @@ def measure_training(
         opacus: also run Opacus' hooks; with a batch of 256 they take 10 GB.
         memory: also read peak memory, in processes of their own.
         growth: also measure how time grows with batch, length and trained weights.
+        only: which of `PARTS` to measure at all.
         quick: the same with a model that is too small to tell anything, to see that it runs; only noise keeps its goal.
         progress: told what comes next.
 
@@ -73,19 +76,23 @@ def measure_training(
     shape = QUICK_SHAPE if quick else CPU_SHAPE
     figures: list[Figure] = []
     skipped: list[str] = []
-    progress("plain training, Hansa and Opacus on the CPU, in turn")
-    figures += cpu_figures(shape, repeats, opacus=opacus, goals=not quick)
-    progress("the same on a GPU")
-    figures += _or_skipped(_gpu(repeats, quick=quick), skipped)
-    if memory:
+    if "cpu" in only:
+        progress("plain training, Hansa and Opacus on the CPU, in turn")
+        figures += cpu_figures(shape, repeats, opacus=opacus, goals=not quick)
+    if "gpu" in only:
+        progress("the same on a GPU")
+        figures += _or_skipped(_gpu(repeats, quick=quick), skipped)
+    if memory and "memory" in only:
         progress("peak memory")
         figures += _or_skipped(_memory(shape, opacus=opacus, quick=quick), skipped)
-    progress("kept activations")
-    figures += _or_skipped(_kept(shape, repeats, quick=quick), skipped)
-    progress("noise")
-    figures += noise_figures(1 if quick else _NOISE_REPEATS)
+    if "kept" in only:
+        progress("kept activations")
+        figures += _or_skipped(_kept(shape, repeats, quick=quick), skipped)
+    if "noise" in only:
+        progress("noise")
+        figures += noise_figures(1 if quick else _NOISE_REPEATS)
     grids: Sequence[Grid] = ()
-    if growth:
+    if growth and "growth" in only:
         progress("growth with batch, length and trained weights")
         batches, lengths = ((2, 4), (4, 8)) if quick else (BATCHES, LENGTHS)
         grids = training_grids(shape, batches, lengths, max(1, repeats // 3))

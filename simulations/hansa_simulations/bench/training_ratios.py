@@ -12,6 +12,7 @@ from hansa.privacy.randomness import SecretRandomness
 from hansa_client.data import Dataset
 from hansa_client.training.clipping import ClippedSumBuilder
 from hansa_client.training.gradients import GradientEngine
+from hansa_client.training.kept import KeptActivations, KeptRecords
 from hansa_client.training.microbatch import fastest_microbatch
 from hansa_simulations.bench.figures import Figure
 from hansa_simulations.bench.peers import run_peer
@@ -186,12 +187,10 @@ def kept_figures(
     records = _BATCHES * batch
     data = dataset(records, length, words)
     engine = GradientEngine(built)
-    with engine.kept_activations(data.inputs):
+    with engine.keep(data.inputs) as kept:
         # the turns that are not measured are the first epochs: in them activations are computed and kept
         without, with_kept = alternating(
-            repeats,
-            epoch(engine, data, batch, kept=False),
-            epoch(engine, data, batch, kept=True),
+            repeats, epoch(engine, data, batch), epoch(engine, data, batch, kept)
         )
     layers = "last layer" if upper_layers == 1 else f"last {upper_layers} layers"
     what = f"MiniLM-L6, FFA-LoRA on the {layers}"
@@ -207,14 +206,14 @@ def kept_figures(
     ]  # fmt: skip
 
 
-def epoch(engine: GradientEngine, data: Dataset, batch: int, *, kept: bool) -> Round:
+def epoch(engine: GradientEngine, data: Dataset, batch: int, kept: KeptActivations | None = None) -> Round:
     """Every record once, in whole private steps: weights written, clipped sums, noise, weights changed.
 
     Args:
-        engine: of the model, within `GradientEngine.kept_activations` of these records.
+        engine: of the model.
         data: the records.
         batch: of a step.
-        kept: whether activations may be read and kept.
+        kept: activations of these records; without it all are computed.
     """
     built = engine.built
     grid = Grid.of(CLIPPING_NORM, built.flat.size)
@@ -229,7 +228,8 @@ def epoch(engine: GradientEngine, data: Dataset, batch: int, *, kept: bool) -> R
             builder = ClippedSumBuilder(grid)
             some = {name: value[chosen] for name, value in data.inputs.items()}
             units = np.arange(len(chosen), dtype=np.int64)
-            engine.add_clipped(builder, some, data.labels[chosen], units, chosen if kept else None)
+            below = None if kept is None else KeptRecords(kept, chosen)
+            engine.add_clipped(builder, some, data.labels[chosen], units, below)
             noisy = builder.finish().values + randomness.noise(sigma, grid.dimension)
             weights -= LEARNING_RATE * noisy / (grid.scale * batch)
 

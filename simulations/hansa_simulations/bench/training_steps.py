@@ -77,8 +77,8 @@ def opacus_round(built: BuiltModel, data: Dataset, steps: int) -> Round:
 def dp_round(engine: GradientEngine, data: Dataset, steps: int, microbatch: int | None = None) -> Round:
     """A round of Hansa's trainer, from the round's weights to the update.
 
-    Every unit is drawn in every step (rate 1), so that all sides work on the same batch. The trainer draws noise one
-    step ahead, beside its computing.
+    Every unit is drawn in every step (rate 1), so that all sides work on the same batch. The trainer draws noise
+    when a step has its sum, and for a GPU one step ahead.
 
     Args:
         engine: of the model.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -45,7 +47,8 @@ class PassGradients:
         for column in factors:
             told.setdefault(id(column), self._units.of_records(column))
         bad: Tensor | None = ~self._units.of_records(self.sound)
-        if bad is not None and not bad.is_cuda and not bool(bad.any()):  # on a GPU asking would wait for it
+        # elsewhere asking would wait for the device
+        if bad is not None and bad.device.type == "cpu" and not bool(bad.any()):
             bad = None
         sums, memory = [], Memory()
         for place, shape in enumerate(self._shapes):
@@ -66,21 +69,25 @@ class BookKeeper:
     def __init__(self, parameters: Sequence[nn.Parameter], found: Survey) -> None:
         self._recording = Recording(found.layers, found.broadcast, tuple(parameters))
         self._shapes = [p.shape for p in parameters]
-        self._anchor = torch.empty(0, device=parameters[0].device, requires_grad=True)
+        self._parameters = tuple(parameters)
 
-    def gradients(self, loss: Callable[[], Tensor], unit_of_record: Tensor, units: int) -> PassGradients:
+    def gradients(
+        self, loss: Callable[[], Tensor], unit_of_record: npt.NDArray[np.int64], units: int
+    ) -> PassGradients:
         """Run a batch forward and backward.
 
         Args:
             loss: runs the model and gives the sum of the records' losses.
-            unit_of_record: int64 [B] on the model's device.
+            unit_of_record: int64 [B].
             units: in the batch; each has a record.
 
         Raises:
             TrainingError: the model did something on the way that would make the norms wrong.
         """
-        grouped = Units(unit_of_record, units)
-        with self._recording.of(grouped, self._anchor) as noted:
+        device = self._parameters[0].device
+        grouped = Units(unit_of_record, units, device)
+        anchor = torch.empty(0, device=device, requires_grad=True)
+        with self._recording.of(grouped, anchor) as noted:
             total = loss()
             self._recording.close()
             if total.requires_grad:

@@ -84,10 +84,30 @@ def outer_or_whole(left: Tensor, right: Tensor) -> Use:
     return Outer(left, right)
 
 
+def reached(gradient: Tensor, inputs: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The places of [B, T, ·] that some record's output gradient reaches, of both.
+
+    A model that reads its answer off one place, as BERT and ViT do, sends gradients to that place alone through
+    the maps of its last layer: what is left there is 1/T of the work and of what is kept. Places that are left
+    out hold zeros in every record, so that norms and sums are the same; NaN is not zero. The first record says
+    where to look and all of them are counted. On a GPU the answer would have to be waited for.
+    """
+    length = gradient.shape[1]
+    if gradient.is_cuda or length == 1 or not len(gradient):
+        return gradient, inputs
+    some = (gradient[0] != 0).any(1).nonzero().flatten()
+    if not 0 < 2 * len(some) <= length:
+        return gradient, inputs
+    fewer = gradient.index_select(1, some)
+    if int(torch.count_nonzero(fewer)) != int(torch.count_nonzero(gradient)):
+        return gradient, inputs
+    return fewer, None if inputs is None else inputs.index_select(1, some)
+
+
 def _linear(layer: nn.Linear, inputs: Tensor | None, gradient: Tensor) -> Iterable[tuple[str, Use]]:
-    places = _sequence(gradient)
-    if inputs is not None:
-        yield "weight", outer_or_whole(places, _sequence(inputs).to(gradient.dtype))
+    places, given = reached(_sequence(gradient), None if inputs is None else _sequence(inputs))
+    if given is not None:
+        yield "weight", outer_or_whole(places, given.to(gradient.dtype))
     if layer.bias is not None:
         yield "bias", Whole(_over_places(places))
 
@@ -95,9 +115,9 @@ def _linear(layer: nn.Linear, inputs: Tensor | None, gradient: Tensor) -> Iterab
 def _transposed_linear(
     _layer: nn.Module, inputs: Tensor | None, gradient: Tensor
 ) -> Iterable[tuple[str, Use]]:
-    places = _sequence(gradient)
-    if inputs is not None:
-        yield "weight", outer_or_whole(_sequence(inputs).to(gradient.dtype), places)
+    places, given = reached(_sequence(gradient), None if inputs is None else _sequence(inputs))
+    if given is not None:
+        yield "weight", outer_or_whole(given.to(gradient.dtype), places)
     yield "bias", Whole(_over_places(places))
 
 
@@ -108,7 +128,12 @@ def _embedding(layer: nn.Embedding, inputs: Tensor | None, gradient: Tensor) -> 
     places = gradient.reshape(len(gradient), -1, gradient.shape[-1])
     if layer.padding_idx is not None:  # autograd leaves that row alone
         places = torch.where((index == layer.padding_idx).unsqueeze(2), 0.0, places)
-    yield "weight", Outer(Rows(index, layer.num_embeddings), places)
+    if index.shape[1] >= layer.num_embeddings:  # kinds of tokens: few rows, each looked up again and again
+        asked = torch.zeros((len(index), layer.num_embeddings, index.shape[1]), device=index.device)
+        asked = asked.scatter_(1, index.unsqueeze(1), 1.0).to(places.dtype)
+        yield "weight", Whole(batched_product(asked, places))
+    else:
+        yield "weight", Outer(Rows(index, layer.num_embeddings), places)
 
 
 def _layer_norm(layer: nn.LayerNorm, inputs: Tensor | None, gradient: Tensor) -> Iterable[tuple[str, Use]]:

@@ -13,17 +13,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hansa_client.training.transfer import on_device
+
 _LOW = (torch.bfloat16, torch.float16)
-# What a computed squared norm may be short of the true one by rounding, in units of the last place and relative to
-# the squared sum of lengths; it is added, so that clipping errs towards the shorter. Chosen with room, not proven: a
-# worst case grows with the terms of a dot product, and torch adds them in blocks.
-_SLACK_UNITS = 64.0
+# A computed square is short of the true one by at most γ_k L², where k terms are added in any order, L is the sum of
+# the lengths of what adds up to the gradient, γ_k = k·u / (1 − k·u) and u is half a unit in the last place (Higham,
+# Accuracy and Stability, section 3.1). docs/noise.md counts k. (k + _ROOM)·u·L² is added, so that a norm is never too
+# small; and since a clipped unit's lengths then add up to at most C / √(_ROOM·u), 128·C in float32, what cancels inside a
+# unit drowns nothing of the others.
+_ROOM = 1024
+# Records whose numbers are added in one go; such sums are added up afterwards. Equal records are rounded in the same
+# direction, so that a sum of n in one go may err by n²·u / 3 of C, a third of η at n = 130.
+_TOGETHER = 64
 _REMEMBERED = 2
+_HALVED, _NARROW = (
+    32,
+    512,
+)  # a Gram matrix of so many places at least, of vectors so long at most, in two halves
 
 
 @dataclass(frozen=True)
@@ -66,18 +80,26 @@ class Units:
     """Which unit each record of a pass belongs to.
 
     Args:
-        unit_of_record: int64 [B], 0 … count−1.
+        unit_of_record: int64 [B], 0 … count−1; looked at here, so that nobody waits for a GPU to tell.
         count: number of units; each has a record.
+        device: of the pass.
+
+    Attributes:
+        of_record: int64 [B], on the device.
+        count: as given.
+        single: whether each unit is one record, in the same order.
+        most_records: of one unit.
     """
 
-    def __init__(self, unit_of_record: Tensor, count: int) -> None:
-        self.of_record = unit_of_record
+    def __init__(self, unit_of_record: npt.NDArray[np.int64], count: int, device: torch.device) -> None:
+        self.of_record = on_device(unit_of_record, device)
         self.count = count
-        self.single = count == len(unit_of_record) and bool(
-            (unit_of_record == torch.arange(count, device=unit_of_record.device)).all()
-        )
+        self.single = np.array_equal(unit_of_record, np.arange(count))
+        self.most_records = 1
         if not self.single:
-            self._places = _places(unit_of_record, count)
+            places = _places(unit_of_record, count)
+            self.most_records = places.shape[1]
+            self._places = on_device(places, device)
 
     def summed(self, rows: Tensor) -> Tensor:
         """Sum [B, …] over each unit's records: [U, …]."""
@@ -108,7 +130,7 @@ class SquaredNorms:
     """Squared norms of one tensor's gradient, a row per unit.
 
     Attributes:
-        values: float64 [U], at least the true ones: what rounding may have hidden is added.
+        values: float64 [U], at least the true ones of what `weighted_sum` adds: what rounding may have hidden is added.
         sound: bool [U]; false where the numbers are not finite, or so large that float products of small ones
             with them could have been lost on the way.
     """
@@ -131,8 +153,7 @@ class Memory:
         """⟨factor_t, factor_s⟩ for all places of a unit, [U, T, T], at least float32."""
 
         def make() -> Tensor:
-            joined = units.joined(factor)
-            return batched_product(joined, joined.transpose(1, 2))
+            return gram(units.joined(factor))
 
         return self._found(("gram", *_key(factor)), factor, make)
 
@@ -160,18 +181,21 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class GhostNorm:
-    """The squared norm of one `Outer` by itself, worked out while its factors are at hand.
+class UseNorm:
+    """The squared norm of one use by itself.
 
     Attributes:
         square: [U].
-        lengths: [U], Σ_t ‖left_t‖ ‖right_t‖: what the norm would be at most, and what rounding is relative to.
-        fits: bool [U]; false where a factor is so large that products with small numbers may have been lost.
+        lengths: [U], lengths of what adds up to the use; the norm is at most their sum, and rounding is relative to it.
+        fits: bool [U]; false where a factor is so large, 2³⁰ in float32, that products with small numbers may have been
+            lost: what vanishes in a Gram matrix, below 2⁻⁷⁵, then adds less than 2⁻⁴⁵ a place to a norm.
+        terms: k, how many roundings one entry of `square` has seen at most.
     """
 
     square: Tensor
     lengths: Tensor
     fits: Tensor
+    terms: int
 
 
 @dataclass(frozen=True)
@@ -179,28 +203,38 @@ class Noted:
     """A use, with its own norm where it is kept as factors."""
 
     use: Use
-    norm: GhostNorm | None
+    norm: UseNorm | None
 
     @classmethod
     def of(cls, use: Use, units: Units, memory: Memory) -> Noted:
-        """Work out what can be worked out now."""
+        """Work out what can be worked out now, while factors are at hand."""
         return cls(use, ghost_norm(use, units, memory) if isinstance(use, Outer) else None)
 
 
-def ghost_norm(use: Outer, units: Units, memory: Memory) -> GhostNorm:
+def ghost_norm(use: Outer, units: Units, memory: Memory) -> UseNorm:
     """‖Σ_t left_t right_tᵀ‖² for each unit, from two Gram matrices."""
     right = memory.gram(use.right, units)
     of_right = right.diagonal(dim1=1, dim2=2)
-    most = 2.0 ** (100 if right.dtype == torch.float32 else 800)
+    most = 2.0 ** (60 if right.dtype == torch.float32 else 800)
     fits = of_right.sum(1) < most
+    terms = use.right.shape[2] + 2 * right.shape[1]
     if isinstance(use.left, Rows):
         index = units.joined(use.left.index.unsqueeze(2)).squeeze(2)
-        square = (right * (index.unsqueeze(1) == index.unsqueeze(2))).sum((1, 2))
-        return GhostNorm(square, of_right.sqrt().sum(1), fits)
+        square = _added(right * (index.unsqueeze(1) == index.unsqueeze(2)))
+        return UseNorm(square, of_right.sqrt().sum(1), fits, terms)
     left = memory.gram(use.left, units)
     of_left = left.diagonal(dim1=1, dim2=2)
     lengths = (of_left * of_right).sqrt().sum(1)
-    return GhostNorm((left * right).sum((1, 2)), lengths, fits & (of_left.sum(1) < most))
+    fits &= of_left.sum(1) < most
+    return UseNorm(_added(left * right), lengths, fits, terms + use.left.shape[2])
+
+
+def _norm_of_rows(rows: Tensor, summed: Tensor, units: Units) -> UseNorm:
+    """‖Σ rows of a unit‖² for each; `summed` are the sums."""
+    square = _added(summed.square())
+    lengths = square.sqrt() if units.single else units.summed(_added(rows.square()).sqrt())
+    records = 1 if units.single else units.most_records
+    return UseNorm(square, lengths, torch.isfinite(square), sum(rows.shape[1:]) + 3 * records)
 
 
 def squared_norms(noted: Sequence[Noted], units: Units) -> SquaredNorms:
@@ -210,30 +244,37 @@ def squared_norms(noted: Sequence[Noted], units: Units) -> SquaredNorms:
         noted: the uses of one tensor, at least one.
         units: of the records.
     """
-    total: Tensor | None = None
-    lengths: Tensor | None = None
-    fits: Tensor | None = None
-    summed = [Whole(units.summed(n.use.rows)) if isinstance(n.use, Whole) else n.use for n in noted]
-    for i, (one, norm) in enumerate(zip(summed, (n.norm for n in noted), strict=True)):
-        if norm is not None:
-            part = norm.square
-            lengths = norm.lengths if lengths is None else lengths + norm.lengths
-            fits = norm.fits if fits is None else fits & norm.fits
-        elif isinstance(one, Whole):
-            part = one.rows.flatten(1).square().sum(1)
+    uses: list[Use] = []
+    norms: list[UseNorm] = []
+    for one in noted:
+        if isinstance(one.use, Whole):
+            summed = units.summed(one.use.rows)
+            uses.append(Whole(summed))
+            norms.append(_norm_of_rows(one.use.rows, summed, units))
+        elif one.norm is not None:
+            uses.append(one.use)
+            norms.append(one.norm)
         else:
             raise TypeError("factors without their norm")
-        total = part if total is None else total + part
-        for other in summed[i + 1 :]:
-            total = total + 2 * _inner(one, other, units)
-    if total is None:
+    if not norms:
         raise ValueError("a tensor without a use has no norm")
-    values = total.double()
-    if lengths is not None:
-        unit_in_last_place = torch.finfo(total.dtype).eps / 2
-        values = values.clamp(min=0.0) + _SLACK_UNITS * unit_in_last_place * lengths.double().square()
-    finite = torch.isfinite(values)
-    return SquaredNorms(values, finite if fits is None else finite & fits)
+    total, lengths, fits = norms[0].square, norms[0].lengths, norms[0].fits
+    for norm in norms[1:]:
+        total, lengths, fits = total + norm.square, lengths + norm.lengths, fits & norm.fits
+    for i, use in enumerate(uses):
+        for other in uses[i + 1 :]:
+            total = total + 2 * _inner(use, other, units)
+    terms = 2 * max(norm.terms for norm in norms) if len(norms) > 1 else norms[0].terms
+    rounding = (terms + len(norms) ** 2 + _ROOM) * torch.finfo(total.dtype).eps / 2
+    values = total.double().clamp(min=0.0) + rounding * lengths.double().square()
+    return SquaredNorms(values, torch.isfinite(values) & fits)
+
+
+def _added(values: Tensor) -> Tensor:
+    """The sum over all axes but the first, one after the other: a sum of so many terms as their lengths add up to."""
+    while values.dim() > 1:
+        values = values.sum(-1)
+    return values
 
 
 def weighted_sum(
@@ -252,15 +293,14 @@ def weighted_sum(
     for use in uses:
         if isinstance(use, Whole):
             rows = without(use.rows.flatten(1), bad)
-            part = weights.to(rows.dtype) @ rows
+            part = _in_parts(torch.matmul, weights.to(rows.dtype), rows)
         elif isinstance(use.left, Rows):
-            scaled = memory.scaled(use.right, weights, bad).flatten(0, 1)
-            part = torch.zeros((use.left.count, scaled.shape[1]), dtype=scaled.dtype, device=scaled.device)
-            part.index_add_(0, use.left.index.flatten(), scaled)
+            scaled = memory.scaled(use.right, weights, bad)
+            part = _in_parts(partial(_looked_up, use.left.count), use.left.index, scaled)
         elif use.left.shape[2] < use.right.shape[2]:  # the narrower factor takes the weights
-            part = _token_product(memory.scaled(use.left, weights, bad), without(use.right, bad))
+            part = _in_parts(_token_product, memory.scaled(use.left, weights, bad), without(use.right, bad))
         else:
-            part = _token_product(without(use.left, bad), memory.scaled(use.right, weights, bad))
+            part = _in_parts(_token_product, without(use.left, bad), memory.scaled(use.right, weights, bad))
         total = part if total is None else total.add_(part.view_as(total))
     if total is None:
         return torch.zeros(shape, dtype=torch.float32, device=weights.device)
@@ -272,6 +312,25 @@ def without(rows: Tensor, bad: Tensor | None) -> Tensor:
     return rows if bad is None else torch.where(_column(bad, rows), 0.0, rows)
 
 
+def gram(rows: Tensor) -> Tensor:
+    """⟨rows_t, rows_s⟩ of [B, T, n] as [B, T, T], at least float32.
+
+    The matrix is symmetric: on a processor, where that was measured to be faster, one of its two off-diagonal
+    quarters is computed and the other copied.
+    """
+    length, width = rows.shape[1:]
+    half = length // 2
+    if rows.is_cuda or length % 2 or not (length >= _HALVED and width <= _NARROW):
+        return batched_product(rows, rows.transpose(1, 2))
+    halves = rows.reshape(-1, half, width)
+    own = batched_product(halves, halves.transpose(1, 2)).view(-1, 2, half, half)
+    across = batched_product(rows[:, :half], rows[:, half:].transpose(1, 2))
+    whole = torch.empty((len(rows), length, length), dtype=own.dtype)
+    whole[:, :half, :half], whole[:, half:, half:] = own[:, 0], own[:, 1]
+    whole[:, :half, half:], whole[:, half:, :half] = across, across.transpose(1, 2)
+    return whole
+
+
 def batched_product(left: Tensor, right: Tensor) -> Tensor:
     """Matrix products [B, …] accumulated, and given out, in float32 at least."""
     if left.dtype in _LOW:
@@ -279,6 +338,22 @@ def batched_product(left: Tensor, right: Tensor) -> Tensor:
             return torch.bmm(left, right, out_dtype=torch.float32)
         left, right = left.float(), right.float()
     return torch.bmm(left, right)
+
+
+def _in_parts(product: Callable[[Tensor, Tensor], Tensor], one: Tensor, other: Tensor) -> Tensor:
+    """A sum over records, of `_TOGETHER` at once."""
+    parts = zip(one.split(_TOGETHER), other.split(_TOGETHER), strict=True)
+    total = product(*next(parts))
+    for some in parts:
+        total += product(*some)
+    return total
+
+
+def _looked_up(count: int, index: Tensor, rows: Tensor) -> Tensor:
+    """A table of `count` rows: the sum of the rows that stand at each index."""
+    rows = rows.flatten(0, 1)
+    table = torch.zeros((count, rows.shape[1]), dtype=rows.dtype, device=rows.device)
+    return table.index_add_(0, index.flatten(), rows)
 
 
 def _token_product(left: Tensor, right: Tensor) -> Tensor:
@@ -290,7 +365,7 @@ def _token_product(left: Tensor, right: Tensor) -> Tensor:
 def _inner(one: Use, other: Use, units: Units) -> Tensor:
     """⟨one, other⟩ of each unit [U]; `Whole` ones are summed by unit already."""
     if isinstance(one, Whole) and isinstance(other, Whole):
-        return (one.rows * other.rows).flatten(1).sum(1)
+        return _added(one.rows * other.rows)
     if isinstance(one, Whole):
         return _inner(other, one, units)
     right = units.joined(one.right)
@@ -301,9 +376,9 @@ def _inner(one: Use, other: Use, units: Units) -> Tensor:
             found = matrix.gather(1, index.expand(-1, -1, matrix.shape[2]))
         else:
             found = batched_product(units.joined(one.left), matrix.to(one.left.dtype))
-        return (found * right).sum((1, 2))
+        return _added(found * right)
     rights = batched_product(right, units.joined(other.right).transpose(1, 2))
-    return (_lefts(one.left, other.left, units) * rights).sum((1, 2))
+    return _added(_lefts(one.left, other.left, units) * rights)
 
 
 def _lefts(one: Tensor | Rows, other: Tensor | Rows, units: Units) -> Tensor:
@@ -321,15 +396,15 @@ def _lefts(one: Tensor | Rows, other: Tensor | Rows, units: Units) -> Tensor:
     return batched_product(dense, units.joined(other).transpose(1, 2))
 
 
-def _places(unit_of_record: Tensor, count: int) -> Tensor:
-    """Which records each unit has, [U, R]; B where it has fewer than the others."""
+def _places(unit_of_record: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Which records each unit has, int64 [U, R]; B where it has fewer than the others."""
     records = len(unit_of_record)
-    order = torch.argsort(unit_of_record, stable=True)
-    sizes = torch.bincount(unit_of_record, minlength=count)
-    places = torch.full((count, int(sizes.max())), records, device=unit_of_record.device)
+    order = np.argsort(unit_of_record, kind="stable")
+    sizes = np.bincount(unit_of_record, minlength=count)
+    places = np.full((count, int(sizes.max())), records, dtype=np.int64)
     units = unit_of_record[order]
-    starts = sizes.cumsum(0) - sizes
-    places[units, torch.arange(records, device=units.device) - starts[units]] = order
+    starts = np.cumsum(sizes) - sizes
+    places[units, np.arange(records) - starts[units]] = order
     return places
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from hansa.audit.attacks import MOST_ATTACKS, verdict_of
 from hansa.audit.findings import log_name
 from hansa.audit.report import words
 from hansa.audit.report.chronicle import Chronicles
 from hansa.audit.report.evidence import AttackTold, Empirical
 from hansa.audit.report.value import Spot
-from hansa.ledger.attacks import AttackMade
-from hansa.ledger.entry import real_value
-from hansa.privacy.attack import Claim, Design, Verdict
+from hansa.errors import PrivacyParameterError
+from hansa.privacy.errors import AccountantFailedError
 
 
 def empirical(told: Chronicles) -> Empirical:
@@ -25,23 +25,14 @@ def empirical(told: Chronicles) -> Empirical:
     return Empirical(measured=True, why=why, attacks=attacks)
 
 
-def verdict_of(entry: AttackMade) -> Verdict:
-    """The attack that an entry tells of.
-
-    Raises:
-        PrivacyParameterError: its events are not known.
-    """
-    claim = Claim(tuple(one.spend for one in entry.spends), real_value(entry.delta))
-    confidence = real_value(entry.confidence)
-    design = Design(claim, entry.canaries, entry.guessed_in, entry.guessed_out, confidence)
-    return design.judge(entry.correct)
-
-
 def _attacks(told: Chronicles) -> Iterator[AttackTold]:
     for name, log in told.own.items():
-        for placed in log.attacks:
+        for placed in log.attacks[:MOST_ATTACKS]:
             entry = placed.entry
-            verdict = verdict_of(entry)
+            try:
+                verdict = verdict_of(entry)
+            except (AccountantFailedError, PrivacyParameterError):
+                continue  # the audit tells it, as wrong or as not checked
             claimed = verdict.design.claim.epsilon
             yield AttackTold(
                 member=entry.member,
