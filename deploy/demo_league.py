@@ -64,7 +64,9 @@ def prepare(folder: Path, names: Sequence[str]) -> None:
         data.write_text("\n".join(lines) + "\n", encoding="utf-8")
         settings = folder / name / "node.toml"
         text = settings.read_text(encoding="utf-8")
-        settings.write_text(text.replace('# data = "/srv/hansa/data"', f'data = "{data.resolve()}"'), encoding="utf-8")
+        settings.write_text(
+            text.replace('# data = "/srv/hansa/data"', f'data = "{data.resolve()}"'), encoding="utf-8"
+        )
         members += f'[[members]]\nname = "{name}"\nunits = {RECORDS}\n\n'
     (folder / "league.toml").write_text(TERMS.format(members=members), encoding="utf-8")
 

@@ -8,6 +8,7 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -181,8 +182,7 @@ def trainer_of(home: NodeHome, agreement: Agreement) -> Trainer:
     from hansa.errors import DataSourceError, ModelError
     from hansa.models import build_model
     from hansa_client.data import encode, read_records
-    from hansa_client.training import Trainer, TrainingPlan
-    from hansa_client.training.gradients import GradientEngine
+    from hansa_client.training import TrainerFactory, engine_for
 
     settings = home.settings
     if settings.data is None:
@@ -193,10 +193,8 @@ def trainer_of(home: NodeHome, agreement: Agreement) -> Trainer:
         torch.set_num_threads(settings.policy.threads)
     if settings.policy.gpu_memory_share is not None and torch.cuda.is_available():
         torch.cuda.set_per_process_memory_fraction(settings.policy.gpu_memory_share)
-    fast = agreement.with_performance(
-        device=settings.device, physical_batch_size=settings.physical_batch_size
-    )
-    built = build_model(fast.terms, folder=fast.folder, device=settings.device)
+    fast = replace(agreement, performance=settings.performance)
+    built = build_model(fast.terms, folder=fast.folder, device=settings.performance.device)
     agreed = fast.require_frozen().model
     if (built.frozen_sha256, built.tokenizer_sha256) != (agreed.frozen_sha256, agreed.tokenizer_sha256):
         raise ModelError(
@@ -205,4 +203,4 @@ def trainer_of(home: NodeHome, agreement: Agreement) -> Trainer:
         )
     records = read_records(home.folder / settings.data, fast.terms, settings.source, settings.columns)
     dataset = encode(records, fast.terms, built.tokenize)
-    return Trainer(GradientEngine(built), dataset, TrainingPlan.of(fast, settings.name))
+    return TrainerFactory(engine_for(built, fast.performance), fast).trainer(settings.name, dataset)

@@ -161,7 +161,7 @@ def _versions() -> Check:
 def _device(home: NodeHome) -> Check:
     import torch
 
-    wanted = home.settings.device
+    wanted = home.settings.performance.device
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
         return Check(
@@ -172,7 +172,7 @@ def _device(home: NodeHome) -> Check:
             "device",
             "wrong",
             f"node.toml asks for {wanted}, and there is none",
-            "correct `device`, or the driver",
+            "correct `device` under [performance], or the driver",
         )
     return Check("device", "good", f"cpu, {torch.get_num_threads()} threads")
 

@@ -251,7 +251,10 @@ class Link:
         return caller.asked_at - time.time() if caller.asked_at else None
 
     def _client(self, caller: _Caller) -> FleetHttpClient:
-        interceptors: list[ProtobufClientInterceptor] = [caller, NodeAuthHttpInterceptor(self._terms.key, self._terms.key.public_key())]
+        interceptors: list[ProtobufClientInterceptor] = [
+            caller,
+            NodeAuthHttpInterceptor(self._terms.key, self._terms.key.public_key()),
+        ]
         return FleetHttpClient.from_server_address(
             self._terms.address,
             insecure=False,

@@ -18,7 +18,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from hansa.agreement.document import told
 from hansa.agreement.keys import PublicKey
-from hansa.agreement.local import Column, Source
+from hansa.agreement.local import Column, Performance, Source
 from hansa.agreement.terms import Name, Section
 from hansa.errors import Problem
 from hansa.identity import COORDINATOR, Signer
@@ -31,8 +31,8 @@ from hansa_client.policy import Policy
 
 FILE = "node.toml"
 _MEMBERS_OWN = (
-    "witness_key", "officer", "former_keys", "sealing_key", "state", "data", "source", "columns", "device",
-    "physical_batch_size", "policy", "max_retries",
+    "witness_key", "officer", "former_keys", "sealing_key", "state", "data", "source", "columns",
+    "performance", "policy", "max_retries",
 )  # fmt: skip
 CREDENTIAL = "credential:"  # before the name of a systemd credential
 LEDGER = "ledger.sqlite"  # in the state folder
@@ -63,7 +63,7 @@ class NodeFile(Section):
         authority, revocations: the consortium's certificate and its list of revoked ones; `hansa node certificate` puts
             them there.
         source, columns: how the data are read and where each column of an agreement is found. A member's.
-        device, physical_batch_size: how fast it trains; never what it promises. A member's.
+        performance: how fast it trains and in how much memory; never what it promises. A member's.
         policy: in what the member takes part. A member's.
         max_retries: how often in one run a step may be summed again, each time charged anew. A member's.
     """
@@ -85,8 +85,7 @@ class NodeFile(Section):
     revocations: PathText = "ca.crl"
     source: Source = Source()
     columns: Mapping[str, Column | str | int] = Field(default_factory=dict)
-    device: str = "auto"
-    physical_batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 64
+    performance: Performance = Performance()
     policy: Policy = Policy()
     max_retries: Annotated[int, Field(ge=0, le=100)] = 2
 
@@ -392,10 +391,6 @@ sealing_key = "sealing.key"
 # What the member trains on: a file, or a folder of files. How they are read stands under [source] below.
 # data = "/srv/hansa/data"
 
-# Where it trains (auto, cpu, cuda or cuda:N), and how many records at a time. Neither changes what is promised.
-device = "auto"
-physical_batch_size = 64
-
 # How often in one run a step may be summed again after it failed. Each retry is charged to the budget anew; 0 allows
 # none, and then a run ends where a step fails.
 max_retries = 2
@@ -411,6 +406,10 @@ max_retries = 2
 # threads = 4                       # processors that training may use
 # memory_gib = 16.0                 # of this process
 # gpu_memory_share = 0.5            # of the device, from 0 to 1
+
+# How fast it trains and in how much memory, as under [performance] of an agreement; never what is promised.
+[performance]
+# device = "auto"                   # auto, cpu, cuda or cuda:N
 
 # How files are read: format, header, delimiter, encoding, decimal, missing, record.
 [source]

@@ -121,7 +121,9 @@ def test_a_node_that_is_gone_is_given_up_after_a_while_and_a_silent_one_at_the_d
     assert sorted(members.exchange(request(), 0.5)) == ["a", "b"]
 
 
-@pytest.mark.parametrize("content", [RecordDict(), RecordDict({"arrays": to_records(request()["a"])["arrays"]})])
+@pytest.mark.parametrize(
+    "content", [RecordDict(), RecordDict({"arrays": to_records(request()["a"])["arrays"]})]
+)
 def test_an_answer_that_says_nothing_is_absence_at_once(content: RecordDict) -> None:
     grid = Grid("a", "b", "c")
     grid.answers["b"] = lambda: content
