@@ -213,11 +213,16 @@ class Runs:
         begun = (datetime.now(UTC) - datetime.fromisoformat(changed)).total_seconds()
         expected = known == "starting" and begun < _STARTS_WITHIN_S
         if known not in ENDED and not expected and not self.alive(run):
-            known = "interrupted"
+            known = self._ended(run) or "interrupted"  # it may have ended since the row was read
         return RunRow(
             run, agreement_id, known, created, changed, number, rounds, phase, note, json.loads(members),
             tuple(carried),
         )  # fmt: skip
+
+    def _ended(self, run: str) -> State | None:
+        with self._open() as database:
+            (state,) = database.execute("SELECT state FROM runs WHERE run = ?", (run,)).fetchone()
+        return next((one for one in ENDED if one == state), None)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

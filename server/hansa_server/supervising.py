@@ -30,6 +30,8 @@ from hansa_server.coordinating import links_of, log_store
 from hansa_server.flower_app.control import Control
 from hansa_server.flower_app.superlink import SECRET_FILE
 from hansa_server.home import HOME, CoordinatorHome
+from hansa_server.runs import Runs
+from hansa_server.sqlite_journal import journal_size
 
 STARTS_WITHIN_S = 60.0
 _PORT_IS_FREED_S = 8.0  # what a coordinator that was killed leaves behind goes by itself
@@ -90,6 +92,11 @@ class Supervisor:
         )
         links_of(home)
         prepare(home)
+        self._runs = Runs(home.runs)
+        self._seen, self._tried = (
+            set[str](),
+            dict[str, int](),
+        )  # runs, and how far each was when it was resumed
 
     def serve(self, stop: threading.Event, ready: Callable[[int], None]) -> None:
         """Run until `stop` is set.
@@ -123,11 +130,28 @@ class Supervisor:
                             "the SuperLink is there again; see `hansa run list` for what it interrupted"
                         )
                     while process.poll() is None and not stop.wait(_LOOK_S):
-                        pass
+                        self._resume(control)
                     if stop.is_set():
                         return
                     self._told(f"the SuperLink ended with status {process.returncode}; starting it again")
                 stop.wait(_AGAIN_S)
+
+    def _resume(self, control: Control) -> None:
+        """Have runs go on whose process ended while this coordinator lived, unless it ended before at the same place."""
+        for row in self._runs.all():
+            if row.state in {"starting", "running", "waiting", "stopping"}:
+                self._seen.add(row.run)
+            elif row.state == "interrupted" and row.run in self._seen:
+                size = journal_size(self._runs.folder(row.run))
+                if self._tried.get(row.run) == size:
+                    continue
+                self._tried[row.run] = size
+                try:
+                    self._runs.carried(row.run, control.start(row.run))
+                except (LinkError, EngineError) as error:
+                    self._told(f"run {row.run} cannot go on: {error.cause}")
+                else:
+                    self._told(f"run {row.run} was interrupted, and goes on")
 
     def _wait_for(self, process: subprocess.Popen[bytes], control: Control) -> None:
         until = time.monotonic() + STARTS_WITHIN_S

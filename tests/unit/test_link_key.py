@@ -15,7 +15,8 @@ from support.identities import mode
 
 SIGNERS = {name: Signer.generate(name) for name in ("north", "harbour", "valley", "coordinator", "stranger")}
 ROSTER = Roster(
-    {name: SIGNERS[name].public_key for name in ("north", "harbour", "valley")}, SIGNERS["coordinator"].public_key
+    {name: SIGNERS[name].public_key for name in ("north", "harbour", "valley")},
+    SIGNERS["coordinator"].public_key,
 )
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from hansa_server.home import CoordinatorHome
     from hansa_server.runs import RunRow, Runs
 
+_GOES_ON_WITHIN_S = 30.0
+
 AgreementArgument: TypeAlias = Annotated[
     Path | None,
     typer.Argument(metavar="[AGREEMENT]", help="The frozen agreement, to be sure; a home has one."),
@@ -181,9 +183,13 @@ def _league(folder: Path, agreement: Path | None) -> CoordinatorHome:
 def _waited(runs: Runs, run: str) -> RunRow:
     from hansa_server.runs import ENDED
 
+    since = time.monotonic()
     while True:
-        row = runs.one(run)
-        if row.state in ENDED or row.state == "interrupted":
+        row, now = runs.one(run), time.monotonic()
+        if row.state != "interrupted":
+            since = now
+        # the coordinator has a run go on whose process ended, if it can
+        if row.state in ENDED or now - since > _GOES_ON_WITHIN_S:
             return row
         time.sleep(0.2)
 
