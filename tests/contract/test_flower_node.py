@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -145,7 +146,8 @@ def test_another_consortiums_certificate_is_refused_at_once(there: SuperLink, tm
 
 @pytest.mark.parametrize("path", ["/v1/control/list-nodes", "/openapi.json", "/docs", "/v1/unknown"])
 def test_control_asks_for_a_secret_and_the_rest_is_not_there(there: SuperLink, path: str) -> None:
-    with httpx.Client(verify=str(there.folder / "ca" / "ca.crt")) as client:  # it has a default
+    verify = ssl.create_default_context(cafile=there.folder / "ca" / "ca.crt")
+    with httpx.Client(verify=verify, timeout=30.0) as client:
         asked = client.post(f"https://{there.address}{path}")
     assert (asked.status_code, asked.content) == (404, b"")
 
