@@ -10,6 +10,7 @@ import pytest
 from hansa import errors
 from hansa.audit import errors as audit_errors
 from hansa.errors import HansaError
+from hansa.fairness import errors as fairness_errors
 from hansa.following import errors as following_errors
 from hansa.identity import errors as identity_errors
 from hansa.ledger import errors as ledger_errors
@@ -22,6 +23,7 @@ MODULES = {
     for module in (
         errors,
         audit_errors,
+        fairness_errors,
         following_errors,
         identity_errors,
         ledger_errors,
