@@ -1,23 +1,83 @@
-"""The member's end of the Flower carrier: a ClientApp that hands requests to the node and returns its replies.
+"""The member's end of the Flower carrier: a place at a SuperLink, and a ClientApp for simulations.
 
-Nothing but `hansa.wire` messages passes. Flower would put the text of an exception into its reply; here nothing is
-raised towards it, and a request that cannot be answered gets an empty record, which reads as absence.
+`Link` makes this process itself the Flower node: it dials out over TLS with the node's key, takes requests, hands
+them to the member's node and carries the replies back. It never asks for an app bundle. Nothing but `hansa.wire`
+messages passes: Flower would put the text of an exception into its reply; here nothing is raised towards it, and a
+request that cannot be answered gets an empty record, which reads as absence.
+
+Flower offers no public way to be a node, so this file uses modules that Flower keeps to itself (`flwr.supernode`,
+`flwr.supercore`, `flwr.proto`, `flwr.common.serde`). It is the only one that does; `tests/contract/test_flower_node.py` runs
+it against a real SuperLink.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Protocol, TypeAlias
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol, TypeAlias
 
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
 from flwr.app import Message as FlowerMessage
+from flwr.app.message import remove_content_from_message
 from flwr.clientapp import ClientApp
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PushMessagesRequest,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.node_pb2 import Node as FlowerNode
+from flwr.supercore.error import ApiErrorCode, FlowerError
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_protobuf_utils import (
+    make_confirm_message_received_fn_protobuf,
+    make_pull_object_fn_protobuf,
+    make_push_object_fn_protobuf,
+)
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    ObjectPushError,
+    pull_and_inflate_object_from_tree,
+    push_objects,
+)
+from flwr.supercore.interceptors.http.utils import add_headers
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.protobuf.client import (
+    ProtobufCall,
+    ProtobufClientInterceptor,
+    ProtobufRequestContext,
+)
+from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from hansa.errors import WireError
+from hansa.errors import LinkError, WireError
 from hansa.wire import Message, parse
 
 ACTION = "hansa"  # Flower's message type is "query.hansa"
+HEARTBEAT_S = 10.0  # the shortest that Flower takes; it holds a silent node's place for twice as long
+_BEATS_EVERY_S = 3.0
+_POLL_S, _LONGEST_POLL_S, _SLOWER = 0.05, 0.5, 1.1  # soon after a request the next one is near
+_RETRY_S, _LONGEST_RETRY_S = 0.5, 5.0
+_PULL_AGAIN_S = 0.02
+_PATIENCE_S = 3.0
+_DATE_S = 1.0  # HTTP tells the time in whole seconds
 
 _LOG = logging.getLogger("hansa.node")
 
@@ -52,7 +112,7 @@ def from_records(content: RecordDict) -> Message:
 def client_app(
     node_of: Callable[[Context], AnswersRequests], encode: Encode = to_records, decode: Decode = from_records
 ) -> ClientApp:
-    """A Flower ClientApp around nodes.
+    """A Flower ClientApp around nodes, for simulations.
 
     Args:
         node_of: the node that a Flower context belongs to.
@@ -62,11 +122,311 @@ def client_app(
 
     @app.query(ACTION)
     def answer(message: FlowerMessage, context: Context) -> FlowerMessage:
-        try:
-            content = encode(node_of(context).handle(decode(message.content)))
-        except Exception:  # noqa: BLE001  # whatever it is, Flower would send its text to the coordinator
-            _LOG.exception("a request was not answered")  # stays here; Flower sees an empty record
-            content = RecordDict()
-        return FlowerMessage(content, reply_to=message)
+        return FlowerMessage(_answered(node_of(context), message, encode, decode), reply_to=message)
 
     return app
+
+
+def _answered(node: AnswersRequests, message: FlowerMessage, encode: Encode, decode: Decode) -> RecordDict:
+    try:
+        return encode(node.handle(decode(message.content)))
+    except Exception:  # noqa: BLE001  # whatever it is, Flower would send its text to the coordinator
+        _LOG.exception("a request was not answered")  # stays here; Flower sees an empty record
+        return RecordDict()
+
+
+# --- a place at a SuperLink ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, repr=False)
+class LinkTerms:
+    """How a node reaches its SuperLink.
+
+    Attributes:
+        address: ``HOST:PORT``.
+        authority: PEM, the certificate that the SuperLink's must be issued under.
+        key: the node's Flower key, on P-384; the coordinator registers its public side.
+    """
+
+    address: str
+    authority: bytes
+    key: ec.EllipticCurvePrivateKey
+
+
+class PlaceKept(Protocol):
+    """Remembers between processes which node id the SuperLink knows this key by."""
+
+    def get(self) -> int | None:
+        """The last one; `None` before there is one."""
+
+    def put(self, node_id: int) -> None:
+        """Keep it."""
+
+
+class Link:
+    """This process as the Flower node of its member.
+
+    Args:
+        terms: where to, with which key.
+        node: answers requests.
+        place: of earlier processes, so that a killed one can be followed at once.
+        told: called with a line whenever the state of the connection changes.
+
+    Guarantees: no bundle is asked for and no code of anybody's is run; a reply that cannot be delivered is dropped, since
+        whoever still needs it asks again, and gets the same.
+    Leaks: that the node is there, sizes, and when it answers.
+    """
+
+    def __init__(
+        self,
+        terms: LinkTerms,
+        node: AnswersRequests,
+        place: PlaceKept,
+        told: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._terms, self._node, self._place, self._told = terms, node, place, told
+        self._key = public_key_to_bytes(terms.key.public_key())
+        self._said = ""
+
+    def serve(self, stop: threading.Event) -> None:
+        """Answer requests until `stop` is set; a connection that is lost is made again, for as long as it takes.
+
+        Raises:
+            LinkError: the SuperLink cannot be used at all, and trying again would not help: its certificate is not under
+                the authority, or it is of another Flower release. Only before it was reached for the first time.
+        """
+        reached, pause = False, _RETRY_S
+        while not stop.is_set():
+            try:
+                caller = _Caller()
+                with self._client(caller) as client, self._activated(client) as (node, lost):
+                    reached, pause = True, _RETRY_S
+                    self._tell(f"connected to {self._terms.address}")
+                    self._answer_all(client, node, stop, lost, caller.asked_at - _DATE_S)
+                    if stop.is_set():
+                        return
+                    self._tell(f"{self._terms.address} does not know this node any more; connecting again")
+            except _IncompatibleError as error:
+                if not reached:
+                    raise LinkError(
+                        f"{self._terms.address} is of another Flower release: {error}",
+                        remedy="Install the same release of hansa on both sides.",
+                    ) from None
+                self._tell(f"{self._terms.address} is of another Flower release: {error}")
+            except httpx.HTTPError as error:
+                if not reached and _is_about_certificates(error):
+                    raise LinkError(
+                        f"the certificate of {self._terms.address} is not acceptable: {error}",
+                        remedy="Is the address right, and named in the coordinator's certificate? Is ca.crt that of this "
+                        "consortium, and has the certificate not expired?",
+                    ) from None
+                self._tell(_described(self._terms.address, error))
+            stop.wait(pause)
+            pause = min(2 * pause, _LONGEST_RETRY_S)
+
+    def probe(self) -> float | None:
+        """Reach the SuperLink once, and take no place at it.
+
+        Returns:
+            How many seconds its clock is ahead of this one's, about; `None` where it does not say.
+
+        Raises:
+            LinkError: it cannot be reached, is no SuperLink of this consortium, or is of another release.
+        """
+        caller = _Caller()
+        request = SendNodeHeartbeatRequest(
+            node=FlowerNode(node_id=self._place.get() or 0), heartbeat_interval=HEARTBEAT_S
+        )
+        try:
+            with self._client(caller) as client:
+                client.SendNodeHeartbeat(request)
+        except _IncompatibleError as error:
+            raise LinkError(f"{self._terms.address} is of another Flower release: {error}") from None
+        except httpx.HTTPStatusError as error:
+            # whoever is not at its place is refused so, by a SuperLink and by nobody else
+            if error.response.status_code != httpx.codes.UNAUTHORIZED:
+                raise LinkError(_described(self._terms.address, error)) from None
+        except httpx.HTTPError as error:
+            raise LinkError(_described(self._terms.address, error)) from None
+        return caller.asked_at - time.time() if caller.asked_at else None
+
+    def _client(self, caller: _Caller) -> FleetHttpClient:
+        interceptors: list[ProtobufClientInterceptor] = [
+            caller,
+            NodeAuthHttpInterceptor(self._terms.key, self._terms.key.public_key()),
+        ]
+        return FleetHttpClient.from_server_address(
+            self._terms.address,
+            insecure=False,
+            root_certificates=self._terms.authority,
+            interceptors=interceptors,
+        )
+
+    @contextmanager
+    def _activated(self, client: FleetHttpClient) -> Iterator[tuple[FlowerNode, threading.Event]]:
+        """The node's place, kept by heartbeats; `lost` is set once the SuperLink has given it away."""
+        before = self._place.get()
+        if before is not None:
+            with suppress(httpx.HTTPStatusError):  # it is free already
+                client.DeactivateNode(DeactivateNodeRequest(node_id=before))
+        request = ActivateNodeRequest(public_key=self._key, heartbeat_interval=HEARTBEAT_S)
+        node = FlowerNode(node_id=client.ActivateNode(request).node_id)
+        if node.node_id != before:
+            self._place.put(node.node_id)
+        lost, ended = threading.Event(), threading.Event()
+        beating = threading.Thread(target=_beat, args=(client, node, lost, ended), daemon=True)
+        beating.start()
+        try:
+            yield node, lost
+        finally:
+            ended.set()
+            beating.join()
+            with suppress(httpx.HTTPError):  # it notices by itself that nobody is there
+                client.DeactivateNode(DeactivateNodeRequest(node_id=node.node_id))
+
+    def _answer_all(
+        self,
+        client: FleetHttpClient,
+        node: FlowerNode,
+        stop: threading.Event,
+        lost: threading.Event,
+        since: float,
+    ) -> None:
+        """Answer what was asked after this node took its place, by the clock of the other side.
+
+        What is older is of a round that may be over, and would be paid for in vain: whoever still wants it asks again.
+        """
+        pause = _POLL_S
+        while not stop.is_set() and not lost.is_set():
+            came = self._pulled(client, node, stop)
+            for proto, tree in zip(came.messages_list, came.message_object_trees, strict=True):
+                message = message_from_proto(proto)
+                if message.metadata.created_at >= since:
+                    self._answer(client, node, message, tree)
+                pause = _POLL_S
+            if not came.messages_list:
+                stop.wait(pause)
+                pause = min(_SLOWER * pause, _LONGEST_POLL_S)
+
+    def _answer(
+        self, client: FleetHttpClient, node: FlowerNode, message: FlowerMessage, tree: ObjectTree
+    ) -> None:
+        run = message.metadata.run_id
+        TaskIdentity.node_id, TaskIdentity.task_id, TaskIdentity.run_id = node.node_id, 1, run
+        started = time.monotonic()
+        try:
+            asked = pull_and_inflate_object_from_tree(
+                tree,
+                make_pull_object_fn_protobuf(client.PullObject, node, run),
+                make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, run),
+                return_type=FlowerMessage,
+                initial_backoff=_PULL_AGAIN_S,
+            )
+            asked.metadata.__dict__["_message_id"] = tree.object_id
+            content = _answered(self._node, asked, to_records, from_records)
+            _push(client, node, FlowerMessage(content, reply_to=asked), time.monotonic() - started)
+        except (ObjectPullError, ObjectPushError) as error:
+            _LOG.warning("a request of Flower run %d came to nothing: %s", run, error)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code not in {
+                httpx.codes.FORBIDDEN,
+                httpx.codes.CONFLICT,
+                httpx.codes.BAD_REQUEST,
+            }:
+                raise
+            _LOG.warning("Flower run %d is over; nobody takes the reply", run)
+
+    def _pulled(
+        self, client: FleetHttpClient, node: FlowerNode, stop: threading.Event
+    ) -> PullMessagesResponse:
+        """What is waiting for the node. A connection that broke is tried again before the place is given up."""
+        until = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return client.PullMessages(PullMessagesRequest(node=node))
+            except httpx.TransportError:
+                if time.monotonic() >= until or stop.wait(_POLL_S):
+                    raise
+
+    def _tell(self, line: str) -> None:
+        if line != self._said:
+            self._said = line
+            self._told(line)
+
+
+def _push(client: FleetHttpClient, node: FlowerNode, reply: FlowerMessage, seconds: float) -> None:
+    run = reply.metadata.run_id
+    reply.metadata.__dict__["_message_id"] = reply.object_id
+    with no_object_id_recompute():
+        objects, tree = get_all_nested_objects(reply), get_object_tree(reply)
+        pushed = client.PushMessages(
+            PushMessagesRequest(
+                node=node,
+                messages_list=[message_to_proto(remove_content_from_message(reply))],
+                message_object_trees=[tree],
+                clientapp_runtime_list=[seconds],
+            )
+        )
+        push = make_push_object_fn_protobuf(client.PushObject, node, run, pushed.session_id)
+        push_objects(objects, push, object_ids_to_push=set(pushed.objects_to_push))
+
+
+def _beat(client: FleetHttpClient, node: FlowerNode, lost: threading.Event, ended: threading.Event) -> None:
+    request = SendNodeHeartbeatRequest(node=node, heartbeat_interval=HEARTBEAT_S)
+    while not ended.wait(_BEATS_EVERY_S):
+        try:
+            if not client.SendNodeHeartbeat(request).success:
+                lost.set()
+                return
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code == httpx.codes.UNAUTHORIZED:
+                lost.set()
+                return
+        except httpx.HTTPError:
+            continue  # the next one may arrive
+
+
+class _IncompatibleError(Exception):
+    """The SuperLink is of a release that does not go with this one."""
+
+
+class _Caller:
+    """Says which Flower release this is, and notes when it was answered first, by the clock of the other side.
+
+    Flower's own interceptor would end the process where the other side refuses the release.
+    """
+
+    def __init__(self) -> None:
+        self._headers = dict(RuntimeVersionMetadata.from_local_component("SuperNode").as_metadata())
+        self.asked_at = 0.0
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """See `ProtobufClientInterceptor`."""
+        add_headers(context.request, self._headers)
+        response = call_next(context)
+        if response.is_error:
+            told = FlowerError.from_json(response.text)
+            if told is not None and told.code == ApiErrorCode.RUNTIME_VERSION_INCOMPATIBLE:
+                raise _IncompatibleError(told.message)
+        if not self.asked_at and "date" in response.headers:
+            self.asked_at = parsedate_to_datetime(response.headers["date"]).timestamp()
+        return response
+
+
+def _is_about_certificates(error: httpx.HTTPError) -> bool:
+    return isinstance(error, httpx.ConnectError) and "certificate" in str(error).lower()
+
+
+def _described(address: str, error: httpx.HTTPError) -> str:
+    """Why a connection is not there, for the member's own log."""
+    if not isinstance(error, httpx.HTTPStatusError):
+        return f"{address} cannot be reached: {str(error) or type(error).__name__}"
+    told: Any = FlowerError.from_json(error.response.text)
+    if told is not None and told.code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
+        return (
+            f"{address} does not admit this node yet: its Flower key is not registered there, or another process has its "
+            "place"
+        )
+    if error.response.status_code == httpx.codes.UNAUTHORIZED:
+        return f"{address} does not take this node's signature: is the clock right on both sides?"
+    return f"{address} answers with status {error.response.status_code}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -18,6 +18,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from hansa.agreement.document import told
 from hansa.agreement.keys import PublicKey
+from hansa.agreement.local import Column, Performance, Source
 from hansa.agreement.terms import Name, Section
 from hansa.errors import Problem
 from hansa.identity import COORDINATOR, Signer
@@ -26,8 +27,13 @@ from hansa.identity.errors import KeyFileError, NodeFileError
 from hansa.identity.keys import CREDENTIALS
 from hansa.ledger.note import NoteSigner, SignatureType
 from hansa.ledger.officer import card_name, read_officer
+from hansa_client.policy import Policy
 
 FILE = "node.toml"
+_MEMBERS_OWN = (
+    "witness_key", "officer", "former_keys", "sealing_key", "state", "data", "source", "columns",
+    "performance", "policy", "max_retries",
+)  # fmt: skip
 CREDENTIAL = "credential:"  # before the name of a systemd credential
 LEDGER = "ledger.sqlite"  # in the state folder
 _NONCE = "recovery.nonce"
@@ -52,6 +58,13 @@ class NodeFile(Section):
             ``credential:NAME`` for what systemd hands over. A member's.
         state: the folder of budget and rounds, mode 0700. A member's.
         data: what the member trains on. A member's.
+        superlink: ``HOST:PORT`` of the coordinator's SuperLink, which the node dials. A member's or an auditor's.
+        link_key: the private key of the node's place there, mode 0600.
+        authority, revocations: the consortium's certificate and its list of revoked ones; `hansa node certificate` puts
+            them there.
+        source, columns: how the data are read and where each column of an agreement is found. A member's.
+        performance: how fast it trains and in how much memory; never what it promises. A member's.
+        policy: in what the member takes part. A member's.
         max_retries: how often in one run a step may be summed again, each time charged anew. A member's.
     """
 
@@ -66,6 +79,14 @@ class NodeFile(Section):
     sealing_key: PathText | None = None
     state: PathText | None = None
     data: PathText | None = None
+    superlink: Annotated[str, StringConstraints(min_length=3, max_length=300)] | None = None
+    link_key: PathText = "link.key"
+    authority: PathText = "ca.crt"
+    revocations: PathText = "ca.crl"
+    source: Source = Source()
+    columns: Mapping[str, Column | str | int] = Field(default_factory=dict)
+    performance: Performance = Performance()
+    policy: Policy = Policy()
     max_retries: Annotated[int, Field(ge=0, le=100)] = 2
 
 
@@ -127,6 +148,46 @@ class NodeHome:
             NodeFileError: the node is no member's.
         """
         return self.state / LEDGER
+
+    @property
+    def link_key(self) -> Path:
+        """Where the key of the node's place at a SuperLink is."""
+        return self.folder / self.settings.link_key
+
+    @property
+    def authority(self) -> Path:
+        """Where the consortium's certificate is, or will be."""
+        return self.folder / self.settings.authority
+
+    @property
+    def revocations(self) -> Path:
+        """Where its list of revoked certificates is, or will be."""
+        return self.folder / self.settings.revocations
+
+    @property
+    def link_place(self) -> Path:
+        """Where the node keeps by which number the SuperLink knows it."""
+        return self.folder / "link.place"
+
+    @property
+    def agreements(self) -> Path:
+        """The agreements that the node serves, each in a folder of its own."""
+        return self.folder / "agreements"
+
+    @property
+    def superlink(self) -> str:
+        """Which SuperLink the node dials.
+
+        Raises:
+            NodeFileError: none is named.
+        """
+        if self.settings.superlink is None:
+            raise NodeFileError(
+                f"{self.folder / FILE} names no SuperLink",
+                [Problem("superlink", "is missing", 'as the coordinator tells it: superlink = "HOST:PORT"')],
+                remedy="",
+            )
+        return self.settings.superlink
 
     @property
     def recovery_nonce(self) -> Path:
@@ -248,7 +309,7 @@ def _rules(settings: NodeFile, folder: Path) -> Iterator[Problem]:
             f"the coordinator, and nobody else, is called {COORDINATOR!r}",
         )
     if settings.role != "member":
-        for name in ("witness_key", "officer", "former_keys", "sealing_key", "state", "data", "max_retries"):
+        for name in _MEMBERS_OWN:
             if name in settings.model_fields_set:
                 yield Problem(name, f"is a member's, and role = {settings.role!r}", "leave it out")
         if settings.role == "auditor" and "log_key" in settings.model_fields_set:
@@ -275,7 +336,7 @@ def _rules(settings: NodeFile, folder: Path) -> Iterator[Problem]:
         )
 
 
-def node_toml(name: str, role: Role) -> str:
+def node_toml(name: str, role: Role, superlink: str | None = None) -> str:
     """The text of a new `node.toml`, every setting explained."""
     common = f"""\
 # The node of {name}: what it is and where its files are. Relative paths start at this file's folder.
@@ -290,8 +351,17 @@ identity_key = "identity.key"
 # From the consortium's authority; `hansa node certificate` checks it and puts it there.
 certificate = "{name}.crt"
 """
+    dialled = f'superlink = "{superlink}"' if superlink else '# superlink = "league.example.org:8000"'
+    linked = f"""
+# The coordinator's SuperLink, which this node dials over TLS, and the key of its place there (P-384, mode 0600);
+# {name}.link holds its public side. `hansa node certificate` puts the authority's two files here.
+{dialled}
+link_key = "link.key"
+authority = "ca.crt"
+revocations = "ca.crl"
+"""
     if role == "auditor":
-        return common
+        return common + linked
     if role == "coordinator":
         return f"""{common}
 # Ed25519, mode 0600: signs the checkpoints of the federation's log.
@@ -304,7 +374,7 @@ witness_key = "witness.key"
 
 # The public card of the privacy officer, who alone grants budgets and whose key is on another machine.
 officer = "{card_name(name)}"
-
+{linked}
 # Public keys of this member that amendments have replaced: what was signed with them stands in the ledger.
 # former_keys = ["p256:..."]
 
@@ -318,10 +388,36 @@ state = "state"
 #   sealing_key = "credential:hansa-sealing"
 sealing_key = "sealing.key"
 
-# What the member trains on: a file, or a folder of files.
+# What the member trains on: a file, or a folder of files. How they are read stands under [source] below.
 # data = "/srv/hansa/data"
 
 # How often in one run a step may be summed again after it failed. Each retry is charged to the budget anew; 0 allows
 # none, and then a run ends where a step fails.
 max_retries = 2
+
+# In what this member takes part; whoever asks for something else gets no answer. An agreement is served once it lies
+# in `agreements`, where `hansa node accept` puts it after it was signed. What may be spent is not said here but in
+# the signed grant.
+[policy]
+# mechanisms = ["local"]            # "none" promises nothing, and is refused unless it is named here
+# smallest_league = 3               # members of an agreement
+# hours = "22:00-06:00"             # by this machine's clock; always, where it is left out
+# charged_aborts = 2                # rounds of one run that were charged and came to nothing, before it is left
+# threads = 4                       # processors that training may use
+# memory_gib = 16.0                 # of this process
+# gpu_memory_share = 0.5            # of the device, from 0 to 1
+
+# How fast it trains and in how much memory, as under [performance] of an agreement; never what is promised.
+[performance]
+# device = "auto"                   # auto, cpu, cuda or cuda:N
+
+# How files are read: format, header, delimiter, encoding, decimal, missing, record.
+[source]
+format = "csv"
+
+# Where an agreement's columns are found, where they are called otherwise: a name, a number, or a table that also
+# translates the file's codes.
+[columns]
+# age_years = "age"
+# diagnosis = {{ column = "dx", values = {{ "0" = "healthy", "1" = "disease" }} }}
 """

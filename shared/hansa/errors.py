@@ -239,6 +239,35 @@ class ModelMismatchError(HansaError):
     exit_status = ExitStatus.VERIFICATION_FAILED
 
 
+class LinkError(HansaError):
+    """A SuperLink cannot be reached, or cannot be used by this node."""
+
+    code = "HANSA-506"
+    exit_status = ExitStatus.CONNECTION
+    remedy = "Check the address, the certificates and the clock; `hansa node doctor` looks at each of them."
+
+
+class PortError(HansaError):
+    """A port that a service should listen at is in use, or may not be used."""
+
+    code = "HANSA-507"
+    exit_status = ExitStatus.CONNECTION
+    remedy = "Stop what listens there, or name another port."
+
+
+class CoordinatorError(ProblemsError):
+    """What a coordinator has in its home does not make a league, or a run does not go with it."""
+
+    code = "HANSA-508"
+
+
+class RunStateError(HansaError):
+    """A run is not in a state in which this can be done to it."""
+
+    code = "HANSA-509"
+    exit_status = ExitStatus.REFUSED
+
+
 # Reports: HANSA-6xx
 
 

@@ -43,10 +43,11 @@ class TestInit:
         made = node("init", "north", "--home", folder).data
         assert {path.name for path in folder.iterdir()} == {
             "identity.key", "log.key", "witness.key", "north.csr", "north.pub", "sealing.key", "state", "node.toml",
+            "link.key", "north.link",
         }  # fmt: skip
         assert {path.name: mode(path) for path in [*folder.glob("*.key"), folder / "state", folder]} == {
             "identity.key": 0o600, "log.key": 0o600, "witness.key": 0o600, "sealing.key": 0o600,
-            "state": 0o700, "north": 0o700,
+            "link.key": 0o600, "state": 0o700, "north": 0o700,
         }  # fmt: skip
         assert list((folder / "state").iterdir()) == []
         card = read_card(folder / "north.pub")
@@ -104,8 +105,9 @@ class TestInit:
         made = node("init", name, "--role", role, "--home", folder).data
         assert made["role"] == role
         logs = {"log.key"} if role == COORDINATOR else set()
+        links = set() if role == COORDINATOR else {"link.key", f"{name}.link"}
         assert {path.name for path in folder.iterdir()} == {
-            "identity.key", f"{name}.csr", f"{name}.pub", "node.toml", *logs,
+            "identity.key", f"{name}.csr", f"{name}.pub", "node.toml", *logs, *links,
         }  # fmt: skip
         if logs:
             assert read_home(folder).log_signer().key.text == made["log_key"]

@@ -14,6 +14,7 @@ from hansa.identity.errors import KeyFileError, NodeFileError
 from hansa.identity.keys import CREDENTIALS
 from hansa.secagg.seal import Seal
 from hansa_client.node_file import FILE, NodeFile, node_toml, read_home
+from hansa_client.policy import Policy
 
 MEMBER = 'name = "north"\nstate = "state"\nsealing_key = "sealing.key"\n'
 
@@ -50,7 +51,9 @@ def test_what_is_written_for_a_new_node_is_read_back(tmp_path, name, role):
 
 def test_every_setting_of_a_member_is_explained_in_the_file(tmp_path):
     text = node_toml("north", "member")
-    assert [name for name in NodeFile.model_fields if f"{name} = " not in text] == []
+    told = [name for name in NodeFile.model_fields if f"{name} = " in text or f"[{name}]" in text]
+    assert told == list(NodeFile.model_fields)
+    assert [name for name in Policy.model_fields if f"# {name} = " not in text] == []
 
 
 def test_absolute_paths_stay_and_relative_ones_start_at_the_file(tmp_path):

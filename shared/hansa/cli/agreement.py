@@ -17,11 +17,7 @@ from hansa.cli.output import Format, emit, reported
 from hansa.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from hansa.identity import Roster
-    from hansa.models import BuiltModel
 
 FileArgument: TypeAlias = Annotated[Path, typer.Argument(metavar="FILE", help="An agreement, as TOML.")]
 
@@ -151,10 +147,11 @@ def freeze(
         roster = _roster(agreement, keys, auditor or [])
         from hansa.agreement.freezing import freeze_with  # numpy and the accountant
         from hansa.agreement.writing import agreement_toml
+        from hansa.cli.model_zero import model_zero
         from hansa.models import build_model  # torch
 
         built = build_model(agreement.terms, folder=agreement.folder)
-        frozen = freeze_with(agreement, built, _model_zero(agreement, built))
+        frozen = freeze_with(agreement, built, model_zero(agreement, built))
         if roster is not None:
             from hansa.agreement.roster import pin
 
@@ -186,16 +183,6 @@ def _roster(agreement: Agreement, keys: Path | None, auditors: list[str]) -> Ros
     from hansa.identity.cards import roster_of_cards
 
     return roster_of_cards(keys, [member.name for member in agreement.terms.members], auditors)
-
-
-def _model_zero(agreement: Agreement, built: BuiltModel) -> npt.NDArray[np.float64]:
-    """The trained weights before the first round: as built, or after the public warm start of generated tasks."""
-    model = agreement.terms.model
-    if not isinstance(model, Encoder) or model.warm_start == 0:
-        return built.initial_vector()
-    from hansa_simulations.warm_start import warm_start  # the generator's public split
-
-    return warm_start(agreement, built)
 
 
 def agreement_summary(agreement: Agreement) -> dict[str, Any]:

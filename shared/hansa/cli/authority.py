@@ -26,6 +26,7 @@ FolderArgument: TypeAlias = Annotated[
 ]
 
 _RECORD = "issued"  # beside the authority's key: a copy of every certificate
+_LOOPBACK = "127.0.0.1"
 _FILES = ("ca.key", "ca.crt", "ca.crl")
 
 
@@ -101,7 +102,11 @@ def issue(
         from hansa.identity.files import locked, write_new
         from hansa.identity.keys import fingerprint
         from hansa.identity.pem import pem, read_request
+        from hansa.identity.roster import COORDINATOR
 
+        addresses = list(address or ())
+        if member == COORDINATOR and addresses and _LOOPBACK not in addresses:
+            addresses.append(_LOOPBACK)  # where the coordinator's own processes meet
         target = request.with_suffix(".crt") if out is None else out
         if target.exists():
             raise OutputExistsError(
@@ -117,7 +122,7 @@ def issue(
                 for name, one in _issued(folder)
                 if name == member and one.serial_number not in revoked and one.not_valid_after_utc > _now()
             ]
-            certificate = authority.issue(asked, member, _now(), address or ())
+            certificate = authority.issue(asked, member, _now(), addresses)
             make_folder(folder / _RECORD)
             write_new(folder / _RECORD / f"{member}-{certificate.serial_number:x}.crt", pem(certificate))
         write_new(target, pem(certificate))
@@ -127,7 +132,7 @@ def issue(
             "fingerprint": fingerprint(key),
             "serial": hex(certificate.serial_number),
             "valid_until": f"{certificate.not_valid_after_utc:%Y-%m-%d}",
-            "addresses": address or [],
+            "addresses": addresses,
             "earlier": [hex(one.serial_number) for one in earlier],
         }
         text = (

@@ -131,6 +131,23 @@ COMMANDS: Mapping[str, Row | Table] = {
             "refresh": Row("Sign the list of revoked certificates anew.", "hansa.cli.authority", "refresh"),
         },
     ),
+    "coordinator": Table(
+        "Keep a league's meeting place.",
+        {
+            "init": Row(
+                "Make a coordinator's home the meeting place of a league.",
+                "hansa.cli.coordinator",
+                "init",
+                "server",
+            ),
+            "start": Row(
+                "Run the SuperLink and the ledger service.", "hansa.cli.coordinator", "start", "server"
+            ),
+            "status": Row(
+                "Show who is there and what runs are doing.", "hansa.cli.coordinator", "status", "server"
+            ),
+        },
+    ),
     "ledger": Table(
         "Show logs to the machines of others.",
         {
@@ -171,6 +188,22 @@ COMMANDS: Mapping[str, Row | Table] = {
             "recover": Row(
                 "Rebuild a ledger from the federation's log.", "hansa.cli.node_recovery", "recover"
             ),
+            "accept": Row(
+                "Have this node serve an agreement that it has signed.",
+                "hansa.cli.node_league",
+                "accept",
+                "client",
+            ),
+            "start": Row(
+                "Take part in leagues, as a Flower node.", "hansa.cli.node_league", "start", "client"
+            ),
+            "doctor": Row("See whether this node can take part.", "hansa.cli.node_ready", "doctor", "client"),
+            "rehearse": Row(
+                "Do a round's work and send nothing.", "hansa.cli.node_ready", "rehearse", "client"
+            ),
+            "withdraw": Row("Take no part in an agreement any more.", "hansa.cli.node_ready", "withdraw"),
+            "pause": Row("Take no part in anything for now.", "hansa.cli.node_league", "pause"),
+            "resume": Row("Take part again.", "hansa.cli.node_league", "resume"),
             "certificate": Row(
                 "Check and install a certificate for this node's key.",
                 "hansa.cli.node_identity",
@@ -182,6 +215,16 @@ COMMANDS: Mapping[str, Row | Table] = {
                 "check",
                 "client",
             ),
+        },
+    ),
+    "run": Table(
+        "Start, watch, resume and stop runs of a league.",
+        {
+            "start": Row("Start a run.", "hansa.cli.run", "start", "server"),
+            "list": Row("List the runs, the newest first.", "hansa.cli.run", "listed", "server"),
+            "log": Row("Show what happened in a run.", "hansa.cli.run", "log", "server"),
+            "resume": Row("Have an interrupted run go on.", "hansa.cli.run", "resume", "server"),
+            "stop": Row("End a run for good.", "hansa.cli.run", "stop", "server"),
         },
     ),
     "simulate": Row(

@@ -33,6 +33,12 @@ def init(
     ],
     home: Annotated[Path, typer.Option("--home", metavar="DIR", help="A new folder, or an empty one.")],
     role: Annotated[RoleName, typer.Option("--role", help="What the node is.")] = RoleName.MEMBER,
+    superlink: Annotated[
+        str | None,
+        typer.Option(
+            "--superlink", metavar="HOST:PORT", help="The coordinator's SuperLink, if you know it already."
+        ),
+    ] = None,
     officer: Annotated[
         Path | None,
         typer.Option(
@@ -55,6 +61,7 @@ def init(
         from hansa.identity.certificates import request_certificate
         from hansa.identity.files import write_new
         from hansa.identity.keys import Signer
+        from hansa.identity.link_key import SUFFIX, make_link_key
         from hansa.identity.pem import pem
         from hansa.identity.roster import COORDINATOR, NAME
         from hansa.ledger.officer import card_name, read_officer
@@ -73,6 +80,12 @@ def init(
             )
         if officer is not None and role is not RoleName.MEMBER:
             raise UsageError("--officer is a member's", remedy="Leave it out.")
+        if superlink is not None:
+            from hansa.following.address import Address
+
+            if role is RoleName.COORDINATOR:
+                raise UsageError("--superlink is of nodes that dial one", remedy="Leave it out.")
+            superlink = str(Address.parse(superlink))
         granting = None if officer is None else read_officer(officer, name)
         _empty_folder(home)
         signer = Signer.generate(name)
@@ -80,6 +93,10 @@ def init(
         signer.save(home / "identity.key")
         write_new(home / f"{name}.csr", pem(request_certificate(signer)))
         write_new(home / f"{name}.pub", card.line.encode())
+        link = None
+        if role is not RoleName.COORDINATOR:
+            link = home / f"{name}{SUFFIX}"
+            write_new(link, make_link_key(home / "link.key", signer).encode())
         notes = _note_keys(home, name, role)
         if role is RoleName.MEMBER:
             from hansa.secagg.seal import Seal
@@ -88,7 +105,7 @@ def init(
             make_folder(home / "state", 0o700)
         if granting is not None:
             write_new(home / card_name(name), granting.line.encode())
-        write_new(home / FILE, node_toml(name, role.value).encode())
+        write_new(home / FILE, node_toml(name, role.value, superlink).encode())
         read_home(home)
         data = {
             "home": str(home),
@@ -96,12 +113,13 @@ def init(
             "role": role.value,
             "card": str(home / f"{name}.pub"),
             "request": str(home / f"{name}.csr"),
+            "link": None if link is None else str(link),
             "public_key": card.public_key,
             "fingerprint": card.fingerprint,
             **notes,
             "officer": None if granting is None else granting.fingerprint,
         }
-        shown = {key: data[key] for key in ("role", "card", "request", "fingerprint", "officer")}
+        shown = {key: data[key] for key in ("role", "card", "request", "link", "fingerprint", "officer")}
         if role is RoleName.COORDINATOR:
             shown |= notes  # a member's stand in its signature; this one the coordinator tells everybody
         missing = role is RoleName.MEMBER and granting is None
@@ -125,7 +143,10 @@ def certificate(
     amendments: AmendmentsOption = None,
     output_format: FormatOption = Format.TEXT,
 ) -> None:
-    """Check a certificate for this node's key, and put it where node.toml says; an older one is replaced."""
+    """Check a certificate for this node's key, and put it where node.toml says, with the authority's two files.
+
+    Older ones are replaced; so a newer list of revoked certificates is put in place by the same command.
+    """
     with reported(output_format):
         from hansa.identity.certificates import check_certificate, check_own_certificate
         from hansa.identity.files import replace_file
@@ -152,6 +173,9 @@ def certificate(
                 at=now,
             )
         replace_file(node.certificate, pem(shown))
+        for source, target in ((ca, node.authority), (crl, node.revocations)):
+            if not target.exists() or not source.samefile(target):
+                replace_file(target, source.read_bytes())
         data = {
             "certificate": str(node.certificate),
             "name": signer.name,
@@ -195,6 +219,8 @@ def _next(name: str, home: Path, role: RoleName, *, missing: bool) -> str:
         f"Next: send {name}.pub to whoever freezes the agreement, and {name}.csr to the consortium's authority;",
         "read the fingerprint to both over the phone. identity.key never leaves this machine.",
     ]
+    if role is not RoleName.COORDINATOR:
+        lines_.append(f"Send {name}.link to the coordinator: it admits this node to the SuperLink.")
     if missing:
         lines_.append(
             f"Have the privacy officer make a key on another machine (hansa node officer {name} --out DIR), and put "

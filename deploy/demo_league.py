@@ -1,0 +1,91 @@
+"""Parts of `demo-league.sh`: generated data and an agreement, and the last line about what was verified."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+TERMS = """\
+schema_version = 1
+
+[task]
+name = "Readmission, on generated points"
+labels = ["no", "yes"]
+
+{members}
+[data]
+label = "outcome"
+
+[[data.features]]
+kind = "number"
+name = "x"
+range = [-1.0, 1.0]
+
+[[data.features]]
+kind = "number"
+name = "y"
+range = [-1.0, 1.0]
+
+[model]
+kind = "logistic"
+
+[training]
+rounds = 5
+learning_rate = 0.5
+deadline_s = 300.0
+
+[secure_sum]
+retries = 1
+
+[privacy]
+mechanism = "local"
+epsilon = 5.0
+delta = 1e-4
+clipping_norm = 1.0
+sampling_rate = 0.25
+steps = 10
+"""
+RECORDS = 400
+
+
+def prepare(folder: Path, names: Sequence[str]) -> None:
+    """Write each member's data, say in its `node.toml` where they are, and write the agreement."""
+    members = ""
+    for number, name in enumerate(names):
+        source = random.Random(number)  # noqa: S311  # generated data, not secrets
+        lines = ["x,y,outcome"]
+        for _ in range(RECORDS):
+            x, y = source.uniform(-1, 1), source.uniform(-1, 1)
+            lines.append(f"{x:.6f},{y:.6f},{'yes' if x + y + source.gauss(0, 0.2) > 0 else 'no'}")
+        data = folder / f"{name}.csv"
+        data.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        settings = folder / name / "node.toml"
+        text = settings.read_text(encoding="utf-8")
+        settings.write_text(
+            text.replace('# data = "/srv/hansa/data"', f'data = "{data.resolve()}"'), encoding="utf-8"
+        )
+        members += f'[[members]]\nname = "{name}"\nunits = {RECORDS}\n\n'
+    (folder / "league.toml").write_text(TERMS.format(members=members), encoding="utf-8")
+
+
+def verified(folder: Path, run: Path) -> None:
+    """Say what was verified, as the auditor's command has found it."""
+    found = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+    if found["status"] != "done":
+        sys.exit(f"the audit ended as {found['status']}")
+    rounds = len((run / "rounds.jsonl").read_text(encoding="utf-8").splitlines())
+    members = len(list(folder.glob("*/state/ledger.sqlite")))
+    sys.stdout.write(
+        f"Verified: {rounds} rounds of {members} members over TLS, signatures, histories, sums and budgets of the "
+        f"federation's log and {members} members' ledgers; model {run / 'model.npy'}.\n"
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--verified":
+        verified(Path(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        prepare(Path(sys.argv[1]), sys.argv[2:])

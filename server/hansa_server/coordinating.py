@@ -1,0 +1,183 @@
+"""One run of a real league, from the coordinator's home: called again after a kill, it goes on where it stopped."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from hansa.errors import CoordinatorError, Problem
+from hansa.identity.files import replace_file
+from hansa.identity.link_key import SUFFIX, read_link
+from hansa.ledger import Log, SqliteLogStore, VerifierKey, export_tiles
+from hansa.protocol import sum_terms
+from hansa.secagg import FolderStore, MaskWorkers
+from hansa.secagg.record import RoundRecord
+from hansa.server_step import published_weights
+from hansa.wire import array_sha256, to_bytes
+from hansa_server.federation import Outcome, check_model_zero, run_federation
+from hansa_server.history import History
+from hansa_server.home import CoordinatorHome
+from hansa_server.members import Members
+from hansa_server.runs import ENDED, Runs, State
+from hansa_server.sqlite_journal import SqliteJournal
+from hansa_server.summation import SecureSummation, SumHouse
+
+Vector: TypeAlias = npt.NDArray[np.float64]
+
+_LOCK_S = 30.0  # a Flower run that was killed may take some seconds to go
+_LOG = logging.getLogger("hansa.coordinator")
+
+
+def coordinate(home: CoordinatorHome, runs: Runs, run: str, members_of: Callable[[int], Members]) -> None:
+    """Carry a run as far as it goes, and leave its result in its folder.
+
+    Args:
+        home: of the league.
+        runs: the register.
+        run: a name in it.
+        members_of: the league, given how many members nothing can be summed without.
+
+    Raises:
+        HansaError: it cannot go on; with the journal it goes on from here once what is wrong was corrected.
+    """
+    folder = runs.folder(run)
+    with ExitStack() as stack:
+        stack.enter_context(runs.held(run, _LOCK_S))
+        if runs.one(run).state in ENDED:
+            return
+        home.check()
+        agreement = home.agreement
+        model = read_model_zero(home)
+        store = stack.enter_context(closing(log_store(home)))
+        log = Log(store, home.log_signer())
+        records = RoundRecords(folder / "rounds.jsonl")
+        spool = FolderStore(folder / "spool")
+        stack.callback(spool.close)
+        journal = SqliteJournal(folder)
+        stack.callback(journal.close)
+        house = SumHouse(
+            home.signer(),
+            home.roster,
+            spool,
+            history=history_of(home, log) if agreement.terms.private else None,
+            records=records.add,
+            workers=MaskWorkers(),
+        )
+        members = members_of(sum_terms(agreement, home.roster).floor)
+        runs.tell(run, "running", round_number=0, phase="")
+
+        def after_round(outcome: Outcome) -> None:
+            runs.tell(run, "running", round_number=outcome.state.round)
+
+        summation = SecureSummation(agreement, members, journal, run, house)
+        outcome = run_federation(
+            agreement, model, members, journal, run=run, summation=summation, after_round=after_round
+        )
+        _leave(folder, outcome)
+        if agreement.terms.private:
+            note = log.last_checkpoint() or log.checkpoint()
+            export_tiles(log, note, folder / "federation")
+        why = outcome.stopped_because
+        state: State = "done" if why is None else "stopped" if outcome.stopped_by == "person" else "partial"
+        runs.tell(run, state, note=why or "", round_number=outcome.state.round)
+
+
+def history_of(home: CoordinatorHome, log: Log) -> History:
+    """The league's part of the federation's log."""
+    keys = home.keys
+    return History(
+        log,
+        home.signer(),
+        home.agreement.agreement_id,
+        keys.keyring,
+        {name: VerifierKey.parse(text) for name, text in keys.witnesses.items()},
+        keys.quorum,
+        lambda: datetime.now(UTC),
+        home.amendments,
+    )
+
+
+def links_of(home: CoordinatorHome) -> Mapping[str, ec.EllipticCurvePublicKey]:
+    """The Flower keys of the league's nodes, by party, as their owners have vouched for them.
+
+    Raises:
+        CoordinatorError: two files are of one party, or two parties have one key.
+        HansaError: a file is no such statement, or its owner has no part in the league.
+    """
+    found: dict[str, ec.EllipticCurvePublicKey] = {}
+    for path in sorted(home.league.glob(f"*{SUFFIX}")):
+        name, key = read_link(path, home.roster)
+        if name in found or key in found.values():
+            raise CoordinatorError(
+                "the keys of the league's nodes are not clear",
+                [Problem(str(path), f"{name!r} or its key stands in another file too", "keep the newer one")],
+            )
+        found[name] = key
+    return found
+
+
+def read_model_zero(home: CoordinatorHome) -> Vector:
+    """Model 0, whose hash the agreement holds.
+
+    Raises:
+        CoordinatorError: it is not there, or is another.
+    """
+    try:
+        model: Vector = np.load(home.model_zero, allow_pickle=False)
+        check_model_zero(home.agreement, model)
+    except (OSError, ValueError) as error:
+        raise CoordinatorError("there is no model 0", [Problem(str(home.model_zero), str(error))]) from None
+    return model
+
+
+class RoundRecords:
+    """The signed records of finished rounds, a line each, as auditors get them.
+
+    Args:
+        path: of the file; what a kill left of a last line is taken away.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        data = path.read_bytes() if path.exists() else b""
+        whole = data[: data.rfind(b"\n") + 1]
+        if whole != data:
+            replace_file(path, whole)
+        self._known = set(whole.splitlines())
+
+    def add(self, record: RoundRecord) -> None:
+        """Keep a record; one that is kept already is not kept twice."""
+        line = record.model_dump_json().encode()
+        if line not in self._known:
+            with self._path.open("ab") as file:
+                file.write(line + b"\n")
+                file.flush()
+            self._known.add(line)
+
+
+def _leave(folder: Path, outcome: Outcome) -> None:
+    """The result: the optimiser's last state, and the weights that are published."""
+    weights = published_weights(outcome.state)
+    replace_file(folder / "state.message", to_bytes(outcome.state.message))
+    replace_file(folder / "model.npy", _npy(weights))
+    _LOG.info("model %s after round %d", array_sha256(weights), outcome.state.round)
+
+
+def _npy(array: Vector) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def log_store(home: CoordinatorHome) -> SqliteLogStore:
+    """The file of the federation's log, which nobody else writes meanwhile."""
+    return SqliteLogStore(home.log) if home.log.exists() else SqliteLogStore.create(home.log)

@@ -1,0 +1,114 @@
+"""Flower's SuperLink as the coordinator runs it: `python -m hansa_server.flower_app.superlink ARGUMENTS OF flower-superlink`.
+
+Flower serves nodes, control and its own processes at one port, and lets whoever reaches it start runs, whose code it
+then executes. Here a gate stands before it: from elsewhere only the nodes' part answers, control also asks for a secret
+that only the coordinator's own commands can read, and what a run's process needs answers on this machine alone.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import uvicorn
+
+from hansa.identity.keys import read_private
+
+SECRET_FILE = "HANSA_CONTROL_SECRET_FILE"  # noqa: S105  # where the secret is
+HEADER = b"x-hansa-control"
+_FLEET = re.compile(r"/v1/fleet/[a-z-]+")  # nothing that somebody could read as another path
+_CONTROL, _RUNTIME, _HEALTH = "/v1/control/", "/v1/runtime/", "/health"
+_WATCH_S = 0.2
+_GOES_WITHIN_S = 5.0
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Gate:
+    """Lets a request pass, or answers 404 as if there were nothing.
+
+    Args:
+        app: behind it.
+        secret: that control asks for.
+    """
+
+    def __init__(self, app: App, secret: bytes) -> None:
+        self._app, self._secret = app, secret
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or the application's start and end."""
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and self._passes(scope)):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 404, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    def _passes(self, scope: Scope) -> bool:
+        path = scope["path"]
+        if _FLEET.fullmatch(path):
+            return True
+        if not _is_here(scope):
+            return False
+        if path.startswith(_CONTROL):
+            shown = dict(scope["headers"]).get(HEADER, b"")
+            return hmac.compare_digest(shown, self._secret)
+        return bool(path.startswith(_RUNTIME) or path == _HEALTH)
+
+
+def _is_here(scope: Scope) -> bool:
+    """Whether the other end is this machine: the loopback, or the very address at which it was asked."""
+    client, server = scope.get("client"), scope.get("server")
+    if client is None:
+        return False
+    host = str(client[0])
+    return host in {"127.0.0.1", "::1"} or (server is not None and host == server[0])
+
+
+def main() -> None:
+    """Run until SIGTERM, or until the process that started this one is gone."""
+    from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superlink_lifespan_config
+    from flwr.superlink.main import create_app
+
+    secret = read_private(Path(os.environ.pop(SECRET_FILE)))
+    threading.Thread(target=_follow_parent, args=(os.getppid(),), daemon=True).start()
+    config = _parse_superlink_lifespan_config()
+    uvicorn.run(
+        Gate(create_app(config, SuperLinkLifespan), secret),
+        host=config.host,
+        port=config.port,
+        log_level="warning",
+        access_log=False,  # a line for every poll of every node
+        ssl_keyfile=config.ssl_keyfile,
+        ssl_certfile=config.ssl_certfile,
+        proxy_headers=False,  # nobody says for others where they are
+        timeout_keep_alive=75,  # longer than any pause between two polls, so that none meets a closing connection
+        timeout_graceful_shutdown=3,
+        workers=1,
+    )
+
+
+def _follow_parent(parent: int) -> None:
+    """Where the coordinator is killed, its SuperLink goes too, and gives the port back."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GOES_WITHIN_S)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "flower-superlink"
+    main()

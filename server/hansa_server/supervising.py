@@ -1,0 +1,275 @@
+"""The coordinator's one process: it keeps the SuperLink and the ledger service running, and admits the league's nodes."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from hansa.errors import EngineError, LinkError, PortError, RunStateError
+from hansa.following.address import Address
+from hansa.identity.certificates import check_own_certificate
+from hansa.identity.keys import write_private
+from hansa.identity.pem import pem, read_certificate, read_revocations
+from hansa.ledger import Log
+from hansa_server.coordinating import links_of, log_store
+from hansa_server.flower_app.control import Control
+from hansa_server.flower_app.superlink import SECRET_FILE
+from hansa_server.home import HOME, CoordinatorHome
+from hansa_server.runs import Runs
+from hansa_server.sqlite_journal import journal_size
+
+STARTS_WITHIN_S = 60.0
+_PORT_IS_FREED_S = 8.0  # what a coordinator that was killed leaves behind goes by itself
+_LOOK_S, _AGAIN_S, _STOP_S = 0.5, 2.0, 10.0
+_LOG = logging.getLogger("hansa.coordinator")
+
+
+class Serving(Protocol):
+    """A service that is up."""
+
+    def stop(self, grace: float) -> Any:
+        """Take no more questions; what comes back can be waited for."""
+
+
+def secret_of(home: CoordinatorHome) -> Path:
+    """The file of what control asks for."""
+    return home.state / "control.secret"
+
+
+def control_of(home: CoordinatorHome) -> Control:
+    """The control of the SuperLink that runs for a home."""
+    return Control(home.listen.port, home.path(home.settings.authority).read_bytes(), secret_of(home))
+
+
+def prepare(home: CoordinatorHome) -> None:
+    """Make what a coordinator writes to: its folders, the secret of control, and the federation's log, signed empty."""
+    for folder in (home.state, home.runs, home.flower):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not secret_of(home).exists():
+        write_private(secret_of(home), secrets.token_hex(32).encode())
+    if not home.log.exists():
+        with closing(log_store(home)) as store:
+            Log(store, home.log_signer()).checkpoint()
+
+
+class Supervisor:
+    """See above.
+
+    Args:
+        home: of the league.
+        told: called with a line whenever something changes.
+
+    Raises:
+        HansaError: the home is not that of a league, or its certificate is not acceptable.
+    """
+
+    def __init__(self, home: CoordinatorHome, told: Callable[[str], None]) -> None:
+        home.check()
+        self._home, self._told = home, told
+        settings = home.settings
+        self._certificate = read_certificate(home.path(settings.certificate))
+        check_own_certificate(
+            self._certificate,
+            home.signer(),
+            authority=read_certificate(home.path(settings.authority)),
+            revocations=read_revocations(home.path(settings.revocations)),
+            at=datetime.now(UTC),
+        )
+        links_of(home)
+        prepare(home)
+        self._runs = Runs(home.runs)
+        self._seen, self._tried = (
+            set[str](),
+            dict[str, int](),
+        )  # runs, and how far each was when it was resumed
+
+    def serve(self, stop: threading.Event, ready: Callable[[int], None]) -> None:
+        """Run until `stop` is set.
+
+        Args:
+            stop: from outside.
+            ready: called once, with the ledger service's port (0 for none), when nodes may come.
+
+        Raises:
+            RunStateError: another coordinator has this home.
+            PortError: a port is in use.
+            EngineError, LinkError: the SuperLink does not start.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(_only_one(self._home.state))
+            _require_free(self._home.listen)
+            port = 0
+            if self._home.settings.ledger:
+                server, port = self._ledger_service()
+                stack.callback(lambda: server.stop(1.0).wait())
+            first = True
+            while not stop.is_set():
+                with self._superlink() as process, control_of(self._home) as control:
+                    self._wait_for(process, control)
+                    control.admit(links_of(self._home))
+                    if first:
+                        ready(port)
+                        first = False
+                    else:
+                        self._told(
+                            "the SuperLink is there again; see `hansa run list` for what it interrupted"
+                        )
+                    while process.poll() is None and not stop.wait(_LOOK_S):
+                        self._resume(control)
+                    if stop.is_set():
+                        return
+                    self._told(f"the SuperLink ended with status {process.returncode}; starting it again")
+                stop.wait(_AGAIN_S)
+
+    def _resume(self, control: Control) -> None:
+        """Have runs go on whose process ended while this coordinator lived, unless it ended before at the same place."""
+        for row in self._runs.all():
+            if row.state in {"starting", "running", "waiting", "stopping"}:
+                self._seen.add(row.run)
+            elif row.state == "interrupted" and row.run in self._seen:
+                size = journal_size(self._runs.folder(row.run))
+                if self._tried.get(row.run) == size:
+                    continue
+                self._tried[row.run] = size
+                try:
+                    self._runs.carried(row.run, control.start(row.run))
+                except (LinkError, EngineError) as error:
+                    self._told(f"run {row.run} cannot go on: {error.cause}")
+                else:
+                    self._told(f"run {row.run} was interrupted, and goes on")
+
+    def _wait_for(self, process: subprocess.Popen[bytes], control: Control) -> None:
+        until = time.monotonic() + STARTS_WITHIN_S
+        while True:
+            try:
+                control.wait(min(until, time.monotonic() + 1.0))
+            except (LinkError, EngineError):
+                if process.poll() is not None:
+                    raise EngineError(
+                        f"the SuperLink ended with status {process.returncode} before it was ready",
+                        remedy=f"Read {self._home.flower / 'superlink.log'}.",
+                    ) from None
+                if time.monotonic() >= until:
+                    raise
+            else:
+                return
+
+    @contextmanager
+    def _superlink(self) -> Iterator[subprocess.Popen[bytes]]:
+        home, listen = self._home, self._home.listen
+        settings = home.settings
+        command = [
+            sys.executable, "-m", "hansa_server.flower_app.superlink",
+            "--ssl-certfile", str(home.path(settings.certificate)),
+            "--ssl-keyfile", str(home.path(settings.identity_key)),
+            "--ssl-ca-certfile", str(home.path(settings.authority)),
+            "--enable-supernode-auth", "--disable-runtime-dependency-installation",
+            "--host", listen.host, "--port", str(listen.port),
+            "--database", str(home.flower / "superlink.sqlite"),
+        ]  # fmt: skip
+        with (home.flower / "superlink.log").open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603  # this interpreter, and paths of the home
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment(home),
+                start_new_session=True,
+            )
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    process.terminate()
+                    try:
+                        process.wait(_STOP_S)
+                    except subprocess.TimeoutExpired:
+                        process.kill()
+                        process.wait()
+
+    def _ledger_service(self) -> tuple[Serving, int]:
+        from hansa_server.admission import Admission, RosterInForce
+        from hansa_server.ledger_service import ServiceIdentity, ledger_server
+        from hansa_server.served_logs import require_named, served_logs
+
+        home, settings = self._home, self._home.settings
+        served = served_logs([home.log])
+        require_named(served, home.keys)
+        admission = Admission(
+            RosterInForce(home.keys, served),
+            home.path(settings.authority),
+            home.path(settings.revocations),
+            lambda: datetime.now(UTC),
+        )
+        key = home.signer().private_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        identity = ServiceIdentity(key, pem(self._certificate))
+        server, port = ledger_server(served, admission, identity, settings.ledger)
+        server.start()
+        return server, port
+
+
+def environment(home: CoordinatorHome) -> dict[str, str]:
+    """For processes that the coordinator starts."""
+    binaries = str(Path(sys.executable).parent)
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)]),
+        "FLWR_HOME": str(home.flower.resolve()),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        HOME: str(home.folder.resolve()),
+        SECRET_FILE: str(secret_of(home).resolve()),
+    }
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunStateError(
+                f"a coordinator is running in {folder} already",
+                remedy="Stop it first; a home has one coordinator.",
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def _require_free(address: Address) -> None:
+    """See that somebody can listen there.
+
+    Raises:
+        PortError: nobody can.
+    """
+    until = time.monotonic() + _PORT_IS_FREED_S
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    while True:
+        with closing(socket.socket(family, socket.SOCK_STREAM)) as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                one.bind((address.host, address.port))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE and time.monotonic() < until:
+                    time.sleep(0.2)
+                    continue
+                raise PortError(f"cannot listen at {address}: {error.strerror}") from None
+        return

@@ -1,0 +1,162 @@
+"""The node's place at a real SuperLink: what `hansa_client.flower_node` assumes about Flower holds for the Flower here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from hansa.errors import ExitStatus
+from hansa.identity import Signer
+from hansa.identity.link_key import make_link_key, read_link_key
+from hansa.wire import Message
+from hansa_server.flower_app.control import BUNDLE, public_pem
+from hansa_server.flower_app.league import LeagueMembers, Patience
+from support import linked_node
+from support.superlinks import SuperLink, superlink
+
+REQUEST = Message(
+    "sum", {"agreement_id": "a", "run": "r", "round": 1}, {"u": np.arange(200_000, dtype="<u4")}
+)
+FAILS = Message("sum", {"agreement_id": "a", "run": "fails", "round": 1})
+
+
+class Node:
+    """A node in a process of its own, and the lines that it told."""
+
+    def __init__(self, there: SuperLink, name: str, authority: Path | None = None) -> None:
+        files = (
+            authority or there.folder / "ca" / "ca.crt",
+            there.folder / f"{name}.key",
+            there.folder / f"{name}.place",
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, linked_node.__file__, there.address, *map(str, files)],
+            stdout=subprocess.PIPE, text=True, env={**os.environ, "FLWR_TELEMETRY_ENABLED": "0"},
+        )  # fmt: skip
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        status = self.process.wait(20)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return status
+
+
+@contextmanager
+def linked(there: SuperLink, name: str = "a") -> Iterator[Node]:
+    node = Node(there, name)
+    try:
+        yield node
+    finally:
+        assert node.end() == 0
+
+
+@pytest.fixture(scope="module")
+def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SuperLink]:
+    with superlink(tmp_path_factory.mktemp("superlink")) as made:
+        for name in ("a", "stranger"):
+            make_link_key(made.folder / f"{name}.key", Signer.generate(name))
+        with made.control() as control:
+            control.admit({"a": read_link_key(made.folder / "a.key").public_key()})
+        yield made
+
+
+@contextmanager
+def league(there: SuperLink, told: list[str] | None = None) -> Iterator[LeagueMembers]:
+    said = [] if told is None else told
+    names = {public_pem(read_link_key(there.folder / "a.key").public_key()): "a"}
+    with there.grid("r") as grid:
+        yield LeagueMembers(
+            grid, names, Patience(1, 0.0, 0.2), lambda why, _: said.append(why), lambda: False
+        )
+
+
+def doubled(replies: Mapping[str, Message]) -> bool:
+    return np.array_equal(replies["a"].arrays["u"], 2 * REQUEST.arrays["u"])
+
+
+def test_a_node_answers_and_one_that_is_killed_is_followed_at_once(there: SuperLink) -> None:
+    connected = f"connected to {there.address}"
+    with league(there) as members:
+        node = Node(there, "a")
+        assert node.line() == connected
+        assert doubled(members.exchange({"a": REQUEST}, 20.0))
+        started = time.monotonic()
+        assert (
+            members.exchange({"a": FAILS}, 20.0) == {}
+        )  # what it raised reaches nobody, and nobody waits for it
+        assert time.monotonic() - started < 10
+        node.end(signal.SIGKILL)
+        with linked(there) as again:  # Flower would hold its place until heartbeats lapse
+            assert again.line() == connected
+            assert doubled(members.exchange({"a": REQUEST}, 20.0))
+
+
+def test_a_member_that_is_not_there_is_waited_for_while_the_deadline_stands_still(there: SuperLink) -> None:
+    told: list[str] = []
+    answered: list[Mapping[str, Message]] = []
+    with league(there, told) as members:
+        asking = threading.Thread(target=lambda: answered.append(members.exchange({"a": REQUEST}, 3.0)))
+        asking.start()
+        time.sleep(4.0)
+        assert told[-1] == "waiting for 1 of a"
+        with linked(there):
+            asking.join(30)
+        assert doubled(answered[0])
+
+
+def test_a_superlink_that_was_killed_is_found_again(there: SuperLink) -> None:
+    with linked(there) as node:
+        assert node.line() == f"connected to {there.address}"
+        there.kill()
+        there.start()
+        with league(there) as members:
+            assert doubled(members.exchange({"a": REQUEST}, 30.0))
+
+
+def test_a_node_that_is_not_registered_waits_and_says_why(there: SuperLink) -> None:
+    with linked(there, "stranger") as node:
+        assert "does not admit this node" in node.line()
+
+
+def test_another_consortiums_certificate_is_refused_at_once(there: SuperLink, tmp_path: Path) -> None:
+    SuperLink(tmp_path)
+    node = Node(there, "a", authority=tmp_path / "ca" / "ca.crt")
+    assert "certificate" in node.line()
+    assert node.process.wait(20) == ExitStatus.CONNECTION
+    node.end()
+
+
+@pytest.mark.parametrize("path", ["/v1/control/list-nodes", "/openapi.json", "/docs", "/v1/unknown"])
+def test_control_asks_for_a_secret_and_the_rest_is_not_there(there: SuperLink, path: str) -> None:
+    verify = ssl.create_default_context(cafile=there.folder / "ca" / "ca.crt")
+    with httpx.Client(verify=verify, timeout=30.0) as client:
+        asked = client.post(f"https://{there.address}{path}")
+    assert (asked.status_code, asked.content) == (404, b"")
+
+
+def test_the_bundle_names_a_module_and_holds_no_code() -> None:
+    folder = Path(__file__).resolve().parents[2] / "deploy" / "flower-app"
+    assert [path.name for path in folder.iterdir()] == ["pyproject.toml"]
+    text = (folder / "pyproject.toml").read_text()
+    assert text == BUNDLE
+    assert tomllib.loads(text)["tool"]["flwr"]["app"]["components"]["serverapp"].startswith(
+        "hansa_server.flower_app."
+    )

@@ -1,0 +1,116 @@
+"""A real SuperLink in a process of its own, and the part of a ServerApp that talks to it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flwr.common.serde import run_from_proto
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest
+from flwr.serverapp import Grid
+from flwr.supercore.constant import TaskType
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.grid import HttpGrid
+
+from hansa.identity import COORDINATOR, Authority, Signer, request_certificate
+from hansa.identity.keys import write_private
+from hansa.identity.pem import pem
+from hansa_server.flower_app.control import Control
+from hansa_server.flower_app.superlink import SECRET_FILE
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@dataclass
+class SuperLink:
+    """One in a folder, with a certificate of an authority of its own."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        now = datetime.now(UTC)
+        authority, signer = Authority.create("League", now), Signer.generate(COORDINATOR)
+        authority.save(self.folder / "ca", now)
+        signer.save(self.folder / "server.key")
+        certificate = authority.issue(request_certificate(signer), COORDINATOR, now, ["127.0.0.1"])
+        (self.folder / "server.crt").write_bytes(pem(certificate))
+        write_private(self.folder / "secret", secrets.token_hex(16).encode())
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def authority(self) -> bytes:
+        return (self.folder / "ca" / "ca.crt").read_bytes()
+
+    def start(self) -> None:
+        command = [
+            sys.executable, "-m", "hansa_server.flower_app.superlink", "--isolation", "process",
+            "--ssl-certfile", str(self.folder / "server.crt"), "--ssl-keyfile", str(self.folder / "server.key"),
+            "--ssl-ca-certfile", str(self.folder / "ca" / "ca.crt"), "--enable-supernode-auth",
+            "--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", str(self.port),
+            "--database", str(self.folder / "superlink.sqlite"),
+        ]  # fmt: skip
+        environment = {
+            **os.environ, "FLWR_HOME": str(self.folder / "flower"), "FLWR_TELEMETRY_ENABLED": "0",
+            SECRET_FILE: str(self.folder / "secret"),
+        }  # fmt: skip
+        with (self.folder / "superlink.log").open("ab") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        with self.control() as control:
+            control.wait(time.monotonic() + 60)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def control(self) -> Control:
+        return Control(self.port, self.authority, self.folder / "secret")
+
+    @contextmanager
+    def grid(self, run: str) -> Iterator[Grid]:
+        """What a ServerApp would be given, in this process."""
+        with self.control() as control:
+            control.start(run)
+        interceptors = [RuntimeVersionHttpInterceptor(component_name="SuperExec")]
+        with RuntimeHttpClient.from_server_address(
+            self.address, False, self.authority, interceptors
+        ) as client:
+            taken = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP.value]))
+        grid = HttpGrid(self.address, insecure=False, root_certificates=self.authority, token=taken.token)
+        given = grid._runtime_client.PullTaskInput(PullTaskInputRequest())
+        TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
+        TaskIdentity.node_id = given.context.node_id
+        grid.set_run(run_from_proto(given.run))
+        yield grid
+        grid.close()
+
+
+@contextmanager
+def superlink(folder: Path) -> Iterator[SuperLink]:
+    made = SuperLink(folder)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.kill()
