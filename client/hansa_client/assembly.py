@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,16 +26,13 @@ from hansa_client.accepted import Accepted, accepted_in, check_keys
 from hansa_client.desk import Desk
 from hansa_client.ledger import MemberLedger
 from hansa_client.mirror import Mirror
-from hansa_client.node import Node
+from hansa_client.node import LocalTraining, Node
 from hansa_client.node_file import NodeHome
 from hansa_client.node_ledger import opening, store_of
 from hansa_client.policy import Policy
 from hansa_client.recording import LedgerRecords
 from hansa_client.records import NoRecords, Records
 from hansa_client.summing import SumIdentity
-
-if TYPE_CHECKING:
-    from hansa_client.training import Trainer
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
@@ -150,11 +147,11 @@ class LazyTraining:
 
     def __init__(self, home: NodeHome, agreement: Agreement) -> None:
         self._home, self._agreement = home, agreement
-        self._trainer: Trainer | None = None
+        self._trainer: LocalTraining | None = None
         self._lock = threading.Lock()
         threading.Thread(target=self._ahead, daemon=True).start()
 
-    def train(self, weights: Vector, randomness: Randomness) -> Vector:
+    def train(self, weights: Vector, randomness: Randomness) -> Vector | npt.NDArray[np.int64]:
         """See `hansa_client.node.LocalTraining`."""
         return self._made().train(weights, randomness)
 
@@ -164,14 +161,14 @@ class LazyTraining:
         except Exception:  # noqa: BLE001  # told here, and again where training is asked for
             _LOG.exception("the member cannot train: see `hansa node check`")
 
-    def _made(self) -> Trainer:
+    def _made(self) -> LocalTraining:
         with self._lock:
             if self._trainer is None:
                 self._trainer = trainer_of(self._home, self._agreement)
             return self._trainer
 
 
-def trainer_of(home: NodeHome, agreement: Agreement) -> Trainer:
+def trainer_of(home: NodeHome, agreement: Agreement) -> LocalTraining:
     """The trainer on a member's data.
 
     Raises:

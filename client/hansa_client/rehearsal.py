@@ -34,7 +34,8 @@ class Rehearsal:
         encode_s: into the ring.
         upload_bytes: that would leave in a round, about: the masked vector and the secure sum's messages.
         peak_memory_bytes: of this process.
-        clipped: entries that the public bound cut, of all; more than a few mean that the agreement's bound is too small.
+        clipped: entries that the public bound cut, of all; more than a few mean that the agreement's bound is too small. Under
+            ``distributed`` noise the trainer cuts before the noise and tells the member's own log.
     """
 
     parameters: int
@@ -68,7 +69,9 @@ def rehearse(home: NodeHome, agreement: Agreement, model: Vector) -> Rehearsal:
     trainer = trainer_of(home, agreement)
     prepared = time.monotonic()
     weight = public_weights(agreement.terms)[home.settings.name]
-    update = weight * trainer.train(model, SecretRandomness())
+    made = trainer.train(model, SecretRandomness())
+    pooled = made.dtype == np.int64  # a noisy clipped sum, cut to its clamp already: nothing may scale it
+    update = made if pooled else np.multiply(weight, made, dtype=np.float64)
     trained = time.monotonic()
     encoding = update_encoding(agreement)
     encoded = encoding.encode(update)
@@ -81,5 +84,5 @@ def rehearse(home: NodeHome, agreement: Agreement, model: Vector) -> Rehearsal:
         encode_s=ended - trained,
         upload_bytes=encoded.nbytes + members * _ENVELOPE_BYTES,
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        clipped=int(np.count_nonzero(np.abs(update) > encoding.clip)),
+        clipped=0 if pooled else int(np.count_nonzero(np.abs(update) > encoding.clip)),
     )
