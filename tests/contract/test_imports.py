@@ -179,13 +179,13 @@ def test_help_imports_no_command():
     }
 
 
-def test_check_imports_no_room_but_the_agreement():
+def test_check_imports_no_room_but_the_agreement_and_its_quorum():
     rooms = {
         name.split(".")[1]
         for name in loaded_by("agreement", "check", str(TEMPLATE))["all"]
         if "hansa." in name
     }
-    assert rooms == {"agreement", "canonical", "cli", "errors"}
+    assert rooms == {"agreement", "canonical", "cli", "errors", "quorum"}
 
 
 @pytest.mark.parametrize("package", ["hansa", "hansa.cli", "hansa.agreement"])
