@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from support.cli import hansa
 from support.processes import RealLeague
 
 pytest.importorskip("torch")
+# `tests/contract/test_flower_node.py` kills nodes and a SuperLink in every run of the tests
+pytestmark = pytest.mark.skipif(
+    "HANSA_LONG_TESTS" not in os.environ, reason="takes minutes: HANSA_LONG_TESTS=1 runs it"
+)
 NAMES = ("north", "harbour", "valley", "mill")
 
 
