@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hansa.agreement import Agreement
-from hansa.errors import AgreementError, NotInForceError
+from hansa.errors import AgreementError
 from hansa.ledger import SqliteLogStore, SqliteWitness
 from hansa.ledger.errors import NoBudgetError
 from hansa.privacy.randomness import Randomness, SecretRandomness
@@ -88,8 +88,6 @@ def _allow(policy: Policy, agreement: Agreement) -> None:
             problems,
             remedy="Change [policy] in node.toml, or take the agreement out of the folder `agreements`.",
         )
-    if agreement.terms.privacy.mechanism == "distributed":
-        raise NotInForceError("privacy.mechanism = 'distributed' is not served by a node yet")
 
 
 def _node(

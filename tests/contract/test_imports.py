@@ -180,12 +180,18 @@ def test_help_imports_no_command():
 
 
 def test_check_imports_no_room_but_the_agreement():
-    rooms = {
-        name.split(".")[1]
-        for name in loaded_by("agreement", "check", str(TEMPLATE))["all"]
-        if "hansa." in name
+    loaded = [
+        name for name in loaded_by("agreement", "check", str(TEMPLATE))["all"] if name.startswith("hansa.")
+    ]
+    assert {name.split(".")[1] for name in loaded} == {
+        "agreement",
+        "canonical",
+        "cli",
+        "errors",
+        "privacy",  # the limits of a clipping norm
+        "quorum",
     }
-    assert rooms == {"agreement", "canonical", "cli", "errors"}
+    assert {name for name in loaded if name.startswith("hansa.privacy.")} == {"hansa.privacy.clipping"}
 
 
 @pytest.mark.parametrize("package", ["hansa", "hansa.cli", "hansa.agreement"])

@@ -26,7 +26,9 @@ def test_report_ledger_and_audit_say_the_same(tmp_path: Path) -> None:
 
     verified = hansa("audit", "verify", out / "ledgers", "--report", out / "report.json", "--format", "json")
     assert verified.status == 0, verified.stdout
-    assert hansa("audit", "report", out / "ledgers", "--out", tmp_path / "audit.json").status == 0
+    audited = hansa("audit", "report", out / "ledgers", "--out", tmp_path / "audit.json")
+    assert audited.status == 4
+    assert "(attack)" in audited.stdout
     empirical = json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))["empirical"]
     (told,) = empirical["attacks"]
     assert empirical["measured"] is True
@@ -52,7 +54,9 @@ def test_a_broken_trainer_fails_the_run_and_the_audit_report_says_so(
     assert called.status == 1
     assert "CONTRADICTED" in called.stdout
     assert "its ε is contradicted" in (out / "report.html").read_text(encoding="utf-8")
-    assert hansa("audit", "report", out / "ledgers", "--out", tmp_path / "audit.json").status == 0
+    audited = hansa("audit", "report", out / "ledgers", "--out", tmp_path / "audit.json")
+    assert audited.status == 4
+    assert "(attack)" in audited.stdout
     empirical = json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))["empirical"]
     assert empirical["attacks"][0]["contradicts"] is True
     assert empirical["why"].startswith("An attack contradicts the stated ε")

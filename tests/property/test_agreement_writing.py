@@ -100,7 +100,7 @@ def terms(draw):
         people = [{key: value for key, value in one.items() if key != "weight"} for one in people]
     privacy = {
         "mechanism": mechanism,
-        "clipping_norm": draw(positive),
+        "clipping_norm": draw(st.floats(1e-9, 1e9)),
         "sampling_rate": draw(unit_interval),
         "steps": rounds * (1 if mechanism == "distributed" else draw(st.integers(1, 20))),
     }

@@ -14,6 +14,7 @@ from hansa.privacy.crosscheck import EVERYWHERE, checked_epsilon
 from hansa.privacy.errors import AccountantsDisagreeError
 from hansa.privacy.events import Spend, event_to_json, gaussian, poisson_gaussian
 from hansa.privacy.lower import SumAttack
+from hansa.privacy.rdp import RdpAccountant
 from hansa_client.accounting import member_checks
 from hansa_client.training import TrainingPlan
 from support.leagues import frozen_league
@@ -134,8 +135,11 @@ def test_a_fresh_engine_each_round_forgets_composition_and_is_caught():
     assert list(true.values()) == pytest.approx([2.41, 5.53, 8.17], abs=0.05)
 
 
-def test_pld_at_a_tiny_delta_promises_less_than_an_attack_achieves():
-    """The FFT's rounding is as large as δ: dp_accounting 0.6.0 is below the truth here, and is not asked."""
+def test_pld_at_a_tiny_delta_is_off_the_truth():
+    """The FFT's rounding is as large as δ: what dp_accounting 0.6.0 says depends on the processor, and is not asked.
+
+    It has been seen below what an attack achieves, and at four times what RDP proves.
+    """
     import dp_accounting
     from dp_accounting.pld import PLDAccountant
 
@@ -145,7 +149,9 @@ def test_pld_at_a_tiny_delta_promises_less_than_an_attack_achieves():
         dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(multiplier)), steps
     )
     spends = [Spend(poisson_gaussian(rate, multiplier), steps)]
-    assert theirs.get_epsilon(delta) < SumAttack().epsilon(spends, delta)
+    least, most = SumAttack().epsilon(spends, delta), RdpAccountant().epsilon(spends, delta)
+    assert least < most
+    assert not least <= theirs.get_epsilon(delta) <= most
     with pytest.raises(PrivacyParameterError, match="PLD cannot tell"):
         epsilon_spent(spends, delta)
     assert not checked_epsilon(spends, 1e-9).not_checked

@@ -382,7 +382,7 @@ class TestBudget:
         (tmp_path / "new" / "identity.key").replace(north / "identity.key")
         refused(node("budget", "--home", north), "HANSA-746", status=ExitStatus.VERIFICATION_FAILED)
         toml = north / "node.toml"
-        toml.write_text(toml.read_text() + f'former_keys = ["{before}"]\n')
+        toml.write_text(f'former_keys = ["{before}"]\n' + toml.read_text())
         assert hansa_budget(north)["datasets"][0]["runs"][0]["run"] == RUN
         assert read_home(north).signer().public_key == old["public_key"] != before
 

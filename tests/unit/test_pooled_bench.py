@@ -11,7 +11,7 @@ from hansa.errors import EngineError
 from hansa_server.federation import Outcome
 from hansa_server.rounds import RoundRecord
 from hansa_simulations.bench import pooled
-from hansa_simulations.bench.pooled_league import _require_whole, pooled_steps
+from hansa_simulations.bench.pooled_league import _require_whole
 
 
 def test_a_step_is_taken_apart(tmp_path: Path) -> None:
@@ -38,11 +38,6 @@ def test_a_step_is_taken_apart(tmp_path: Path) -> None:
     assert bench.data()["goals"] == {f"protocol_{label}": 50.0}
     assert list(tmp_path.iterdir()) == []  # what was measured with is gone
     assert "of it: durable writes" in bench.table()
-
-
-def test_noise_grows_with_the_model() -> None:
-    small, large = (pooled_steps(3, length, 1, None) for length in (1000, 200_000))
-    assert large.noise[0] > 10 * small.noise[0]
 
 
 def test_a_step_without_somebody_is_no_measurement() -> None:

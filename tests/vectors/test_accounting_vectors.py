@@ -106,7 +106,7 @@ def test_calibration_agrees_with_published_noise() -> None:
 
 def test_a_promise_that_no_noise_can_keep_is_refused() -> None:
     with pytest.raises(PrivacyParameterError, match="no noise up to"):
-        calibrated_noise_multiplier(1e-9, 1e-12, PoissonSampling(1.0), 10**6)
+        calibrated_noise_multiplier(1e-7, 1e-9, PoissonSampling(1.0), 10**8)
 
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.1, float("nan")])

@@ -93,7 +93,7 @@ def reached(gradient: Tensor, inputs: Tensor | None) -> tuple[Tensor, Tensor | N
     where to look and all of them are counted. On a GPU the answer would have to be waited for.
     """
     length = gradient.shape[1]
-    if gradient.is_cuda or length == 1 or not len(gradient):
+    if gradient.device.type != "cpu" or length == 1 or not len(gradient):
         return gradient, inputs
     some = (gradient[0] != 0).any(1).nonzero().flatten()
     if not 0 < 2 * len(some) <= length:

@@ -320,7 +320,7 @@ def gram(rows: Tensor) -> Tensor:
     """
     length, width = rows.shape[1:]
     half = length // 2
-    if rows.is_cuda or length % 2 or not (length >= _HALVED and width <= _NARROW):
+    if rows.device.type != "cpu" or length % 2 or not (length >= _HALVED and width <= _NARROW):
         return batched_product(rows, rows.transpose(1, 2))
     halves = rows.reshape(-1, half, width)
     own = batched_product(halves, halves.transpose(1, 2)).view(-1, 2, half, half)
