@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,10 @@ STORES: dict[str, Callable[[Path], Store]] = {
 @pytest.fixture(params=list(STORES))
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return STORES[request.param](tmp_path)
+
+
+def _open_files() -> int:
+    return len(list(Path("/dev/fd").iterdir()))
 
 
 class TestEveryStore:
@@ -82,6 +87,52 @@ class TestFolder:
             ".lock",
             "a",
         ]  # nothing half written stays
+
+    def test_all_files_of_a_write_are_flushed_before_the_first_takes_its_place(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = FolderStore(tmp_path)
+        done: list[str] = []
+        fsync, replace = os.fsync, Path.replace
+
+        def slowly(fd: int) -> None:
+            what = "folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file"
+            time.sleep(0.01 * (what == "file"))
+            fsync(fd)
+            done.append(what)
+
+        monkeypatch.setattr(os, "fsync", slowly)
+        monkeypatch.setattr(Path, "replace", lambda self, to: (done.append("name"), replace(self, to))[1])
+        store.put_together({f"v{i}": bytes([i]) for i in range(6)})
+        assert done == ["file"] * 6 + ["name"] * 6 + ["folder"]
+        assert [store.get(f"v{i}") for i in range(6)] == [bytes([i]) for i in range(6)]
+
+    def test_one_of_several_that_fails_leaves_all_the_old_bytes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = FolderStore(tmp_path)
+        store.put_together({"a": b"old", "b": b"old"})
+        fsync = os.fsync
+
+        def full(fd: int) -> None:
+            if os.fstat(fd).st_size == 5:
+                raise OSError(28, "No space left on device")
+            fsync(fd)
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(StateError, match="No space left"):
+            store.put_together({"a": b"new", "b": b"newer"})
+        assert (store.get("a"), store.get("b")) == (b"old", b"old")
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "a", "b"]
+
+    def test_files_that_lost_their_names_are_closed(self, tmp_path: Path) -> None:
+        before = _open_files()
+        store = FolderStore(tmp_path)
+        for number in range(1, 20):
+            store.put_together({"a": b"x", "b": b"y", f"{number}": b"z"}, forget=[f"{max(0, number - 1)}"])
+            assert _open_files() <= before + 12  # the lock, and files of two writes
+        store.close()
+        assert _open_files() <= before
 
     @pytest.mark.parametrize("name", ["", ".", "..", "../a", "a/b", ".lock", "a\x00", "ä", "x" * 201])
     def test_names_cannot_leave_the_folder(self, tmp_path: Path, name: str) -> None:

@@ -14,7 +14,7 @@ from hansa.secagg.masks import MaskKey
 from hansa.secagg.ring import RingVector
 from hansa.secagg.workers import MaskWorkers
 
-WORTH_A_THREAD = 1 << 16  # words: fewer are expanded sooner than handed over
+WORTH_A_THREAD = 1 << 18  # words: fewer are expanded sooner than a thread is begun and ended
 
 
 class MaskAhead:

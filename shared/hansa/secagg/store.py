@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +14,8 @@ from typing import Protocol
 from hansa.secagg.errors import StateError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
+_AT_A_TIME = 4  # flushes that wait for the disk together
+_FREED_AT_ONCE = 16 * 1024 * 1024  # a file of more bytes is freed before anything is written in its stead
 
 
 class Store(Protocol):
@@ -65,6 +68,9 @@ class FolderStore:
 
     Two processes of one identity would mask two vectors with the same keys, so that the folder is locked.
 
+    Files of one write are flushed side by side, as a disk serves several waits in the time of one. A file that loses its name
+    loses it before the write returns; its blocks are freed in a thread, because that can take as long as a flush.
+
     Raises:
         StateError: another process has the folder, or it cannot be used.
     """
@@ -87,6 +93,8 @@ class FolderStore:
             os.close(lock)
             raise StateError(f"cannot lock {folder}: {error.strerror}") from None
         self._lock = lock
+        self._threads = ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="hansa-store")
+        self._freed: Future[None] | None = None
 
     def put(self, name: str, data: bytes | memoryview) -> None:
         """See `Store.put`: a new file, flushed to disk, renamed over the old one, and the folder flushed too."""
@@ -97,13 +105,15 @@ class FolderStore:
         paths = {self._path(name): data for name, data in items.items()}
         gone = [self._path(name) for name in forget]
         new = {path: path.with_name(path.name + ".new") for path in paths}
+        lost = list[int]()
         path = self._folder
         try:
             for path in gone:
+                lost += _held(path)
                 path.unlink(missing_ok=True)
-            for path, data in paths.items():
-                _write(new[path], data)
+            self._write({new[path]: data for path, data in paths.items()})
             for path in paths:
+                lost += _held(path)
                 new[path].replace(path)
             if paths or gone:
                 self._flush_folder()
@@ -111,7 +121,10 @@ class FolderStore:
             for half in new.values():
                 with suppress(OSError):  # half of a large vector must not keep a full disk full
                     half.unlink()
-            raise StateError(f"cannot write {path}: {error.strerror}") from None
+            where = error.filename or path
+            raise StateError(f"cannot write {where}: {error.strerror}") from None
+        finally:
+            self._free(lost)
 
     def get(self, name: str) -> bytes | None:
         """See `Store.get`."""
@@ -132,6 +145,7 @@ class FolderStore:
 
     def close(self) -> None:
         """Give the folder back."""
+        self._threads.shutdown(wait=True)
         os.close(self._lock)
 
     def _path(self, name: str) -> Path:
@@ -139,12 +153,48 @@ class FolderStore:
             raise StateError("a name of stored bytes is letters, digits, '_', '.' and '-'")
         return self._folder / name
 
+    def _write(self, files: Mapping[Path, bytes | memoryview]) -> None:
+        """New files, all on disk when this returns; the first error, once nobody writes any more."""
+        if len(files) < 2:
+            for path, data in files.items():
+                _write(path, data)
+            return
+        started = [self._threads.submit(_write, path, data) for path, data in files.items()]
+        wait(started)
+        for one in started:
+            one.result()
+
+    def _free(self, lost: Sequence[int]) -> None:
+        """Close files that have no name any more, in a thread; those of one write at a time, so that few are open."""
+        if self._freed is not None:
+            self._freed.result()
+            self._freed = None
+        if lost:
+            self._freed = self._threads.submit(_close, lost)
+
     def _flush_folder(self) -> None:
         handle = os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _held(path: Path) -> list[int]:
+    """A handle that keeps a file's blocks when its name goes to another; none for one that is large, or not there."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return []
+    if os.fstat(handle).st_size > _FREED_AT_ONCE:
+        os.close(handle)
+        return []
+    return [handle]
+
+
+def _close(handles: Sequence[int]) -> None:
+    for handle in handles:
+        os.close(handle)
 
 
 def _write(path: Path, data: bytes | memoryview) -> None:
