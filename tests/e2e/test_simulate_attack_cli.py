@@ -26,9 +26,7 @@ def test_report_ledger_and_audit_say_the_same(tmp_path: Path) -> None:
 
     verified = hansa("audit", "verify", out / "ledgers", "--report", out / "report.json", "--format", "json")
     assert verified.status == 0, verified.stdout
-    audited = hansa("audit", "report", out / "ledgers", "--out", tmp_path / "audit.json")
-    assert audited.status == 4
-    assert "(attack)" in audited.stdout
+    assert hansa("audit", "report", out / "ledgers", "--out", tmp_path / "audit.json").status == 0
     empirical = json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))["empirical"]
     (told,) = empirical["attacks"]
     assert empirical["measured"] is True

@@ -225,8 +225,16 @@ class _Asking:
             return False
         for message in self._members.pull(waiting):
             name = self._ids.pop(message.metadata.reply_to_message_id, None)
-            if name is None or message.has_error() or not len(message.content):
-                continue  # absence: an empty record, or Flower's own error
+            if name is None:
+                continue
+            if message.has_error():
+                # Flower's own word, for example of a place that was lost and taken again between two looks: the node is
+                # asked anew, and repeats what it had answered
+                _LOG.warning("%s could not be asked: Flower's error %d", name, message.error.code)
+                self._sent.pop(name, None)
+                continue
+            if not len(message.content):
+                continue  # absence
             try:
                 self.replies[name] = from_records(message.content)
             except WireError as error:
