@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
+from flwr.app import Error, RecordDict
 from flwr.app import Message as FlowerMessage
-from flwr.app import RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -26,7 +26,7 @@ class Grid:
     def __init__(self, *names: str) -> None:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
         self.since = dict.fromkeys(names, "1")
-        self.answers: dict[str, Callable[[], RecordDict | None]] = {}
+        self.answers: dict[str, Callable[[], RecordDict | Error | None]] = {}
         self.pushed: list[str] = []
         self._replies: dict[str, FlowerMessage] = {}
 
@@ -92,6 +92,16 @@ def test_what_is_no_sum_waits_for_nobody() -> None:
     members, told = league(Grid())
     assert members.exchange(request("close"), 30.0) == {}
     assert not any(told)
+
+
+def test_a_node_that_flower_could_not_reach_is_asked_again() -> None:
+    """A node that lost its place and took it between two looks: Flower answers for it, and that is no absence."""
+    grid = Grid("a", "b", "c")
+    answers = [Error(code=1, reason="not there"), to_records(request()["c"])]
+    grid.answers["c"] = lambda: answers.pop(0)
+    members, _ = league(grid)
+    assert sorted(members.exchange(request(), 30.0)) == ["a", "b", "c"]
+    assert grid.pushed.count("c") == 2
 
 
 def test_a_node_that_took_its_place_anew_is_asked_again() -> None:
