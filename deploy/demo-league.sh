@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A whole league on this machine: five members, a coordinator and an auditor as separate processes, over TLS and with node
-# keys, from nothing to a verified model. One command; what it started is stopped when it ends.
+# A whole league on this machine: five members and a coordinator as separate processes, over TLS and with node keys, from
+# nothing to a model whose logs were audited. One command; what it started is stopped when it ends.
 #
 #   deploy/demo-league.sh [FOLDER]       # a new folder; by default a temporary one, which is removed at the end
 #

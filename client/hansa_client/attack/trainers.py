@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from hansa.errors import TrainingError
 from hansa.privacy.randomness import Randomness
 from hansa_client.training import PooledTrainer, Trainer, TrainingPlan
 
@@ -40,7 +41,12 @@ def seen_alone(trainer: Trainer | PooledTrainer, plan: TrainingPlan) -> Moves:
     Args:
         trainer: of the member.
         plan: that the trainer follows.
+
+    Raises:
+        TrainingError: a pooled trainer, and a plan without its grid.
     """
-    if isinstance(trainer, Trainer) or plan.grid is None:
-        return trainer  # type: ignore[return-value]  # a pooled trainer has a grid
+    if isinstance(trainer, Trainer):
+        return trainer
+    if plan.grid is None:
+        raise TrainingError("a plan without shared noise is not that of a pooled trainer")
     return _OwnSteps(trainer, -plan.learning_rate / (plan.grid.scale * plan.divisor))

@@ -119,7 +119,7 @@ def _epsilon_panel(axes: Axes, history: Sequence[HistoryPoint], budgets: Sequenc
     for budget in budgets:
         axes.axhline(budget, color=VERMILION, linewidth=1.2, linestyle="--", label="_")
         axes.annotate(
-            f"budget {words.plain(budget)}", (0, budget), xycoords=("axes fraction", "data"), xytext=(3, -3),
+            f"budget {words.budget(budget)}", (0, budget), xycoords=("axes fraction", "data"), xytext=(3, -3),
             textcoords="offset points", va="top", fontsize=SMALL_PT, color=VERMILION,
         )  # fmt: skip
     axes.set_ylim(0, 1.08 * max([*budgets, *(value for _, value in spent)]) or 1)
@@ -198,7 +198,7 @@ def spending(report: Report) -> Picture | None:
     if not known:
         return None
     most = max(known, key=lambda member: member.epsilon or 0.0)
-    of = "" if most.budget_epsilon is None else f" of {words.plain(most.budget_epsilon)}"
+    of = "" if most.budget_epsilon is None else f" of {words.budget(most.budget_epsilon)}"
     description = f"{most.name} released most: ε = {words.epsilon(most.epsilon)}{of}."
     shared = any(member.epsilon_colluding is not None for member in known)
     if shared:

@@ -130,8 +130,8 @@ def _privacy(report: Report) -> RenderableType:
     loss = largest_loss(report)
     line = statement(report).headline
     if loss is not None and loss.budget is not None:
-        few = "" if loss.few is None or loss.few[1] is None else f"{words.plain(loss.few[1])} and "
-        line += f" Budget: ε = {few}{words.plain(loss.budget)}."
+        few = "" if loss.few is None or loss.few[1] is None else f"{words.budget(loss.few[1])} and "
+        line += f" Budget: ε = {few}{words.budget(loss.budget)}."
     text = Text(line, style="bold red" if loss is None else "bold")
     if open_reservations := still_reserved(report):
         text.append(f"\n{open_reservations}", style="not bold")
@@ -209,7 +209,7 @@ def _released(member: MemberReport, *, shared: bool) -> list[str]:
 def _of_budget(epsilon: float | None, budget: float | None) -> str:
     if epsilon is None:
         return words.ABSENT
-    return words.epsilon(epsilon) + ("" if budget is None else f" / {words.plain(budget)}")
+    return words.epsilon(epsilon) + ("" if budget is None else f" / {words.budget(budget)}")
 
 
 def _taking_part(member: MemberReport, rounds: int) -> list[str]:

@@ -60,6 +60,13 @@ def epsilon(value: float | None) -> str:
     return f"{up:f}"
 
 
+def budget(value: float | None) -> str:
+    """A budget in ε beside what was released: as a person wrote it, or rounded like `epsilon` where it was computed."""
+    if value is None:
+        return ABSENT
+    return plain(value) if value < 0.001 or round(value, 3) == value else epsilon(value)
+
+
 def plain(value: float | None) -> str:
     """A number of the agreement as a person would have written it: ``1e-5``, ``0.05``, ``8``."""
     if value is None:

@@ -10,6 +10,14 @@ from hansa.report.statement import largest_loss, statement
 
 @pytest.mark.parametrize(
     ("value", "text"),
+    [(1.0, "1"), (0.1, "0.1"), (0.148346, "0.149"), (1.4892, "1.490"), (1e-5, "1e-5"), (None, words.ABSENT)],
+)
+def test_a_budget_is_no_smaller_than_what_it_allows(value, text):
+    assert words.budget(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
     [
         (7.9981, "7.999"),
         (7.998, "7.998"),
