@@ -12,7 +12,7 @@ import torch
 from hansa.agreement import Agreement, parse_agreement
 from hansa.agreement.freezing import freeze_with
 from hansa.agreement.writing import agreement_toml
-from hansa.errors import AgreementError, TrainingError
+from hansa.errors import AgreementError, ModelError
 from hansa.models import BuiltModel
 from hansa.privacy.randomness import SecretRandomness
 from hansa_client.data import Dataset
@@ -200,7 +200,7 @@ def test_runs_without_privacy_may_keep_too() -> None:
 def test_auto_keeps_nothing_where_there_is_nothing_to_keep_and_memory_says_so() -> None:
     agreement, built = frozen_league()
     assert trainer_of(agreement, built, table(61, 1))._kept is None
-    with pytest.raises(TrainingError, match="no activations to keep") as caught:
+    with pytest.raises(ModelError, match="no activations to keep") as caught:
         trainer_of(agreement, built, table(61, 1), keep_activations="memory")
     assert "keep_activations" in caught.value.what_to_do
 

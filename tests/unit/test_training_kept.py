@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from hansa.errors import TrainingError
+from hansa.errors import ModelError, TrainingError
 from hansa.privacy.grid import Grid
 from hansa_client.training import microbatch
 from hansa_client.training.clipping import ClippedSumBuilder
@@ -114,7 +114,7 @@ def test_changed_frozen_weights_are_noticed() -> None:
 )
 def test_where_nothing_can_be_kept_it_says_so(trained: str, changes: dict[str, float]) -> None:
     engine, inputs = engine_of("bert", trained, **changes)
-    with pytest.raises(TrainingError, match="no activations to keep"):
+    with pytest.raises(ModelError, match="no activations to keep"):
         engine.keep(inputs)
 
 
@@ -179,5 +179,5 @@ def test_a_model_without_frozen_part_keeps_nothing() -> None:
 
     inputs = {"x": np.eye(4, dtype=np.float32)}
     engine = GradientEngine(built_of(moved(Lone()).train(), inputs))
-    with pytest.raises(TrainingError, match="no activations"):
+    with pytest.raises(ModelError, match="no activations"):
         engine.keep(inputs)

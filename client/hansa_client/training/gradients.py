@@ -155,10 +155,10 @@ class GradientEngine:
             folder: where to keep activations in a file without a name instead of memory.
 
         Raises:
-            TrainingError: nothing can be kept.
+            ModelError: nothing can be kept.
         """
         if self.frozen_part is None:
-            raise TrainingError(
+            raise ModelError(
                 "there are no activations to keep below the first trained layer",
                 remedy="Set performance.keep_activations = 'auto', train fewer layers, or switch dropout off.",
             )

@@ -20,6 +20,8 @@ def _as_tuple(value: object) -> object:
 
 def _measured(value: object) -> object:
     """What is found by measuring is a number that is not known yet."""
+    if isinstance(value, str) and value != "auto":
+        raise ValueError("is neither 'auto' nor a whole number above 0")
     return None if value == "auto" else value
 
 

@@ -50,6 +50,7 @@ def rehearse(
     with reported(output_format):
         from hansa.agreement import read_agreement
         from hansa.cli.model_zero import model_zero
+        from hansa.report.words import amount_bytes
         from hansa_client.node_file import read_home
         from hansa_client.rehearsal import rehearse as run
 
@@ -65,7 +66,7 @@ def rehearse(
             "reading and building": f"{found.prepare_s:.1f} s, once",
             "training": f"{found.train_s:.1f} s a round",
             "encoding": f"{found.encode_s:.2f} s a round",
-            "would leave": f"about {found.upload_bytes / 1e6:.2f} MB a round",
+            "would leave": f"about {amount_bytes(found.upload_bytes)} a round",
             "memory": f"{found.peak_memory_bytes / 1e9:.2f} GB at most",
             "cut by the bound": f"{found.clipped} of {found.parameters} entries" if found.clipped else None,
         }
