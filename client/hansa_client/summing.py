@@ -62,8 +62,8 @@ class SumParty:
         run: its name.
         identity: of the member.
         records: reserves before anything is trained, and puts every vector on record before it leaves.
-        train: makes the weighted update of a round, or the integers of a pooled step, from the model's weights. Whatever it raises reads as absence from
-            outside.
+        train: makes the weighted update of a manifest's round, or the integers of a pooled step, from the model's weights.
+            Whatever it raises reads as absence from outside.
 
     Guarantees: nothing that `train` raises or returns leaves, except masked, or as a code that follows from
         messages and public terms alone.
@@ -75,11 +75,11 @@ class SumParty:
         run: str,
         identity: SumIdentity,
         records: Records,
-        train: Callable[[str, int, Vector], Contribution],
+        train: Callable[[str, Manifest, Vector], Contribution],
     ) -> None:
         self._run, self._records, self._train = run, records, train
         self._dimension = agreement.require_frozen().model.parameters
-        derive = identity.derive or Derivation(agreement)
+        derive = identity.derive or Derivation(agreement, run)
         kept = identity.store if identity.keep_model else None
         terms = sum_terms(agreement, identity.roster)
         self._model = DerivedModel(agreement, terms, run, identity.start, derive, kept)
@@ -122,7 +122,7 @@ class SumParty:
         self._records.admit(self._run, manifest)
         self._tried = manifest.round
         try:
-            return self._train(self._run, manifest.step, self._model.weights)
+            return self._train(self._run, manifest, self._model.weights)
         except TrainingError:
             self._over = True
             raise

@@ -102,6 +102,7 @@ def gradient_scores(
     changed = replace(
         plan,
         clamp=clamp,
+        rotated=False,  # canaries have coordinates of their own, and lengths are the same
         grid=grid,
         sigma=grid.sigma(multiplier),
         learning_rate=rate,

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from hansa.errors import TrainingError
 from hansa.privacy.randomness import Randomness
+from hansa.privacy.rotation import Rotation
 from hansa_client.training import PooledTrainer, Trainer, TrainingPlan
 
 Vector = npt.NDArray[np.float64]
@@ -24,11 +25,19 @@ class Moves(Protocol):
 class _OwnSteps:
     """A pooled step of one member alone: what somebody sees from whom every mask has been taken, with its own share of noise."""
 
-    def __init__(self, trainer: PooledTrainer, factor: float) -> None:
-        self._trainer, self._factor = trainer, factor
+    def __init__(self, trainer: PooledTrainer, factor: float, rotated: int | None) -> None:
+        self._trainer, self._factor, self._rotated = trainer, factor, rotated
+        self._steps = 0
 
     def train(self, weights: Vector, randomness: Randomness) -> Vector:
-        moved: Vector = self._factor * self._trainer.train(weights, randomness).astype(np.float64)
+        self._steps += 1
+        if self._rotated is None:
+            made = self._trainer.train(weights, randomness).astype(np.float64)
+        else:  # a rotation is public, and whoever looks turns back what it sees
+            rotation = Rotation(self._rotated, f"attack {self._steps}".encode())
+            seen = self._trainer.train(weights, randomness, rotation)
+            made = rotation.inverse(seen.astype(np.float64))
+        moved: Vector = self._factor * made
         return moved
 
 
@@ -49,4 +58,5 @@ def seen_alone(trainer: Trainer | PooledTrainer, plan: TrainingPlan) -> Moves:
         return trainer
     if plan.grid is None:
         raise TrainingError("a plan without shared noise is not that of a pooled trainer")
-    return _OwnSteps(trainer, -plan.learning_rate / (plan.grid.scale * plan.divisor))
+    factor = -plan.learning_rate / (plan.grid.scale * plan.divisor)
+    return _OwnSteps(trainer, factor, plan.grid.dimension if plan.rotated else None)

@@ -33,6 +33,7 @@ class TrainingPlan:
         physical_batch_size: records in one forward pass; a performance setting. `None` is to be measured, and
             `UNMEASURED` where nobody does.
         clamp: under ``distributed``, the largest magnitude of a coordinate of the sum before noise, in grid units.
+        rotated: whether that sum is rotated before it meets the grid.
     """
 
     sampling: Sampling
@@ -45,6 +46,7 @@ class TrainingPlan:
     sigma: float | None
     physical_batch_size: int | None
     clamp: int | None = None
+    rotated: bool = False
 
     @property
     def sampling_rate(self) -> float:
@@ -84,6 +86,7 @@ class TrainingPlan:
             sigma=sigma,
             physical_batch_size=agreement.performance.physical_batch_size,
             clamp=clamp,
+            rotated=privacy.rotation != "none",
         )
 
     def clipping_rule(self) -> Clipping | None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from hansa.agreement.keys import COORDINATOR
 from hansa.agreement.terms import (
+    SHARED_NOISE_OPTIONS,
     Adapter,
     BandGroup,
     CategoryFeature,
@@ -77,6 +78,8 @@ def problems_of(sections: Mapping[str, Any]) -> list[Problem]:
         found += _schedule(training)
     if model is not None and data is not None:
         found += _model(model, adapter, data)
+    if privacy is not None and privacy.mechanism != "distributed":
+        found += _unshared(privacy)
     if privacy is not None and privacy.mechanism == "distributed" and baseline is None:
         found += _distributed(privacy, training, members, sections.get("secure_sum") or SecureSum())
     if members is not None and baseline is None:
@@ -274,6 +277,16 @@ def _distributed(
             f"{privacy.colluding} of the {smallest} members of the smallest sum may subtract their shares, which leaves no noise",
             f"{enough} members would do, or a smaller number",
         )
+
+
+def _unshared(privacy: Privacy) -> Iterator[Problem]:
+    for name in SHARED_NOISE_OPTIONS:
+        if getattr(privacy, name) != Privacy.model_fields[name].default:
+            yield Problem(
+                f"privacy.{name}",
+                f"means nothing under mechanism = {privacy.mechanism!r}, where members share no noise",
+                "use mechanism = 'distributed', or leave it out",
+            )
 
 
 def _server_rule(server: ServerRule) -> Iterator[Problem]:

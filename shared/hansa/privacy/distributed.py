@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from hansa.errors import PrivacyParameterError
 from hansa.privacy.grid import Grid
+from hansa.privacy.rotation import largest_part
 
 if TYPE_CHECKING:
     from hansa.agreement.terms import Terms
@@ -65,6 +66,7 @@ class SharedNoise:
         noise_multiplier: z, of the shares of `honest` members together.
         grid: on which members' sums are rounded and noised.
         clamp: the largest magnitude of a coordinate of one member's sum before noise, in grid units.
+        rotated: whether sums are rotated before they are rounded (`hansa.privacy.rotation`), which changes no sensitivity.
 
     Guarantees: clamping a coordinate moves two neighbouring sums no further apart, and nothing is cut after the noise.
     Assumes: a sum that leaves the ring's range is refused whole. That happens with `wrap_probability` at most, whatever the data
@@ -77,6 +79,7 @@ class SharedNoise:
     noise_multiplier: float
     grid: Grid
     clamp: int
+    rotated: bool = False
 
     @classmethod
     def fitted(
@@ -89,41 +92,47 @@ class SharedNoise:
         clipping_norm: float,
         dimension: int,
         batch: int,
+        rotated: bool = False,
     ) -> SharedNoise:
         """The finest grid on which n members' sums and their noise fit the ring.
 
         s·C starts at the power of two of `Grid.of`, where rounding adds at most 0.1 % to the sensitivity, and is halved while
         the ring is too narrow for `batch` whole clipping norms on one coordinate of every member, as long as rounding adds
         less than 1 %. Beyond that the clamp is lowered instead: a coordinate of a large model rarely holds so much.
+        Where sums are rotated, a coordinate holds no more than `largest_part` of a sum's length, and room is kept for that.
 
         Args:
             members, smallest_sum, colluding, noise_multiplier: of the class.
             clipping_norm: C.
             dimension: d.
             batch: more units than one member draws (`largest_batch`).
+            rotated: of the class.
 
         Raises:
             PrivacyParameterError: no grid has room, or nobody honest would be left.
         """
         share = share_multiplier(noise_multiplier, smallest_sum, colluding)
+        part = largest_part(dimension) if rotated else 1.0
         grid = Grid.of(clipping_norm, dimension)
         while True:
             units = round(grid.scale * clipping_norm)
             room = (RING_LIMIT - math.ceil(REACH_SD * grid.sigma(share) * math.sqrt(members))) // members
-            if room >= batch * units:
-                clamp = batch * units
+            largest = math.ceil(batch * units * part)
+            if room >= largest:
+                clamp = largest
                 break
             if math.sqrt(dimension) > LARGEST_ROUNDING_SHARE * units / 2 or units == 1:
-                if room < _SMALLEST_CLAMP * units:
+                if room < _SMALLEST_CLAMP * units * part:
                     raise PrivacyParameterError(
                         f"the sum of {members} members' noise and gradients does not fit the ring of 32 bits: "
-                        f"room for {max(room, 0) / units:.3g} clipping norms in a coordinate, {_SMALLEST_CLAMP} are needed",
+                        f"room for {max(room, 0) / units:.3g} clipping norms in a coordinate, "
+                        f"{_SMALLEST_CLAMP * part:.3g} are needed",
                         remedy="Train fewer weights (an adapter), or promise less: the noise takes the room.",
                     )
                 clamp = room
                 break
             grid = Grid(clipping_norm, dimension, grid.scale / 2)
-        return cls(members, smallest_sum, colluding, noise_multiplier, grid, clamp)
+        return cls(members, smallest_sum, colluding, noise_multiplier, grid, clamp, rotated)
 
     @classmethod
     def of(cls, terms: Terms, dimension: int, noise_multiplier: float) -> SharedNoise:
@@ -147,6 +156,7 @@ class SharedNoise:
             clipping_norm=privacy.clipping_norm,
             dimension=dimension,
             batch=batch,
+            rotated=privacy.rotation != "none",
         )
 
     @property
