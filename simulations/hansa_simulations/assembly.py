@@ -346,6 +346,7 @@ def _shared_noise(run: Run) -> SharedNoiseReport | None:
         most=max(sums, default=0),
         surplus=math.fsum(map(noise.surplus, sums)) / max(len(sums), 1),
         wrap_probability=noise.wrap_probability(terms.charged_steps),
+        rotation=terms.privacy.rotation,
     )
 
 

@@ -234,6 +234,11 @@ RULES = {
         "members.0.weight",
         "every unit counts the same",
     ),
+    "a rotation without a sum of gradients": (
+        table(privacy={"mechanism": "local", "rotation": "randomized-hadamard"}),
+        "privacy.rotation",
+        "members share no noise",
+    ),
     "no epsilon": (table(privacy={"epsilon": None}), "privacy.epsilon", "is missing"),
     "epsilon of zero": (table(privacy={"epsilon": 0.0}), "privacy.epsilon", "is 0"),
     "epsilon below zero": (table(privacy={"epsilon": -1.0}), "privacy.epsilon", "is -1"),

@@ -13,7 +13,7 @@ from hansa.report.schema import Report
 
 RELATIVE = 1e-6  # a multiplier goes through the grid and back, and is the same but for its last digits
 _RATE = "sampling_probability"
-_NOT_IN_LOGS = "the clipping norm, where randomness came from, how many rounds were planned, bytes, times and versions of software"
+_NOT_IN_LOGS = "the clipping norm, whether sums were rotated, where randomness came from, how many rounds were planned, bytes, times and versions of software"
 
 
 def contradiction(report: Report, runs: Sequence[RunSpend], notebook: Notebook) -> tuple[str, str] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from hansa.report.part import NonNegative, NonNegativeInt, Part
 
 
@@ -20,6 +22,7 @@ class SharedNoiseReport(Part):
         most: members in the largest sum of this run.
         surplus: mean over rounds of what was in a sum over what was promised, k / honest, in variance: the price of tolerating
             dropouts and collusion. No epsilon counts it.
+        rotation: ``randomized-hadamard`` where sums were rotated before they met the grid; ``none`` otherwise.
         wrap_probability: bound on the probability that any sum of the run left the ring, which is a failure of correctness.
     """
 
@@ -34,3 +37,4 @@ class SharedNoiseReport(Part):
     most: NonNegativeInt
     surplus: NonNegative
     wrap_probability: NonNegative
+    rotation: Literal["none", "randomized-hadamard"] = "none"
