@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from hansa.agreement import Agreement
 from hansa.errors import TrainingError, WireError
+from hansa.privacy.parts import InParts, PartSeeds
 from hansa.privacy.randomness import Randomness
 from hansa.privacy.rotation import Rotation
 from hansa.protocol import (
@@ -136,10 +137,13 @@ class Node:
             self._parties.pop(next(iter(self._parties)))  # what it must remember lies in its store
         return party
 
-    def _update(self, run: str, manifest: Manifest, weights: Vector) -> Vector | GridVector:
+    def _update(
+        self, run: str, manifest: Manifest, weights: Vector, seeds: PartSeeds | None
+    ) -> Vector | GridVector:
         """The weighted update of a round, float64 [d], or the pooled step's integers, which nothing may scale."""
         rotation = rotation_of(self.agreement, run, manifest.round)
-        made = self._training.train(weights, self._randomness(run, manifest.step + 1), rotation)
+        source = self._randomness(run, manifest.step + 1)
+        made = self._training.train(weights, source if seeds is None else InParts(source, seeds), rotation)
         if not self._pooled:
             return np.multiply(self._weight, made, dtype=np.float64)
         if made.dtype != np.int64:

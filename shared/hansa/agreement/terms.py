@@ -24,7 +24,10 @@ NonNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=2**31)]
 
 MAX_MEMBERS = 100  # the secure sum is built and tested for leagues up to this size
-SHARED_NOISE_OPTIONS = ("rotation",)  # of `Privacy`; they mean something under ``distributed`` alone
+SHARED_NOISE_OPTIONS = (
+    "rotation",
+    "noise_in_parts",
+)  # of `Privacy`; they mean something under ``distributed`` alone
 
 
 def _as_tuple(value: object) -> object:
@@ -360,6 +363,8 @@ class Privacy(Section):
         colluding: how many other members may pool what they know under ``distributed``.
         rotation: under ``distributed``, how a member's sum is turned before it meets the grid. ``randomized-hadamard`` spreads
             what one coordinate holds over all, so that large sums of large models fit the ring.
+        noise_in_parts: under ``distributed``, whether members draw their shares in parts and open the surplus once they know
+            who contributed. The mean is less noisy; against everyone a member keeps less noise of its own.
     """
 
     mechanism: Literal["local", "distributed", "none"]
@@ -375,6 +380,7 @@ class Privacy(Section):
     steps: Annotated[int, Field(ge=1, le=10_000_000)]
     colluding: Annotated[int, Field(ge=0, le=99)] = 1
     rotation: Literal["none", "randomized-hadamard"] = "none"
+    noise_in_parts: bool = False
 
     def tree(self) -> dict[str, Json]:
         """As `Section.tree`, without options of distributed noise that are not taken.

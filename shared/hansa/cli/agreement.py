@@ -221,6 +221,7 @@ def _shared_noise(agreement: Agreement) -> dict[str, Any]:
         "noise_multiplier": noise,
         "noise_multiplier_of_a_share": shared.share_multiplier,
         "rotation": terms.privacy.rotation,
+        "noise_in_parts": terms.privacy.noise_in_parts,
         "wrap_probability" if frozen is not None else "wrap_probability_per_weight": wraps,
     }
 

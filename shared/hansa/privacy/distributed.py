@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from hansa.errors import PrivacyParameterError
 from hansa.privacy.grid import Grid
+from hansa.privacy.parts import NoiseParts
 from hansa.privacy.rotation import largest_part
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class SharedNoise:
         grid: on which members' sums are rounded and noised.
         clamp: the largest magnitude of a coordinate of one member's sum before noise, in grid units.
         rotated: whether sums are rotated before they are rounded (`hansa.privacy.rotation`), which changes no sensitivity.
+        in_parts: whether shares are drawn in parts, whose surplus is taken off (`hansa.privacy.parts`).
 
     Guarantees: clamping a coordinate moves two neighbouring sums no further apart, and nothing is cut after the noise.
     Assumes: a sum that leaves the ring's range is refused whole. That happens with `wrap_probability` at most, whatever the data
@@ -80,6 +82,7 @@ class SharedNoise:
     grid: Grid
     clamp: int
     rotated: bool = False
+    in_parts: bool = False
 
     @classmethod
     def fitted(
@@ -93,6 +96,7 @@ class SharedNoise:
         dimension: int,
         batch: int,
         rotated: bool = False,
+        in_parts: bool = False,
     ) -> SharedNoise:
         """The finest grid on which n members' sums and their noise fit the ring.
 
@@ -106,12 +110,14 @@ class SharedNoise:
             clipping_norm: C.
             dimension: d.
             batch: more units than one member draws (`largest_batch`).
-            rotated: of the class.
+            rotated, in_parts: of the class.
 
         Raises:
             PrivacyParameterError: no grid has room, or nobody honest would be left.
         """
-        share = share_multiplier(noise_multiplier, smallest_sum, colluding)
+        share = share_multiplier(
+            noise_multiplier, smallest_sum, colluding
+        )  # the whole of it, also where it is in parts
         part = largest_part(dimension) if rotated else 1.0
         grid = Grid.of(clipping_norm, dimension)
         while True:
@@ -132,7 +138,7 @@ class SharedNoise:
                 clamp = room
                 break
             grid = Grid(clipping_norm, dimension, grid.scale / 2)
-        return cls(members, smallest_sum, colluding, noise_multiplier, grid, clamp, rotated)
+        return cls(members, smallest_sum, colluding, noise_multiplier, grid, clamp, rotated, in_parts)
 
     @classmethod
     def of(cls, terms: Terms, dimension: int, noise_multiplier: float) -> SharedNoise:
@@ -157,6 +163,7 @@ class SharedNoise:
             dimension=dimension,
             batch=batch,
             rotated=privacy.rotation != "none",
+            in_parts=privacy.noise_in_parts,
         )
 
     @property
@@ -166,21 +173,56 @@ class SharedNoise:
 
     @property
     def share_multiplier(self) -> float:
-        """Noise multiplier of one member's own share, which is what holds against everyone."""
-        return share_multiplier(self.noise_multiplier, self.smallest_sum, self.colluding)
+        """Noise multiplier of what is never taken off one member's own share, which is what holds against everyone."""
+        shares = self.members if self.in_parts else self.smallest_sum
+        return share_multiplier(self.noise_multiplier, shares, self.colluding)
+
+    @property
+    def parts(self) -> NoiseParts | None:
+        """Of each share; `None` where it is drawn in one.
+
+        Raises:
+            PrivacyParameterError: a part would be below 20 grid units.
+        """
+        if not self.in_parts:
+            return None
+        return NoiseParts.of(
+            self.grid,
+            self.noise_multiplier,
+            members=self.members,
+            smallest_sum=self.smallest_sum,
+            colluding=self.colluding,
+        )
 
     @property
     def share_sigma(self) -> float:
-        """Parameter of one member's discrete Gaussian share, in grid units; at least 20."""
+        """Parameter of one member's whole discrete Gaussian share, in grid units; at least 20."""
+        if self.parts is not None:
+            return self.parts.sigma
         return self.grid.sigma(self.share_multiplier)
 
-    def variance(self, contributors: int) -> float:
-        """Of the noise in a sum over so many members, in grid units squared."""
-        return contributors * self.share_sigma**2
+    def variance(self, contributors: int, opened: int = 0) -> float:
+        """Of the noise in a sum over so many members, in grid units squared.
+
+        Args:
+            contributors: k.
+            opened: how many of them have opened the surplus of their shares.
+        """
+        whole = self.share_sigma**2
+        if self.parts is None:
+            return contributors * whole
+        return (contributors - opened) * whole + opened * self.parts.left(contributors)
 
     def surplus(self, contributors: int) -> float:
-        """K / h: how many times the promised variance is in a sum over k members. Shown, never credited."""
+        """K / h: how many times the promised variance k members draw. Shown, never credited."""
         return contributors / self.honest
+
+    def remaining(self, contributors: int, opened: int) -> float:
+        """How many times the promised variance is left in a sum, after `opened` of k members have opened their surplus.
+
+        Where all have, that is k / (k − c): beside what is promised, what c that collude may subtract. No epsilon counts it.
+        """
+        return (contributors - opened) / self.honest + opened / (contributors - self.colluding)
 
     def mean_gradient_sd(self, contributors: int, divisor: float) -> float:
         """Standard deviation of the noise in each coordinate of the mean gradient, in gradient units.

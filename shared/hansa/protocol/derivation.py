@@ -12,6 +12,7 @@ from hansa.errors import PrivacyParameterError, WireError
 from hansa.identity import Roster
 from hansa.privacy.distributed import SharedNoise
 from hansa.privacy.grid import Grid
+from hansa.privacy.parts import NoiseParts
 from hansa.privacy.rotation import Rotation
 from hansa.secagg.ring import Quantiser, SumVector
 from hansa.secagg.terms import SumTerms, VectorTerms
@@ -70,6 +71,15 @@ def shared_noise(agreement: Agreement) -> SharedNoise:
     return SharedNoise.of(agreement.terms, frozen.model.parameters, frozen.noise_multiplier)
 
 
+def noise_parts(agreement: Agreement) -> NoiseParts | None:
+    """The parts of members' shares of the noise; `None` where shares are drawn in one.
+
+    Raises:
+        PrivacyParameterError: a part would be below 20 grid units.
+    """
+    return shared_noise(agreement).parts if agreement.terms.privacy.noise_in_parts else None
+
+
 def rotation_of(agreement: Agreement, run: str, number: int) -> Rotation | None:
     """How sums of a round are rotated: a public function of agreement, run and round. `None` where they are not.
 
@@ -111,7 +121,7 @@ def sum_terms(agreement: Agreement, roster: Roster) -> SumTerms:
     return SumTerms(
         agreement.agreement_id,
         roster,
-        {UPDATE: VectorTerms(length, update_encoding(agreement))},
+        {UPDATE: VectorTerms(length, update_encoding(agreement), noise_parts(agreement))},
         min_members=secure_sum.min_members,
         threat_model=secure_sum.threat_model,
         post_quantum=secure_sum.post_quantum,
