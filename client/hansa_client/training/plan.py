@@ -34,7 +34,7 @@ class TrainingPlan:
             `UNMEASURED` where nobody does.
         clamp: under ``distributed``, the largest magnitude of a coordinate of the sum before noise, in grid units.
         rotated: whether that sum is rotated before it meets the grid.
-        lasting: what of `sigma` is never taken off again, in grid units, where shares are drawn in parts; `sigma` otherwise.
+        lasting: what of `sigma` is never taken off again, in grid units, where shares are drawn in parts; `None` otherwise.
     """
 
     sampling: Sampling
@@ -73,7 +73,7 @@ class TrainingPlan:
             if privacy.mechanism == "distributed":
                 shared = SharedNoise.of(terms, frozen.model.parameters, frozen.noise_multiplier)
                 grid, sigma, clamp = shared.grid, shared.share_sigma, shared.clamp
-                lasting = sigma if shared.parts is None else shared.parts.lasting
+                lasting = None if shared.parts is None else shared.parts.lasting
                 units = sum(m.units for m in terms.members)
             else:
                 grid = Grid.of(privacy.clipping_norm, frozen.model.parameters)
@@ -90,7 +90,7 @@ class TrainingPlan:
             physical_batch_size=agreement.performance.physical_batch_size,
             clamp=clamp,
             rotated=privacy.rotation != "none",
-            lasting=sigma if lasting is None else lasting,
+            lasting=lasting,
         )
 
     def clipping_rule(self) -> Clipping | None:

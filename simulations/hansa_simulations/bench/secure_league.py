@@ -47,7 +47,7 @@ class Fixed:
     values: Array
     asked: list[Manifest] = field(default_factory=list)
 
-    def contribute(self, manifest: Manifest, seeds: PartSeeds | None = None) -> Array:
+    def contribute(self, manifest: Manifest, _seeds: PartSeeds | None = None) -> Array:
         """See `hansa.secagg.Contributor`."""
         self.asked.append(manifest)
         return self.values
