@@ -147,7 +147,7 @@ def opened_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     agreement = replace(made, frozen=None).with_performance(evaluate_every=2)
     data = {f"m{i}": MemberData(table(40, i), table(12, 9)) for i in range(4)}
     report = simulate(agreement, members=data, out=out)
-    assert report.status == "complete"
+    assert report.status == "done"
     told = report.shared_noise
     assert told is not None
     assert (told.rotation, told.in_parts, told.most) == ("randomized-hadamard", True, 4)
