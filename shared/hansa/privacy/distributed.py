@@ -227,11 +227,13 @@ class SharedNoise:
     def mean_gradient_sd(self, contributors: int, divisor: float) -> float:
         """Standard deviation of the noise in each coordinate of the mean gradient, in gradient units.
 
+        Where shares are in parts, it is what is left once everybody has opened the surplus.
+
         Args:
             contributors: k.
             divisor: q · N over all members of the agreement.
         """
-        return math.sqrt(self.variance(contributors)) / (self.grid.scale * divisor)
+        return math.sqrt(self.variance(contributors, contributors)) / (self.grid.scale * divisor)
 
     def wrap_probability(self, steps: int) -> float:
         """A bound on the probability that noise carries a coordinate of any of so many sums out of the ring's range.
