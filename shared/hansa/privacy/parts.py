@@ -23,6 +23,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +32,11 @@ from hansa.canonical import Json
 from hansa.errors import PrivacyParameterError
 from hansa.privacy.grid import Grid
 from hansa.privacy.noise import discrete_gaussian
-from hansa.privacy.randomness import Randomness
 from hansa.privacy.staircase import staircase
 from hansa.privacy.streams import AesStream
+
+if TYPE_CHECKING:
+    from hansa.privacy.randomness import Randomness
 
 GridVector = npt.NDArray[np.int64]
 
