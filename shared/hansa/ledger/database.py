@@ -48,6 +48,8 @@ class Layout:
 class Database:
     """A connection to a file of one layout, which is there already: a log that is gone is never begun anew in silence.
 
+    It may be used in turn by threads, never by two at once: whoever has several takes care of that.
+
     Args:
         path: see `create` for a new one.
         layout: what it must be.
@@ -219,7 +221,10 @@ def _connect(path: Path, layout: Layout, options: str) -> sqlite3.Connection:
     if not path.is_file():
         raise LogStoreError(f"there is no {layout.what} at {path}")
     address = f"file:{quote(str(path.absolute()))}?{options}"
-    return sqlite3.connect(address, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT_S)
+    # a node answers in whatever thread its carrier has, one request at a time, which is all that SQLite asks for
+    return sqlite3.connect(
+        address, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT_S, check_same_thread=False
+    )
 
 
 def _require(connection: sqlite3.Connection, path: Path, layout: Layout) -> None:

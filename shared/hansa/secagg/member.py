@@ -172,7 +172,7 @@ class Member:
         model, answer = self._phases[request.kind]
         with self.together():
             asked, _ = self._context.read(request, model, COORDINATOR)
-            record = self._state.rounds.get(asked.round, RoundState())
+            record = self._state.rounds.get(asked.round) or RoundState()
             given = record.answers.get(request.kind)
             return (
                 answer(asked, request, record)
@@ -386,7 +386,7 @@ class Member:
         return reply
 
     def _again(self, asked: m.Said, request: Message, record: RoundState, given: Answer) -> Message:
-        if given.request_sha256 != hashlib.sha256(request.header).hexdigest():
+        if given.request_sha256 != at.sha256_of_signed(request):
             raise AlreadyAnsweredError(
                 f"{request.kind} of round {asked.round} was answered, to another request"
             )

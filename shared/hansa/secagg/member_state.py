@@ -31,7 +31,7 @@ class Answer(_Record):
     """A reply as it was given, to be given again byte for byte.
 
     Attributes:
-        request_sha256: of the header of the request that it answers.
+        request_sha256: of the kind and the signed line of the request that it answers; the line names its arrays' hashes.
         kind, line: the reply's kind and signed statement.
         arrays: shape and bytes of each array; of the masked vector only the shape, the bytes are stored apart.
     """
@@ -48,8 +48,9 @@ class Answer(_Record):
             name: (array.dtype.str, array.shape, b"" if apart else array.tobytes())
             for name, array in reply.arrays.items()
         }
-        digest = hashlib.sha256(request.header).hexdigest()
-        return cls(request_sha256=digest, kind=reply.kind, line=reply.text(SIGNED), arrays=arrays)
+        return cls.model_construct(
+            request_sha256=sha256_of_signed(request), kind=reply.kind, line=reply.text(SIGNED), arrays=arrays
+        )
 
     def message(self, stored: bytes | None) -> Message:
         """The reply again; `stored` are the bytes of the masked vector, where they are kept apart."""
@@ -58,6 +59,14 @@ class Answer(_Record):
             for name, (dtype, shape, data) in self.arrays.items()
         }
         return Message(self.kind, {SIGNED: self.line}, arrays)
+
+
+def sha256_of_signed(request: Message) -> str:
+    """SHA-256 that tells a request from every other: of its kind and its signed line, which binds its arrays.
+
+    `Context.read` has compared the arrays with the hashes in the line; nothing else is in the request.
+    """
+    return hashlib.sha256(f"{request.kind}\n{request.text(SIGNED)}".encode()).hexdigest()
 
 
 class RoundState(_Record):

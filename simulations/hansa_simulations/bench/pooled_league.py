@@ -8,6 +8,7 @@ the ports where noise is drawn, masks are added and P-256 signatures are made an
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -47,6 +48,7 @@ from hansa_simulations.ledgers import MemberStores, records_in, stores_in
 from hansa_simulations.seat import Seat
 
 EPSILON, DELTA, RATE, UNITS = 8.0, 1e-6, 0.05, 1000
+THREADS = 1
 WARMING = 3  # steps that are not measured: the first reserves, and two more fill caches
 _SIGNATURES = 200  # made and checked to know what one costs here
 
@@ -59,7 +61,7 @@ class Meters:
     masks: list[float] = field(default_factory=list)
     behind: list[float] = field(default_factory=list)  # from a gradient to the masked reply, of one member
     calls: Counter[str] = field(default_factory=Counter)
-    given: float = 0.0
+    given: threading.local = field(default_factory=threading.local)  # when a gradient was there, by the member's thread
 
     def read(self) -> dict[str, float]:
         """The sums of all members and the coordinator; starts anew."""
@@ -133,7 +135,7 @@ class PreparedGradients:
         """int64 [d], in grid units."""
         noise = randomness.noise(self._sigma, len(weights))
         noise += self._sum
-        self._meters.given = time.perf_counter()
+        self._meters.given.at = time.perf_counter()
         return noise
 
 
@@ -144,10 +146,11 @@ class _Watched:
         self._node, self._meters = node, meters
 
     def handle(self, request: Message) -> Message:
-        self._meters.given = 0.0
+        given = self._meters.given
+        given.at = None
         reply = self._node.handle(request)
-        if self._meters.given:
-            self._meters.behind.append(time.perf_counter() - self._meters.given)
+        if given.at is not None:
+            self._meters.behind.append(time.perf_counter() - given.at)
         return reply
 
 
@@ -258,7 +261,7 @@ def pooled_steps(n: int, length: int, steps: int, folder: Path | None) -> StepTi
                 )
             )
 
-        run_in_process(agreement, nodes, run, coordinate)
+        run_in_process(agreement, nodes, run, coordinate, threads=THREADS or n)
     _require_whole(outcomes[0], n, steps + WARMING)
 
     def measured(values: Sequence[float]) -> tuple[float, ...]:
