@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,11 @@ class Answer(_Record):
     kind: str
     line: str
     arrays: dict[str, tuple[str, tuple[int, ...], bytes]]
+
+    @cached_property
+    def json_text(self) -> str:
+        """The record as JSON, made once: an answer never changes, and is stored with every later one."""
+        return self.model_dump_json()
 
     @classmethod
     def of(cls, request: Message, reply: Message, *, apart: bool) -> Answer:
@@ -101,6 +107,12 @@ class RoundState(_Record):
     answers: dict[str, Answer] = {}
 
     @property
+    def json_text(self) -> str:
+        """The record as JSON."""
+        answers = ",".join(f'"{kind}":{answer.json_text}' for kind, answer in self.answers.items())
+        return f'{self.model_dump_json(exclude={"answers"})[:-1]},"answers":{{{answers}}}}}'
+
+    @property
     def own_secrets(self) -> RoundSecrets:
         """The round's secrets, which are there until the mask is used.
 
@@ -149,7 +161,9 @@ class MemberState(_Record):
 
     def sealed(self, seal: Seal, name: str) -> bytes:
         """The record as it is stored under a name."""
-        return seal.seal(name, self.model_dump_json().encode())
+        rounds = ",".join(f'"{number}":{one.json_text}' for number, one in self.rounds.items())
+        text = f'{self.model_dump_json(exclude={"rounds"})[:-1]},"rounds":{{{rounds}}}}}'
+        return seal.seal(name, text.encode())
 
     def with_round(self, number: int, record: RoundState, **changes: Any) -> MemberState:
         """The state with one round changed; of rounds that only have keys, the oldest give way to new ones."""

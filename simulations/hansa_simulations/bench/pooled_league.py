@@ -11,10 +11,12 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +44,6 @@ from hansa_server.journal import InMemoryJournal
 from hansa_server.members import Members
 from hansa_server.summation import SecureSummation, SumHouse, Verifier
 from hansa_simulations.bench.sampling import noting
-from hansa_simulations.engines.local import run_in_process
 from hansa_simulations.identities import VERIFIER, Identities
 from hansa_simulations.ledgers import MemberStores, records_in, stores_in
 from hansa_simulations.seat import Seat
@@ -154,6 +155,29 @@ class _Watched:
         return reply
 
 
+class _Called:
+    """The league as calls of its nodes, so many at a time; see `hansa_server.members.Members`."""
+
+    def __init__(self, nodes: Mapping[str, AnswersRequests], threads: int) -> None:
+        self._nodes, self._threads = nodes, ThreadPoolExecutor(threads, thread_name_prefix="hansa-member")
+        self._alone = threads == 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._threads.shutdown(wait=True)
+
+    def exchange(self, requests: Mapping[str, Message], deadline_s: float) -> Mapping[str, Message]:  # noqa: ARG002  # the port's
+        """Every reply, in the order of the requests."""
+        run = map if self._alone else self._threads.map
+        return dict(zip(requests, run(self._answer, requests.items()), strict=True))
+
+    def _answer(self, asked: tuple[str, Message]) -> Message:
+        name, request = asked
+        return self._nodes[name].handle(request)
+
+
 @dataclass(frozen=True)
 class StepTimes:
     """What each measured step took, in milliseconds, of all members and the coordinator together.
@@ -261,7 +285,8 @@ def pooled_steps(n: int, length: int, steps: int, folder: Path | None) -> StepTi
                 )
             )
 
-        run_in_process(agreement, nodes, run, coordinate, threads=THREADS or n)
+        with _Called(dict(zip(names, nodes, strict=True)), THREADS) as members:
+            coordinate(members)
     _require_whole(outcomes[0], n, steps + WARMING)
 
     def measured(values: Sequence[float]) -> tuple[float, ...]:
