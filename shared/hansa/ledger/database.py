@@ -64,6 +64,7 @@ class Database:
         self.path, self.layout = path, layout
         self._lock = None if read_only else _locked(path, layout)
         self._connection: sqlite3.Connection | None = None
+        self._durable: bool | None = None  # how the last transaction was written
         try:
             with _told(path, layout):
                 self._connection = _connect(path, layout, _options(path, read_only=read_only))
@@ -120,7 +121,9 @@ class Database:
                 error nobody can tell what the disk holds, so that the file is closed and has to be opened anew.
         """
         with self.reading() as connection:
-            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            if durable is not self._durable:
+                connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection

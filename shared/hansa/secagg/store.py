@@ -16,6 +16,7 @@ from hansa.secagg.errors import StateError
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 _AT_A_TIME = 4  # flushes that wait for the disk together
 _FREED_AT_ONCE = 16 * 1024 * 1024  # a file of more bytes is freed before anything is written in its stead
+_SMALL = 1024 * 1024  # a file of fewer bytes is freed sooner than a thread is told to
 
 
 class Store(Protocol):
@@ -30,7 +31,7 @@ class Store(Protocol):
         After a crash some of it may have happened; where it has, so has what comes before.
         """
 
-    def get(self, name: str) -> bytes | None:
+    def get(self, name: str) -> bytes | memoryview | None:
         """The bytes, or None where there are none."""
 
     def delete(self, name: str) -> None:
@@ -63,13 +64,52 @@ class MemoryStore:
         self._data.pop(name, None)
 
 
+class Spool:
+    """Masked vectors where a verifier takes them at once: in memory, and in a store from so many bytes on.
+
+    Not durable, and need not be: a coordinator that is called again with its journal is given the same vectors again, and one
+    without a journal has lost the round.
+
+    Args:
+        store: for what does not fit.
+        limit: bytes in memory.
+    """
+
+    def __init__(self, store: Store, limit: int = 64 * 2**20) -> None:
+        self._store, self._limit = store, limit
+        self._data: dict[str, bytes | memoryview] = {}
+
+    def put(self, name: str, data: bytes | memoryview) -> None:
+        """See `Store.put`."""
+        self.put_together({name: data})
+
+    def put_together(self, items: Mapping[str, bytes | memoryview], forget: Sequence[str] = ()) -> None:
+        """See `Store.put_together`; what is kept in memory is not copied, and must not change."""
+        elsewhere = [name for name in forget if self._data.pop(name, None) is None]
+        held = sum(len(memoryview(data).cast("B")) for data in (*self._data.values(), *items.values()))
+        if held <= self._limit:
+            self._data.update(items)
+            items = {}
+        if items or elsewhere:
+            self._store.put_together(items, elsewhere)
+
+    def get(self, name: str) -> bytes | memoryview | None:
+        """See `Store.get`."""
+        return self._data[name] if name in self._data else self._store.get(name)
+
+    def delete(self, name: str) -> None:
+        """See `Store.delete`."""
+        self.put_together({}, [name])
+
+
 class FolderStore:
     """A store in a folder of mode 0700 that one process holds at a time.
 
     Two processes of one identity would mask two vectors with the same keys, so that the folder is locked.
 
     Files of one write are flushed side by side, as a disk serves several waits in the time of one. A file that loses its name
-    loses it before the write returns; its blocks are freed in a thread, because that can take as long as a flush.
+    loses it before the write returns; the blocks of all but small ones are freed in a thread, because that can take as long as
+    a flush.
 
     Raises:
         StateError: another process has the folder, or it cannot be used.
@@ -181,12 +221,12 @@ class FolderStore:
 
 
 def _held(path: Path) -> list[int]:
-    """A handle that keeps a file's blocks when its name goes to another; none for one that is large, or not there."""
+    """A handle that keeps a file's blocks when its name goes to another; none for one that is freed at once, or not there."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return []
-    if os.fstat(handle).st_size > _FREED_AT_ONCE:
+    if not _SMALL <= os.fstat(handle).st_size <= _FREED_AT_ONCE:
         os.close(handle)
         return []
     return [handle]

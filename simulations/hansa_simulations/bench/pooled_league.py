@@ -34,7 +34,7 @@ from hansa.protocol.derivation import shared_noise
 from hansa.secagg import MaskWorkers, MemoryStore, Seal, Store
 from hansa.secagg.masks import MaskKey
 from hansa.secagg.ring import RingVector
-from hansa.secagg.store import FolderStore
+from hansa.secagg.store import FolderStore, Spool
 from hansa.wire import Message, array_sha256
 from hansa_client.flower_node import AnswersRequests
 from hansa_client.node import Node
@@ -331,7 +331,7 @@ def _house(
     return SumHouse(
         seat.signer,
         seat.roster,
-        MemoryStore() if folder is None else FolderStore(folder / "spool"),
+        MemoryStore() if folder is None else Spool(FolderStore(folder / "spool")),
         Verifier(identities.signer(VERIFIER), _MeteredWorkers(meters)),
         seat.history,
         seat.records,
