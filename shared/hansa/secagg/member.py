@@ -149,6 +149,7 @@ class Member:
             threading.RLock()
         )  # a request that comes again while it is worked on waits for its own answer
         self._depth, self._dirty = 0, False
+        self._texts: dict[int, tuple[RoundState, str]] = {}  # rounds as they were written last
         self._unwritten: dict[str, RingVector] = {}  # masked vectors, by their names in the store
         phases: dict[type[m.Said], Callable[[Any, Message, RoundState], Message]] = {
             m.KeysRequest: self._offer,
@@ -418,7 +419,8 @@ class Member:
             return
         name = f"{self._run}.state"
         vectors = {one: vector.data for one, vector in self._unwritten.items()}
-        self._store.put_together({**vectors, name: self._state.sealed(self._seal, name)}, forget)
+        sealed = self._state.sealed(self._seal, name, self._texts)
+        self._store.put_together({**vectors, name: sealed}, forget)
         self._dirty, self._unwritten = False, {}
 
     def _settled(self, asked: m.Said, record: RoundState) -> dict[str, Any]:

@@ -159,9 +159,24 @@ class MemberState(_Record):
         except ValidationError:
             raise StateError(f"{name} holds no state that this release can read") from None
 
-    def sealed(self, seal: Seal, name: str) -> bytes:
-        """The record as it is stored under a name."""
-        rounds = ",".join(f'"{number}":{one.json_text}' for number, one in self.rounds.items())
+    def sealed(self, seal: Seal, name: str, made: dict[int, tuple[RoundState, str]] | None = None) -> bytes:
+        """The record as it is stored under a name.
+
+        Args:
+            seal, name: under which key and name.
+            made: the JSON of rounds as they were sealed last, which is used for those that have not changed, and replaced.
+        """
+        before = {} if made is None else made
+        texts = {
+            number: (one, before[number][1])
+            if number in before and before[number][0] is one
+            else (one, one.json_text)
+            for number, one in self.rounds.items()
+        }
+        if made is not None:
+            made.clear()  # of what is erased nothing stays
+            made.update(texts)
+        rounds = ",".join(f'"{number}":{text}' for number, (_, text) in texts.items())
         text = f'{self.model_dump_json(exclude={"rounds"})[:-1]},"rounds":{{{rounds}}}}}'
         return seal.seal(name, text.encode())
 
