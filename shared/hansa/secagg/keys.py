@@ -225,4 +225,8 @@ def _derive(secret: bytes, salt: bytes, label: list[str], length: int = 32) -> b
     """HKDF-SHA256 (RFC 5869) of at most 64 bytes."""
     info, key = _label(label), hmac.digest(salt or bytes(32), secret, "sha256")
     first = hmac.digest(key, info + b"\x01", "sha256")
-    return first[:length] if length <= 32 else first + hmac.digest(key, first + info + b"\x02", "sha256")[: length - 32]
+    return (
+        first[:length]
+        if length <= 32
+        else first + hmac.digest(key, first + info + b"\x02", "sha256")[: length - 32]
+    )

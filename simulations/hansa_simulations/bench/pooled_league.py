@@ -1,13 +1,14 @@
 """A league under shared noise whose gradients cost nothing, so that what is left of a step is the protocol.
 
-Real nodes, a real coordinator, ledgers, mirrors, cosignatures and a verifier that recomputes each sum, in one process and one
-thread. Each member's clipped sum lies ready; its share of the noise is drawn in the step. Beside the clock, meters stand at
+Real nodes, a real coordinator, ledgers, mirrors, cosignatures and a verifier that recomputes each sum, in one process; members
+answer side by side, so that they wait for the disk together, or in turn. Each member's clipped sum lies ready; its share of the noise is drawn in the step. Beside the clock, meters stand at
 the ports where noise is drawn, masks are added and P-256 signatures are made and checked.
 """
 
 from __future__ import annotations
 
 import secrets
+import sys
 import threading
 import time
 from collections import Counter
@@ -49,8 +50,8 @@ from hansa_simulations.ledgers import MemberStores, records_in, stores_in
 from hansa_simulations.seat import Seat
 
 EPSILON, DELTA, RATE, UNITS = 8.0, 1e-6, 0.05, 1000
-THREADS = 1
 WARMING = 3  # steps that are not measured: the first reserves, and two more fill caches
+_SWITCH_S = 0.02  # threads that share an interpreter take turns this long: few members lose the processor in the middle
 _SIGNATURES = 200  # made and checked to know what one costs here
 
 
@@ -62,7 +63,9 @@ class Meters:
     masks: list[float] = field(default_factory=list)
     behind: list[float] = field(default_factory=list)  # from a gradient to the masked reply, of one member
     calls: Counter[str] = field(default_factory=Counter)
-    given: threading.local = field(default_factory=threading.local)  # when a gradient was there, by the member's thread
+    given: threading.local = field(
+        default_factory=threading.local
+    )  # when a gradient was there, by the member's thread
 
     def read(self) -> dict[str, float]:
         """The sums of all members and the coordinator; starts anew."""
@@ -156,21 +159,27 @@ class _Watched:
 
 
 class _Called:
-    """The league as calls of its nodes, so many at a time; see `hansa_server.members.Members`."""
+    """The league as calls of its nodes, side by side or in turn; see `hansa_server.members.Members`.
 
-    def __init__(self, nodes: Mapping[str, AnswersRequests], threads: int) -> None:
-        self._nodes, self._threads = nodes, ThreadPoolExecutor(threads, thread_name_prefix="hansa-member")
-        self._alone = threads == 1
+    Replies are given in the order of the requests and nodes share nothing, so that a step is the same either way.
+    """
+
+    def __init__(self, nodes: Mapping[str, AnswersRequests], *, together: bool) -> None:
+        self._nodes, self._together = nodes, together
+        self._threads = ThreadPoolExecutor(len(nodes), thread_name_prefix="hansa-member")
+        self._switch_s = sys.getswitchinterval()
 
     def __enter__(self) -> Self:
+        sys.setswitchinterval(_SWITCH_S)
         return self
 
     def __exit__(self, *_: object) -> None:
+        sys.setswitchinterval(self._switch_s)
         self._threads.shutdown(wait=True)
 
     def exchange(self, requests: Mapping[str, Message], deadline_s: float) -> Mapping[str, Message]:  # noqa: ARG002  # the port's
         """Every reply, in the order of the requests."""
-        run = map if self._alone else self._threads.map
+        run = self._threads.map if self._together else map
         return dict(zip(requests, run(self._answer, requests.items()), strict=True))
 
     def _answer(self, asked: tuple[str, Message]) -> Message:
@@ -231,18 +240,21 @@ def pooled_agreement(n: int, length: int, steps: int) -> Agreement:
     return agreement.freeze(Frozen(terms_id=agreement.terms_id, model=hashes, noise_multiplier=multiplier))
 
 
-def pooled_steps(n: int, length: int, steps: int, folder: Path | None) -> StepTimes:
+def pooled_steps(
+    n: int, length: int, steps: int, folder: Path | None, *, together: bool = True, warming: int = WARMING
+) -> StepTimes:
     """Run a league for some steps.
 
     Args:
         n, length: members and trained weights.
-        steps: that are measured, after `WARMING` that are not.
+        steps: that are measured, after `warming` that are not.
         folder: a new one, for everything that must be durable; `None` keeps it all in memory.
+        together: whether members answer side by side; in turn, what one takes is not what another waits for.
 
     Raises:
         EngineError: a step was summed over fewer than all, so that something else was measured.
     """
-    agreement = pooled_agreement(n, length, steps + WARMING)
+    agreement = pooled_agreement(n, length, steps + warming)
     run, meters, start = f"bench-{secrets.token_hex(8)}", Meters(), np.zeros(length)
     names = [member.name for member in agreement.terms.members]
     identities = _metered(Identities.ephemeral(names), meters)
@@ -285,12 +297,12 @@ def pooled_steps(n: int, length: int, steps: int, folder: Path | None) -> StepTi
                 )
             )
 
-        with _Called(dict(zip(names, nodes, strict=True)), THREADS) as members:
+        with _Called(dict(zip(names, nodes, strict=True)), together=together) as members:
             coordinate(members)
-    _require_whole(outcomes[0], n, steps + WARMING)
+    _require_whole(outcomes[0], n, steps + warming)
 
     def measured(values: Sequence[float]) -> tuple[float, ...]:
-        return tuple(1e3 * value for value in values[WARMING:])
+        return tuple(1e3 * value for value in values[warming:])
 
     signatures = [
         part["signed"] * one_signed + (after - before) * one_checked
@@ -299,7 +311,7 @@ def pooled_steps(n: int, length: int, steps: int, folder: Path | None) -> StepTi
     return StepTimes(
         measured(np.diff(walls).tolist()), measured(np.diff(cpus).tolist()),
         measured([part["noise"] for part in parts]), measured([part["masks"] for part in parts]),
-        tuple(signatures[WARMING:]), measured([part["behind"] for part in parts]),
+        tuple(signatures[warming:]), measured([part["behind"] for part in parts]),
     )  # fmt: skip
 
 
