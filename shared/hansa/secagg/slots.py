@@ -44,10 +44,7 @@ class SlotFile:
     def __init__(self, path: Path) -> None:
         self._handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            page = os.pread(self._handle, _PAGE, 0)
-            if page[: len(_MAGIC)] != _MAGIC or len(page) != _PAGE:
-                raise ValueError("not a file of two places")
-            (self._room,) = struct.unpack_from("<Q", page, len(_MAGIC))
+            self._room = _room_of(os.pread(self._handle, _PAGE, 0))
             found = [self._read(place) for place in (0, 1)]
             self._number, self._place, self._data = max(
                 (number, place, data)
@@ -97,10 +94,17 @@ class SlotFile:
         if len(head) != _HEAD.size:
             return None
         number, length, digest = _HEAD.unpack(head)
-        if not 0 < number or length > self._room - _HEAD.size:
+        if number < 1 or length > self._room - _HEAD.size:
             return None
         data = os.pread(self._handle, length, self._at(place) + _HEAD.size)
         return (number, data) if _digest(number, data) == digest and len(data) == length else None
+
+
+def _room_of(page: bytes) -> int:
+    if page[: len(_MAGIC)] != _MAGIC or len(page) != _PAGE:
+        raise ValueError("not a file of two places")
+    room: int = struct.unpack_from("<Q", page, len(_MAGIC))[0]
+    return room
 
 
 def _encoded(number: int, data: bytes) -> bytes:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -206,6 +207,7 @@ class StepTimes:
     behind: tuple[float, ...]
 
 
+@lru_cache(maxsize=32)  # the noise of a run takes seconds to calibrate
 def pooled_agreement(n: int, length: int, steps: int) -> Agreement:
     """A frozen agreement of n members under shared noise; its model is named and never built."""
     members = "\n".join(f'[[members]]\nname = "member-{i}"\nunits = {UNITS}' for i in range(1, n + 1))
