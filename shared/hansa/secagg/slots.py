@@ -45,13 +45,7 @@ class SlotFile:
         self._handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             self._room = _room_of(os.pread(self._handle, _PAGE, 0))
-            found = [self._read(place) for place in (0, 1)]
-            self._number, self._place, self._data = max(
-                (number, place, data)
-                for place, one in enumerate(found)
-                if one is not None
-                for number, data in (one,)
-            )
+            self._number, self._place, self._data = self._newest()
         except BaseException:
             os.close(self._handle)
             raise
@@ -80,6 +74,13 @@ class SlotFile:
     def close(self) -> None:
         """Close the file."""
         os.close(self._handle)
+
+    def _newest(self) -> tuple[int, int, bytes]:
+        valid = [(*one, place) for place in (0, 1) if (one := self._read(place)) is not None]
+        if not valid:
+            raise ValueError("neither place is valid")
+        number, data, place = max(valid)
+        return number, place, data
 
     def _at(self, place: int) -> int:
         return _PAGE + place * self._room
