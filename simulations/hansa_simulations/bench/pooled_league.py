@@ -31,7 +31,7 @@ from hansa.identity.keys import verify
 from hansa.ledger import Log, MemoryLogStore, NoteSigner, SqliteLogStore
 from hansa.privacy.calibration import calibrated_noise_multiplier
 from hansa.privacy.randomness import Randomness, SecretRandomness
-from hansa.privacy.sampling import sampling_of
+from hansa.privacy.sampling import Sampling, sampling_of
 from hansa.protocol.derivation import shared_noise
 from hansa.secagg import MaskWorkers, MemoryStore, Seal, Store
 from hansa.secagg.masks import MaskKey
@@ -207,7 +207,6 @@ class StepTimes:
     behind: tuple[float, ...]
 
 
-@lru_cache(maxsize=32)  # the noise of a run takes seconds to calibrate
 def pooled_agreement(n: int, length: int, steps: int) -> Agreement:
     """A frozen agreement of n members under shared noise; its model is named and never built."""
     members = "\n".join(f'[[members]]\nname = "member-{i}"\nunits = {UNITS}' for i in range(1, n + 1))
@@ -238,7 +237,7 @@ def pooled_agreement(n: int, length: int, steps: int) -> Agreement:
     hashes = FrozenModel(
         parameters=length, initial_sha256=array_sha256(np.zeros(length)), frozen_sha256=sha256_hex(b"")
     )
-    multiplier = calibrated_noise_multiplier(EPSILON, DELTA, sampling_of(agreement.terms), steps)
+    multiplier = _multiplier(sampling_of(agreement.terms), steps)
     return agreement.freeze(Frozen(terms_id=agreement.terms_id, model=hashes, noise_multiplier=multiplier))
 
 
@@ -315,6 +314,11 @@ def pooled_steps(
         measured([part["noise"] for part in parts]), measured([part["masks"] for part in parts]),
         tuple(signatures[warming:]), measured([part["behind"] for part in parts]),
     )  # fmt: skip
+
+
+@lru_cache(maxsize=32)  # takes seconds, and is the same for every league
+def _multiplier(sampling: Sampling, steps: int) -> float:
+    return calibrated_noise_multiplier(EPSILON, DELTA, sampling, steps)
 
 
 def _metered(identities: Identities, meters: Meters) -> Identities:
