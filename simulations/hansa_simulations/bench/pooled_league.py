@@ -160,13 +160,13 @@ class _Watched:
 
 
 class _Called:
-    """The league as calls of its nodes, side by side or in turn; see `hansa_server.members.Members`.
+    """The league as calls of its nodes, in turn until they are told to answer side by side; see `hansa_server.members.Members`.
 
     Replies are given in the order of the requests and nodes share nothing, so that a step is the same either way.
     """
 
-    def __init__(self, nodes: Mapping[str, AnswersRequests], *, together: bool) -> None:
-        self._nodes, self._together = nodes, together
+    def __init__(self, nodes: Mapping[str, AnswersRequests]) -> None:
+        self._nodes, self.together = nodes, False
         self._threads = ThreadPoolExecutor(len(nodes), thread_name_prefix="hansa-member")
         self._switch_s = sys.getswitchinterval()
 
@@ -180,7 +180,7 @@ class _Called:
 
     def exchange(self, requests: Mapping[str, Message], deadline_s: float) -> Mapping[str, Message]:  # noqa: ARG002  # the port's
         """Every reply, in the order of the requests."""
-        run = self._threads.map if self._together else map
+        run = self._threads.map if self.together else map
         return dict(zip(requests, run(self._answer, requests.items()), strict=True))
 
     def _answer(self, asked: tuple[str, Message]) -> Message:
@@ -267,6 +267,9 @@ def pooled_steps(
     checked = [verify.cache_info().misses]
 
     def note(_outcome: Outcome) -> None:
+        members.together = (
+            together  # from the second step on: what a process computes once it computes in the first
+        )
         walls.append(time.perf_counter())
         cpus.append(time.process_time())
         checked.append(verify.cache_info().misses)
@@ -298,7 +301,7 @@ def pooled_steps(
                 )
             )
 
-        with _Called(dict(zip(names, nodes, strict=True)), together=together) as members:
+        with _Called(dict(zip(names, nodes, strict=True))) as members:
             coordinate(members)
     _require_whole(outcomes[0], n, steps + warming)
 
