@@ -34,7 +34,7 @@ class Store(Protocol):
         there again after a loss of power.
         """
 
-    def get(self, name: str) -> bytes | memoryview | None:
+    def get(self, name: str) -> bytes | None:
         """The bytes, or None where there are none."""
 
     def delete(self, name: str) -> None:
@@ -96,9 +96,9 @@ class Spool:
         if items or elsewhere:
             self._store.put_together(items, elsewhere)
 
-    def get(self, name: str) -> bytes | memoryview | None:
+    def get(self, name: str) -> bytes | None:
         """See `Store.get`."""
-        return self._data[name] if name in self._data else self._store.get(name)
+        return bytes(self._data[name]) if name in self._data else self._store.get(name)
 
     def delete(self, name: str) -> None:
         """See `Store.delete`."""
@@ -167,13 +167,13 @@ class FolderStore:
     ) -> tuple[dict[str, bytes | memoryview], dict[str, bytes | memoryview]]:
         """What becomes a new file, and what is written in place: the last items, where all others come before them."""
         again = dict[str, bytes | memoryview]()
-        for name, data in reversed(items.items()):
+        for name, data in reversed(list(items.items())):
             slots = self._opened(name) if name.endswith(_IN_PLACE) else None
             if slots is None or not slots.fits(data):
                 break
             again[name] = data
         files = {name: data for name, data in items.items() if name not in again}
-        return files, dict(reversed(again.items()))
+        return files, dict(reversed(list(again.items())))
 
     def _opened(self, name: str) -> SlotFile | None:
         """A file of two places; none where there is no file yet, or one that must be made anew."""
