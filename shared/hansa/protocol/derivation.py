@@ -139,6 +139,7 @@ class Aggregate:
         verified: signed statement of somebody that has recomputed it (`hansa.secagg.attest`), as a line; empty
             where nobody has.
         round: of the secure sum, from 1. A step that is summed again has another.
+        known_sha256: of the total, where this side has hashed it already; whoever passes one vouches for it.
     """
 
     step: int
@@ -146,11 +147,12 @@ class Aggregate:
     total: SumVector
     verified: str = ""
     round: int = 0
+    known_sha256: str = ""
 
     @cached_property
     def sha256(self) -> str:
         """Of the total, as the next round's manifest names it."""
-        return array_sha256(self.total)
+        return self.known_sha256 or array_sha256(self.total)
 
 
 class Derivation:

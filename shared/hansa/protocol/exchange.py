@@ -193,7 +193,9 @@ def _aggregate(request: Message, item: Json, dimension: int) -> Aggregate:
     names = tuple(name for name in survivors if isinstance(name, str))
     if len(set(names)) != len(survivors) or not isinstance(verified, str):
         raise WireError("the survivors of a sum are distinct names, and a statement is a text")
-    return Aggregate(at, names, request.array(f"total.{at}", "<i4", dimension), verified, number)
+    total = request.array(f"total.{at}", "<i4", dimension)
+    known = request.array_hashes[f"total.{at}"]
+    return Aggregate(at, names, total, verified, number, known_sha256=known)
 
 
 def _bundle_of(message: Message, taken: Collection[str]) -> Message:
