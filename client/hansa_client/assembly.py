@@ -21,6 +21,7 @@ from hansa.errors import AgreementError
 from hansa.ledger import SqliteLogStore, SqliteWitness
 from hansa.ledger.errors import NoBudgetError
 from hansa.privacy.randomness import Randomness, SecretRandomness
+from hansa.privacy.rotation import Rotation
 from hansa.secagg import FolderStore, Seal
 from hansa_client.accepted import Accepted, accepted_in, check_keys
 from hansa_client.desk import Desk
@@ -149,9 +150,11 @@ class LazyTraining:
         self._lock = threading.Lock()
         threading.Thread(target=self._ahead, daemon=True).start()
 
-    def train(self, weights: Vector, randomness: Randomness) -> Vector | npt.NDArray[np.int64]:
+    def train(
+        self, weights: Vector, randomness: Randomness, rotation: Rotation | None = None
+    ) -> Vector | npt.NDArray[np.int64]:
         """See `hansa_client.node.LocalTraining`."""
-        return self._made().train(weights, randomness)
+        return self._made().train(weights, randomness, rotation)
 
     def _ahead(self) -> None:
         try:

@@ -140,7 +140,8 @@ class DerivedModel:
         statement = Statement.parse(aggregate.verified)
         if statement.signer not in terms.roster.auditors:
             raise TranscriptError("a sum was not recomputed by an auditor of the agreement")
-        if self._context.said(statement, Verified, statement.signer).aggregate_sha256 != aggregate.sha256:
+        said = self._context.said(statement, Verified, statement.signer)
+        if (said.aggregate_sha256, said.round) != (aggregate.sha256, aggregate.round):
             raise TranscriptError("an auditor has recomputed another sum than this one")
 
     def _keep(self) -> None:

@@ -18,7 +18,9 @@ import numpy.typing as npt
 
 from hansa.agreement import Agreement
 from hansa.errors import TrainingError, WireError
+from hansa.privacy.parts import InParts, PartSeeds
 from hansa.privacy.randomness import Randomness
+from hansa.privacy.rotation import Rotation
 from hansa.protocol import (
     PolicyCode,
     closed_reply,
@@ -26,8 +28,10 @@ from hansa.protocol import (
     public_weights,
     read_witness_request,
     refusal,
+    rotation_of,
     witnessed_reply,
 )
+from hansa.secagg import Manifest
 from hansa.wire import Message
 from hansa_client.records import Records
 from hansa_client.summing import SumIdentity, SumParty
@@ -45,8 +49,16 @@ class LocalTraining(Protocol):
     Under ``distributed`` noise it is a `hansa_client.training.PooledTrainer`.
     """
 
-    def train(self, weights: Vector, randomness: Randomness) -> Vector | GridVector:
-        """The round's local weights minus `weights`, float64 [d]; or the noisy clipped sum of one step, int64 [d]."""
+    def train(
+        self, weights: Vector, randomness: Randomness, rotation: Rotation | None = None
+    ) -> Vector | GridVector:
+        """The round's local weights minus `weights`, float64 [d]; or the noisy clipped sum of one step, int64 [d].
+
+        Args:
+            weights: float64 [d], of the model.
+            randomness: fresh for this call.
+            rotation: of the round's sums, where the agreement has any.
+        """
 
 
 class Node:
@@ -125,9 +137,13 @@ class Node:
             self._parties.pop(next(iter(self._parties)))  # what it must remember lies in its store
         return party
 
-    def _update(self, run: str, step: int, weights: Vector) -> Vector | GridVector:
+    def _update(
+        self, run: str, manifest: Manifest, weights: Vector, seeds: PartSeeds | None
+    ) -> Vector | GridVector:
         """The weighted update of a round, float64 [d], or the pooled step's integers, which nothing may scale."""
-        made = self._training.train(weights, self._randomness(run, step + 1))
+        rotation = rotation_of(self.agreement, run, manifest.round)
+        source = self._randomness(run, manifest.step + 1)
+        made = self._training.train(weights, source if seeds is None else InParts(source, seeds), rotation)
         if not self._pooled:
             return np.multiply(self._weight, made, dtype=np.float64)
         if made.dtype != np.int64:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from hansa.agreement import Agreement
 from hansa.errors import HansaError, TrainingError
 from hansa.identity import Roster, Signer
+from hansa.privacy.parts import PartSeeds
 from hansa.protocol import Answered, Derivation, read_sum_request, sum_reply, sum_terms
 from hansa.secagg import Manifest, MaskWorkers, Member, Seal, Store, answer
 from hansa.secagg.bundle import bundle as make_bundle
@@ -62,8 +63,9 @@ class SumParty:
         run: its name.
         identity: of the member.
         records: reserves before anything is trained, and puts every vector on record before it leaves.
-        train: makes the weighted update of a round, or the integers of a pooled step, from the model's weights. Whatever it raises reads as absence from
-            outside.
+        train: makes the weighted update of a manifest's round, or the integers of a pooled step, from the model's weights and
+            the seeds of noise in parts.
+            Whatever it raises reads as absence from outside.
 
     Guarantees: nothing that `train` raises or returns leaves, except masked, or as a code that follows from
         messages and public terms alone.
@@ -75,11 +77,11 @@ class SumParty:
         run: str,
         identity: SumIdentity,
         records: Records,
-        train: Callable[[str, int, Vector], Contribution],
+        train: Callable[[str, Manifest, Vector, PartSeeds | None], Contribution],
     ) -> None:
         self._run, self._records, self._train = run, records, train
         self._dimension = agreement.require_frozen().model.parameters
-        derive = identity.derive or Derivation(agreement)
+        derive = identity.derive or Derivation(agreement, run)
         kept = identity.store if identity.keep_model else None
         terms = sum_terms(agreement, identity.roster)
         self._model = DerivedModel(agreement, terms, run, identity.start, derive, kept)
@@ -114,7 +116,7 @@ class SumParty:
         word = replace(self._records.word(self._run), cosignature=cosignature)
         return sum_reply(request, Answered(replies, self._model.round, word))
 
-    def contribute(self, manifest: Manifest) -> Contribution:
+    def contribute(self, manifest: Manifest, seeds: PartSeeds | None = None) -> Contribution:
         """See `hansa.secagg.Contributor`."""
         self._model.check(manifest)
         if manifest.round <= self._tried:
@@ -122,7 +124,7 @@ class SumParty:
         self._records.admit(self._run, manifest)
         self._tried = manifest.round
         try:
-            return self._train(self._run, manifest.step, self._model.weights)
+            return self._train(self._run, manifest, self._model.weights, seeds)
         except TrainingError:
             self._over = True
             raise

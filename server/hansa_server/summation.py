@@ -224,6 +224,7 @@ class SecureSummation:
                 outcome.survivors,
                 outcome.total,
                 line,
+                outcome.round,
                 known_sha256=outcome.record.aggregate_sha256,
             )
             self._previous = outcome.record
