@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
 import sys
@@ -12,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hansa.cli.lines import lines
+from hansa.cli.log_option import LogFormatOption, log_to_stderr
 from hansa.cli.options import FormatOption, HomeOption
 from hansa.cli.output import Format, emit, reported
 from hansa.errors import ExitStatus, NotInForceError, OutputExistsError, UsageError
+from hansa.observing.logs import LogFormat
 
 if TYPE_CHECKING:
     from hansa_server.home import CoordinatorHome
@@ -105,22 +108,25 @@ def init(
         emit(data, text=text, output_format=output_format)
 
 
-def start(home: HomeOption, output_format: FormatOption = Format.TEXT) -> None:
+def start(
+    home: HomeOption,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
     """Run the SuperLink and the ledger service until SIGTERM or Ctrl-C, and admit the league's nodes.
 
     Runs are started by `hansa run start`. A run that was interrupted goes on after `hansa run resume`.
     """
     with reported(output_format):
-        from hansa.cli.node_league import _log_to_stderr
         from hansa_server.home import read_home
         from hansa_server.supervising import Supervisor
 
-        _log_to_stderr()
+        log_to_stderr(log_format)
         league = read_home(home)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        supervisor = Supervisor(league, lambda line: typer.echo(line, err=True))
+        supervisor = Supervisor(league, _tell)
 
         def ready(port: int) -> None:
             data = {
@@ -167,6 +173,10 @@ def status(home: HomeOption, output_format: FormatOption = Format.TEXT) -> None:
         text = "\n".join([f"The league at {league.listen}:", shown, *map(run_lines, rows[:5])])
         emit(data, text=text, output_format=output_format, status=exit_status)
     raise typer.Exit(exit_status)
+
+
+def _tell(state: str) -> None:
+    logging.getLogger("hansa.coordinator").info("%(state)s", {"state": state})
 
 
 def _model_zero(home: CoordinatorHome) -> None:

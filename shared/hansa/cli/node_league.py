@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hansa.cli.lines import lines
+from hansa.cli.log_option import LogFormatOption, log_to_stderr
 from hansa.cli.options import FormatOption, HomeOption
 from hansa.cli.output import Format, emit, reported
 from hansa.errors import ExitStatus, UsageError
+from hansa.observing.logs import LogFormat
 
 if TYPE_CHECKING:
     from hansa.wire import Message
@@ -81,14 +83,18 @@ def accept(
         emit(data, text=text, output_format=output_format)
 
 
-def start(home: HomeOption, output_format: FormatOption = Format.TEXT) -> None:
+def start(
+    home: HomeOption,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
     """Serve the accepted agreements until SIGTERM or Ctrl-C: this process is the member's Flower node.
 
     It dials out to the SuperLink and needs no port of its own. It runs no code that is sent to it, asks the member's own
     rules first, and after a restart of either side it is back at its place by itself.
     """
     with reported(output_format):
-        _log_to_stderr()
+        log_to_stderr(log_format)
         from hansa_client.node_file import read_home
 
         node, stop = read_home(home), threading.Event()
@@ -141,7 +147,11 @@ def link_of(node: NodeHome, desk: AnswersRequests | None = None) -> Link:
             remedy="Install this node's certificate: hansa node certificate FILE.crt --home DIR --ca ca.crt --crl ca.crl",
         )
     terms = LinkTerms(node.superlink, node.authority.read_bytes(), read_link_key(node.link_key))
-    return Link(terms, desk or _Nobody(), _Place(node.link_place), logging.getLogger("hansa.node").info)
+    return Link(terms, desk or _Nobody(), _Place(node.link_place), _tell)
+
+
+def _tell(connection: str) -> None:
+    logging.getLogger("hansa.node").info("%(connection)s", {"connection": connection})
 
 
 @contextmanager
@@ -226,11 +236,3 @@ def _until_stopped(serve: Callable[[], None], stop: threading.Event) -> None:
         typer.echo("A request was still being worked on; what it had reserved stays spent.", err=True)
         sys.stdout.flush()
         os._exit(ExitStatus.FAILED)
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s"
-    )
-    for name in ("flwr", "httpx", "httpcore"):
-        logging.getLogger(name).setLevel(logging.WARNING)
