@@ -187,6 +187,12 @@ class Link:
         self._terms, self._node, self._place, self._told = terms, node, place, told
         self._key = public_key_to_bytes(terms.key.public_key())
         self._said = ""
+        self._connected = threading.Event()
+
+    @property
+    def connected(self) -> bool:
+        """Whether this process has its place at the SuperLink now."""
+        return self._connected.is_set()
 
     def serve(self, stop: threading.Event) -> None:
         """Answer requests until `stop` is set; a connection that is lost is made again, for as long as it takes.
@@ -277,8 +283,10 @@ class Link:
         beating = threading.Thread(target=_beat, args=(client, node, lost, ended), daemon=True)
         beating.start()
         try:
+            self._connected.set()
             yield node, lost
         finally:
+            self._connected.clear()
             ended.set()
             beating.join()
             with suppress(httpx.HTTPError):  # it notices by itself that nobody is there

@@ -23,6 +23,7 @@ from hansa.errors import CoordinatorError, Problem, UsageError
 from hansa.following.address import Address
 from hansa.identity import COORDINATOR, Roster, Signer
 from hansa.ledger import NoteSigner, TrustedKeys
+from hansa.observing.settings import METRICS_TOML, Metrics
 
 FILE = "coordinator.toml"
 HOME = "HANSA_COORDINATOR_HOME"  # of processes that the coordinator starts
@@ -38,6 +39,7 @@ class CoordinatorFile(Section):
         ledger: ``HOST:PORT`` of the ledger service; empty for none.
         wait_for_all_s: how long a run that begins waits for members beyond those that it needs.
         absent_after_s: how long a member that has lost its place at the SuperLink is waited for in a phase.
+        metrics: where numbers of the runs are served, if anywhere.
         identity_key, log_key, certificate, authority, revocations: files of the home; written by `hansa coordinator init`.
     """
 
@@ -45,6 +47,7 @@ class CoordinatorFile(Section):
     ledger: str = ""
     wait_for_all_s: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     absent_after_s: Annotated[float, Field(ge=0, le=86_400)] = 15.0
+    metrics: Metrics = Metrics()
     identity_key: PathText = "identity.key"
     log_key: PathText = "log.key"
     certificate: PathText = "coordinator.crt"
@@ -235,4 +238,4 @@ log_key = "log.key"
 certificate = "coordinator.crt"
 authority = "ca.crt"
 revocations = "ca.crl"
-"""
+{METRICS_TOML}"""

@@ -20,6 +20,7 @@ from hansa.errors import ExitStatus, NotInForceError, OutputExistsError, UsageEr
 from hansa.observing.logs import LogFormat
 
 if TYPE_CHECKING:
+    from hansa.cli.watching import Seen
     from hansa_server.home import CoordinatorHome
 
 
@@ -141,38 +142,60 @@ def start(
         supervisor.serve(stop, ready)
 
 
-def status(home: HomeOption, output_format: FormatOption = Format.TEXT) -> None:
+def status(
+    home: HomeOption,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it as a live table, until Ctrl-C.")] = False,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
     """Show who is there and what runs are doing. Status 5 where the SuperLink does not answer."""
     exit_status = ExitStatus.DONE
     with reported(output_format):
         from hansa.cli.run import run_lines
-        from hansa.errors import HansaError
-        from hansa_server.coordinating import links_of
-        from hansa_server.flower_app.control import public_pem
         from hansa_server.home import read_home
         from hansa_server.runs import Runs
-        from hansa_server.supervising import control_of
 
         league = read_home(home)
-        links = links_of(league)
+        if watch:
+            from hansa.cli.watching import watch as show
+
+            if output_format is Format.JSON:
+                raise UsageError("--watch draws a table", remedy="Leave out --format json, or --watch.")
+            show(lambda: _seen(league))
+            raise typer.Exit
+        seen = _seen(league)
+        exit_status = ExitStatus.DONE if seen.up else ExitStatus.CONNECTION
         rows = Runs(league.runs).all()
-        try:
-            with control_of(league) as control:
-                online = set(control.online())
-            members = {name: "here" if public_pem(key) in online else "away" for name, key in links.items()}
-            up = True
-        except HansaError:
-            members, up, exit_status = dict.fromkeys(links, "unknown"), False, ExitStatus.CONNECTION
         data = {
-            "listen": str(league.listen),
-            "superlink": "answers" if up else "does not answer",
-            "members": members,
+            "listen": seen.listen,
+            "superlink": "answers" if seen.up else "does not answer",
+            "members": dict(seen.members),
             "runs": [row.as_dict() for row in rows],
         }
-        shown = lines({"superlink": data["superlink"], **members})
+        shown = lines({"superlink": data["superlink"], **seen.members})
         text = "\n".join([f"The league at {league.listen}:", shown, *map(run_lines, rows[:5])])
         emit(data, text=text, output_format=output_format, status=exit_status)
     raise typer.Exit(exit_status)
+
+
+def _seen(league: CoordinatorHome) -> Seen:
+    """A league as it is now."""
+    from hansa.cli.watching import Seen
+    from hansa.errors import HansaError
+    from hansa_server.coordinating import links_of
+    from hansa_server.flower_app.control import public_pem
+    from hansa_server.runs import Runs
+    from hansa_server.supervising import control_of
+
+    links, runs = links_of(league), Runs(league.runs)
+    try:
+        with control_of(league) as control:
+            online = set(control.online())
+        members = {name: "here" if public_pem(key) in online else "away" for name, key in links.items()}
+        up = True
+    except HansaError:
+        members, up = dict.fromkeys(links, "unknown"), False
+    newest = next(iter(runs.all()), None)
+    return Seen(str(league.listen), up, members, newest, None if newest is None else runs.watched(newest.run))
 
 
 def _tell(state: str) -> None:

@@ -23,6 +23,7 @@ from hansa.observing.logs import LogFormat
 
 if TYPE_CHECKING:
     from hansa.wire import Message
+    from hansa_client.desk import Answer
     from hansa_client.flower_node import AnswersRequests, Link
     from hansa_client.node_file import NodeHome
 
@@ -100,8 +101,8 @@ def start(
         node, stop = read_home(home), threading.Event()
 
         def serve() -> None:
-            with _served(node) as (desk, count):
-                link = link_of(node, desk)
+            with _counted(node) as watch, _served(node, watch.noted) as (desk, count):
+                link = watch.link = link_of(node, desk)
                 said = {"name": node.settings.name, "superlink": node.superlink, "agreements": count}
                 text = f"{node.settings.name} serves {count} agreement{'s' if count != 1 else ''} through {node.superlink}."
                 emit(said, text=text, output_format=output_format)
@@ -154,8 +155,36 @@ def _tell(connection: str) -> None:
     logging.getLogger("hansa.node").info("%(connection)s", {"connection": connection})
 
 
+class _Watch:
+    """Counts a node's answers, where somebody wants to know."""
+
+    def __init__(self) -> None:
+        self.link: Link | None = None
+        self.noted: Callable[[Answer], None] = lambda _: None
+
+    def connected(self) -> bool:
+        """Whether the node has its place."""
+        return self.link is not None and self.link.connected
+
+
 @contextmanager
-def _served(node: NodeHome) -> Iterator[tuple[AnswersRequests, int]]:
+def _counted(node: NodeHome) -> Iterator[_Watch]:
+    watch, listen = _Watch(), node.settings.metrics.listen
+    if not listen:
+        yield watch
+        return
+    from hansa.observing.scraped import served
+    from hansa_client.metrics import NodeMetrics
+
+    metrics = NodeMetrics(node, watch.connected)
+    watch.noted = metrics.noted
+    with served(metrics.registry, listen) as port:
+        logging.getLogger("hansa.node").info("metrics at port %d", port)
+        yield watch
+
+
+@contextmanager
+def _served(node: NodeHome, noted: Callable[[Answer], None]) -> Iterator[tuple[AnswersRequests, int]]:
     from hansa_client.accepted import accepted_in
 
     count = len(accepted_in(node))
@@ -166,7 +195,7 @@ def _served(node: NodeHome) -> Iterator[tuple[AnswersRequests, int]]:
         )
     from hansa_client.assembly import desk_of
 
-    with desk_of(node) as desk:
+    with desk_of(node, noted) as desk:
         yield desk, count
 
 

@@ -45,6 +45,7 @@ EXTRA_OF_MODULE: Mapping[str, str] = {
     "opacus": "client",
     "pandas": "client",
     "peft": "client",
+    "prometheus_client": "metrics",
     "pyarrow": "client",
     "ray": "simulation",
     "safetensors": "client",

@@ -32,8 +32,8 @@ class Metrics(Section):
 
 
 METRICS_TOML = """
-# Numbers for a Prometheus, over plain HTTP at this address; nowhere, where it is left out. Nothing leaves by itself, but
-# whoever reaches the address can read: keep it on 127.0.0.1. Needs: pip install 'hansa[metrics]'
+# Numbers for a Prometheus, over plain HTTP at this address; nowhere, where it is left out. Nothing leaves by itself,
+# but whoever reaches the address can read: keep it on 127.0.0.1. Needs: pip install 'hansa[metrics]'
 [metrics]
 # listen = "127.0.0.1:9464"
 """
