@@ -213,15 +213,17 @@ class Supervisor:
                         process.wait()
 
     def _ledger_service(self) -> tuple[Serving, int]:
-        from hansa_server.admission import Admission, RosterInForce
+        from hansa_server.admission import Admission, RosterInForce, WithReaders
         from hansa_server.ledger_service import ServiceIdentity, ledger_server
         from hansa_server.served_logs import require_named, served_logs
 
         home, settings = self._home, self._home.settings
         served = served_logs([home.log])
         require_named(served, home.keys)
+        roster = WithReaders(RosterInForce(home.keys, served), home.readers)
+        roster()  # a reader with a party's name is told before anybody listens
         admission = Admission(
-            RosterInForce(home.keys, served),
+            roster,
             home.path(settings.authority),
             home.path(settings.revocations),
             lambda: datetime.now(UTC),

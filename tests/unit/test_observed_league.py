@@ -187,7 +187,10 @@ def test_metrics_are_off_until_a_file_says_where(tmp_path: Path) -> None:
         read_home(home)
     told = " ".join(map(str, error.value.problems))
     assert "host:port" in told
-    assert "is a member's" in told
+    path.write_text(path.read_text().replace("nowhere", "127.0.0.1:9464"))
+    with pytest.raises(NodeFileError) as error:
+        read_home(home)
+    assert "is a member's" in " ".join(map(str, error.value.problems))  # an auditor's process answers nobody
 
 
 def test_the_live_table_shows_members_phases_and_what_is_waited_for(runs: Runs) -> None:

@@ -45,6 +45,14 @@ def init(
         str,
         typer.Option("--ledger", metavar="HOST:PORT", help="Where logs are served; empty for nowhere."),
     ] = "0.0.0.0:8443",
+    reader: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--reader",
+            metavar="NAME.pub",
+            help="An auditor that may read the log, by its card; once for each.",
+        ),
+    ] = None,
     output_format: FormatOption = Format.TEXT,
 ) -> None:
     """Make the coordinator's home the meeting place of one league: agreement, keys, model 0, who may take a place.
@@ -56,10 +64,12 @@ def init(
         from hansa.agreement import read_agreement
         from hansa.agreement.roster import roster_of
         from hansa.following.address import Address
+        from hansa.identity.cards import SUFFIX as CARD
+        from hansa.identity.cards import read_card
         from hansa.identity.files import write_new
         from hansa.identity.link_key import SUFFIX, read_link
         from hansa_client.node_file import read_home as read_node
-        from hansa_server.home import FILE, CoordinatorFile, CoordinatorHome, coordinator_toml
+        from hansa_server.home import FILE, READERS, CoordinatorFile, CoordinatorHome, coordinator_toml
 
         node = read_node(home)
         if node.settings.role != "coordinator":
@@ -82,6 +92,7 @@ def init(
                 f"there is no folder {links}", remedy="Name the folder with the NAME.link files."
             )
         found = {read_link(path, roster)[0]: path for path in sorted(links.glob(f"*{SUFFIX}"))}
+        readers = {read_card(path).name: path for path in reader or ()}
         missing = [name for name in roster.members if name not in found]
         made = CoordinatorHome(home, CoordinatorFile(listen=where, ledger=served))
         made.league.mkdir(exist_ok=True)
@@ -89,6 +100,9 @@ def init(
         shutil.copy(keys, made.keys_file)
         for name, path in found.items():
             shutil.copy(path, made.league / f"{name}{SUFFIX}")
+        (made.league / READERS).mkdir(exist_ok=True)
+        for name, path in readers.items():
+            shutil.copy(path, made.league / READERS / f"{name}{CARD}")
         made.check()
         _model_zero(made)
         from hansa_server.supervising import prepare
@@ -102,6 +116,7 @@ def init(
             "ledger": served or None,
             "members": list(roster.members),
             "without_link": missing,
+            "readers": list(readers),
         }
         text = f"Made the league of {home}.\n{lines(data)}\nNext: hansa coordinator start --home {home}"
         if missing:
