@@ -50,6 +50,7 @@ EXTRA_OF_MODULE: Mapping[str, str] = {
     "ray": "simulation",
     "safetensors": "client",
     "sklearn": "simulation",
+    "tensorboard": "tracking",
     "tokenizers": "predict",
     "torch": "client",
     "transformers": "client",
