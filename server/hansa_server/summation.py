@@ -219,7 +219,13 @@ class SecureSummation:
                 raise
             note(tally.record(outcome, None if verified is None else verified.signer))
             line = "" if verified is None else verified.line
-            aggregate = Aggregate(state.round, outcome.survivors, outcome.total, line)
+            aggregate = Aggregate(
+                state.round,
+                outcome.survivors,
+                outcome.total,
+                line,
+                known_sha256=outcome.record.aggregate_sha256,
+            )
             self._previous = outcome.record
             self._keep(aggregate)
             self._summed = outcome
