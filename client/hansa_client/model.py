@@ -96,7 +96,10 @@ class DerivedModel:
                 self._check_sum(aggregate)
                 self._state = self._derive(self._state, aggregate)
             except _FALSE as error:
-                _LOG.warning("the sum of step %d is not followed: %s", aggregate.step, error.cause)
+                _LOG.warning(
+                    "the sum of step %(step)d is not followed: %(error)s",
+                    {"step": aggregate.step, "error": error},
+                )
                 break
             self._last_sum = aggregate.sha256
         if self.round != before:

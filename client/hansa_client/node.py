@@ -109,10 +109,16 @@ class Node:
             with self._lock:
                 return self._handle(request)
         except WireError as error:
-            _LOG.warning("%s: %s", self.member, error.diagnostics())
+            _LOG.warning(
+                "%(member)s cannot read a request: %(why)s",
+                {"member": self.member, "why": error.diagnostics(), "error": error},
+            )
             return refusal(request, PolicyCode.MESSAGE)
-        except Exception:  # noqa: BLE001  # whatever it was, it may speak of data: it stays in the member's own log
-            _LOG.exception("%s: a request of kind %s was not answered", self.member, request.kind)
+        except Exception:  # noqa: BLE001  # whatever it was, it may speak of data: the member's own log says its type
+            _LOG.exception(
+                "%(member)s: a request of kind %(kind)s was not answered",
+                {"member": self.member, "kind": request.kind[:32]},
+            )
             return refusal(request, PolicyCode.ABSENT)
 
     def _handle(self, request: Message) -> Message:

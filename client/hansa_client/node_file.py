@@ -27,12 +27,13 @@ from hansa.identity.errors import KeyFileError, NodeFileError
 from hansa.identity.keys import CREDENTIALS
 from hansa.ledger.note import NoteSigner, SignatureType
 from hansa.ledger.officer import card_name, read_officer
+from hansa.observing.settings import METRICS_TOML, Metrics
 from hansa_client.policy import Policy
 
 FILE = "node.toml"
 _MEMBERS_OWN = (
     "witness_key", "officer", "former_keys", "sealing_key", "state", "data", "source", "columns",
-    "performance", "policy", "max_retries",
+    "performance", "policy", "max_retries", "metrics",
 )  # fmt: skip
 CREDENTIAL = "credential:"  # before the name of a systemd credential
 LEDGER = "ledger.sqlite"  # in the state folder
@@ -65,6 +66,7 @@ class NodeFile(Section):
         source, columns: how the data are read and where each column of an agreement is found. A member's.
         performance: how fast it trains and in how much memory; never what it promises. A member's.
         policy: in what the member takes part. A member's.
+        metrics: where its numbers are served, if anywhere. A member's.
         max_retries: how often in one run a step may be summed again, each time charged anew. A member's.
     """
 
@@ -87,6 +89,7 @@ class NodeFile(Section):
     columns: Mapping[str, Column | str | int] = Field(default_factory=dict)
     performance: Performance = Performance()
     policy: Policy = Policy()
+    metrics: Metrics = Metrics()
     max_retries: Annotated[int, Field(ge=0, le=100)] = 2
 
 
@@ -406,7 +409,7 @@ max_retries = 2
 # threads = 4                       # processors that training may use
 # memory_gib = 16.0                 # of this process
 # gpu_memory_share = 0.5            # of the device, from 0 to 1
-
+{METRICS_TOML}
 # How fast it trains and in how much memory, as under [performance] of an agreement; never what is promised.
 [performance]
 # device = "auto"                   # auto, cpu, cuda or cuda:N

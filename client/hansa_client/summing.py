@@ -131,8 +131,11 @@ class SumParty:
         except HansaError:
             raise
         except Exception as error:  # noqa: BLE001  # as the next lines say
-            # whatever it was, it may speak of data: it stays in the member's own log
-            _LOG.exception("%s: the contribution to round %d failed", self._machine.name, manifest.round)
+            # whatever it was, it may speak of data: the member's own log says its type and place
+            _LOG.exception(
+                "%(member)s: the contribution to round %(round)d failed",
+                {"member": self._machine.name, "round": manifest.round},
+            )
             raise ContributionWithheldError(f"the contribution failed: {type(error).__name__}") from None
 
     def released(self, manifest: Manifest, manifest_sha256: str, y_sha256: str) -> None:
@@ -149,6 +152,9 @@ class SumParty:
         self._model.forget()
 
     def _refused(self, error: HansaError) -> None:
-        _LOG.warning("%s: %s", self._machine.name, error.diagnostics())
+        _LOG.warning(
+            "%(member)s refuses: %(why)s",
+            {"member": self._machine.name, "why": error.diagnostics(), "error": error},
+        )
         if not error.travels:
             self._records.failed(self._run)
