@@ -120,6 +120,7 @@ class TestFolder:
     ) -> None:
         store = FolderStore(tmp_path)
         store.put("r.state", OLD)
+        store.put("r.state", LATER)  # from here on in place
         done: list[str] = []
         fsync, fdatasync = os.fsync, os.fdatasync
         monkeypatch.setattr(os, "fsync", lambda handle: (done.append("vector"), fsync(handle))[1])
@@ -163,7 +164,9 @@ class TestFolder:
         with monkeypatch.context() as patched:
             patched.setattr(os, "fdatasync", broken)
             with pytest.raises(StateError, match="Input/output error"):
-                store.put("r.state", LATER)  # in memory alone: the system counts its pages as clean from here on
+                store.put(
+                    "r.state", LATER
+                )  # in memory alone: the system counts its pages as clean from here on
         pwrite = os.pwrite
 
         def cut(handle: int, data: bytes, at: int) -> int:
