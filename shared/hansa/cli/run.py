@@ -178,7 +178,7 @@ def _league(folder: Path, agreement: Path | None) -> CoordinatorHome:
     return league
 
 
-def _going(runs: Runs, run: str, what: str, wait: bool, output_format: Format) -> ExitStatus:  # noqa: FBT001  (an option)
+def _going(runs: Runs, run: str, what: str, wait: bool, output_format: Format) -> ExitStatus:
     """Tell of a run that was begun or goes on, once it has ended where somebody waits for that; with which status to exit."""
     row = _waited(runs, run) if wait else runs.one(run)
     _answer(row, what, output_format)
