@@ -11,45 +11,21 @@ import itertools
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, Field
 
+from hansa.agreement.conditions import ConditionTerms
+from hansa.agreement.section import Count as Count
+from hansa.agreement.section import Name as Name
+from hansa.agreement.section import NonNegative as NonNegative
+from hansa.agreement.section import Positive as Positive
+from hansa.agreement.section import Section as Section
+from hansa.agreement.section import Sha256 as Sha256
+from hansa.agreement.section import Text as Text
+from hansa.agreement.section import as_tuple
 from hansa.canonical import Json
 from hansa.quorum import smallest_sum
 
-Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Text: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
-Sha256: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count: TypeAlias = Annotated[int, Field(ge=1, le=2**31)]
-
 MAX_MEMBERS = 100  # the secure sum is built and tested for leagues up to this size
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-class Section(BaseModel):
-    """A section of the agreement: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
-
-    def tree(self) -> dict[str, Json]:
-        """The section as plain JSON values, defaults included: what is hashed, and what a file holds."""
-        return {name: _tree(getattr(self, name)) for name in type(self).model_fields}
-
-
-def _tree(value: object) -> Json:
-    if isinstance(value, Section):
-        return value.tree()
-    if isinstance(value, Mapping):
-        return {str(key): _tree(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_tree(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(f"{type(value).__name__} is no value of an agreement")
 
 
 # --- what is learned, and by whom -------------------------------------------------------------------------
@@ -66,7 +42,7 @@ class Task(Section):
 
     name: Text
     purpose: str = ""
-    labels: Annotated[tuple[Name, ...], BeforeValidator(_as_tuple), Field(min_length=2, max_length=1000)]
+    labels: Annotated[tuple[Name, ...], BeforeValidator(as_tuple), Field(min_length=2, max_length=1000)]
 
 
 class Member(Section):
@@ -101,7 +77,7 @@ class NumberFeature(Section):
 
     kind: Literal["number"]
     name: Name
-    range: Annotated[tuple[float, float], BeforeValidator(_as_tuple)]
+    range: Annotated[tuple[float, float], BeforeValidator(as_tuple)]
     missing: Literal["drop"] | float = "drop"
 
     @property
@@ -121,7 +97,7 @@ class CategoryFeature(Section):
 
     kind: Literal["category"]
     name: Name
-    values: Annotated[tuple[Name, ...], BeforeValidator(_as_tuple), Field(min_length=2, max_length=10_000)]
+    values: Annotated[tuple[Name, ...], BeforeValidator(as_tuple), Field(min_length=2, max_length=10_000)]
     missing: Name = "drop"
     baseline: Name | None = None
 
@@ -153,7 +129,7 @@ class CategoryGroup(Section):
 
     kind: Literal["category"]
     name: Name
-    values: Annotated[tuple[Name, ...], BeforeValidator(_as_tuple), Field(min_length=2, max_length=100)]
+    values: Annotated[tuple[Name, ...], BeforeValidator(as_tuple), Field(min_length=2, max_length=100)]
 
 
 class BandGroup(Section):
@@ -161,7 +137,7 @@ class BandGroup(Section):
 
     kind: Literal["bands"]
     name: Name
-    edges: Annotated[tuple[float, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=100)]
+    edges: Annotated[tuple[float, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=100)]
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -187,9 +163,9 @@ class Data(Section):
     label: Name
     unit: Name | None = None
     features: Annotated[
-        tuple[Feature, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=10_000)
+        tuple[Feature, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=10_000)
     ]
-    groups: Annotated[tuple[Group, ...], BeforeValidator(_as_tuple), Field(max_length=20)] = ()
+    groups: Annotated[tuple[Group, ...], BeforeValidator(as_tuple), Field(max_length=20)] = ()
 
 
 # --- the model -------------------------------------------------------------------------------------------
@@ -272,7 +248,7 @@ class Adapter(Section):
     kind: Literal["none", "lora", "ffa-lora", "head"] = "none"
     rank: Annotated[int, Field(ge=1, le=1024)] = 8
     alpha: Positive = 16.0
-    targets: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    targets: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
     train_head: bool = True
     seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
 
@@ -405,28 +381,47 @@ class Fairness(Section):
     max_gap: Annotated[float, Field(gt=0, le=1)] | None = None
     min_worst_group: Annotated[float, Field(gt=0, le=1)] | None = None
     min_group_size: Count = 200
-    exempt: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    exempt: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
 
 
 class Publication(Section):
     """What is done to the final model, and what it must satisfy to be signed.
 
     Attributes:
-        compress: steps on the final model, in order.
+        compress: steps on the final model, in order. With any the run ends with a publication: what ships is what
+            ``onnx`` or ``int8`` gives.
         min_quality: smallest allowed `Fairness.metric`.
-        max_quality_loss: largest loss of the compressed model against the uncompressed.
+        max_quality_loss: largest loss of the compressed model against the uncompressed, in all and in every group.
+        conditions: more conditions; all of them must hold, and those that the short keys of this section and of
+            `Fairness` state.
+        error: probability, at most, that anything passes or fails wrongly; divided by `evaluations`, used or not.
+        liars: members that may have lied within their caps; what passes, passes whatever they did.
         evaluations: how many private evaluations a model may have.
         evaluation_epsilon: budget of them all.
     """
 
     compress: Annotated[
         tuple[Literal["merge", "prune", "distil", "vocabulary", "onnx", "int8"], ...],
-        BeforeValidator(_as_tuple),
+        BeforeValidator(as_tuple),
     ] = ()
     min_quality: Annotated[float, Field(gt=0, le=1)] | None = None
     max_quality_loss: Annotated[float, Field(ge=0, le=1)] | None = None
+    conditions: ConditionTerms = ()
+    error: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    liars: Annotated[int, Field(ge=0, le=99)] = 0
     evaluations: Count = 1
     evaluation_epsilon: Positive | None = None
+
+    def tree(self) -> dict[str, Json]:
+        """As `Section.tree`, without conditions, error and liars where they are the default.
+
+        So an agreement without them has the same id as before there were any.
+        """
+        tree = super().tree()
+        for name in ("conditions", "error", "liars"):
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del tree[name]
+        return tree
 
 
 class Terms(Section):
@@ -441,7 +436,7 @@ class Terms(Section):
     schema_version: Literal[1] = 1
     task: Task
     members: Annotated[
-        tuple[Member, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=MAX_MEMBERS)
+        tuple[Member, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=MAX_MEMBERS)
     ]
     data: Data
     model: Model
@@ -472,3 +467,8 @@ class Terms(Section):
     def private(self) -> bool:
         """Whether any guarantee is claimed."""
         return self.privacy.mechanism != "none"
+
+    @property
+    def published(self) -> bool:
+        """Whether a run ends with a publication, or with what stood in its way."""
+        return bool(self.publication.compress)

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from hansa.fairness.composition import And, UnsafeNoGate
+from hansa.agreement.conditions import (
+    AllOfTerm,
+    AnyOfTerm,
+    AttackTerm,
+    EpsilonTerm,
+    GapTerm,
+    GroupLossTerm,
+    LossTerm,
+    MembersTerm,
+    UnsafeNoGateTerm,
+    UtilityTerm,
+    walked,
+)
+from hansa.fairness.composition import And, Or, UnsafeNoGate
 from hansa.fairness.conditions import (
+    AttackWithinClaim,
     EpsilonAtMost,
     GapAtMost,
     GroupLossAtMost,
@@ -15,16 +30,19 @@ from hansa.fairness.conditions import (
     WorstGroupAtLeast,
 )
 from hansa.fairness.judging import Condition, Rules
-from hansa.fairness.metrics import Metric
 
 if TYPE_CHECKING:
+    from hansa.agreement.conditions import ConditionTerm
     from hansa.agreement.terms import Terms
+    from hansa.fairness.layout import Compared
+    from hansa.fairness.metrics import Metric
 
 
 def conditions_of(terms: Terms) -> Condition:
-    """The conditions that an agreement states, or `UnsafeNoGate` where it states none.
+    """All conditions that an agreement states, or `UnsafeNoGate` where it states none.
 
-    ε and members are conditions wherever the agreement promises privacy. An attack is none, as agreements do not ask for one.
+    Wherever the agreement promises privacy, ε and members are conditions too: at most the ε that is agreed, and at least
+    `min_members`.
     """
     fairness, publication = terms.fairness, terms.publication
     attributes = [group.name for group in terms.data.groups]
@@ -39,22 +57,68 @@ def conditions_of(terms: Terms) -> Condition:
     if publication.max_quality_loss is not None:
         found.append(LossAtMost(metric, publication.max_quality_loss))
         found += [GroupLossAtMost(metric, name, publication.max_quality_loss) for name in attributes]
+    for term in publication.conditions:
+        found += _conditions(term, terms)
     if terms.private and terms.privacy.epsilon is not None:
         found += [EpsilonAtMost(terms.privacy.epsilon), MembersAtLeast(terms.secure_sum.min_members)]
-    return And(*found) if found else UnsafeNoGate()
+    return And(*dict.fromkeys(found)) if found else UnsafeNoGate()
 
 
-def rules_of(terms: Terms, *, error: float = 0.05, liars: int = 0) -> Rules:
-    """The rules that an agreement states.
+def _conditions(term: ConditionTerm, terms: Terms) -> Iterator[Condition]:
+    """The conditions that one table states: one, or one for each attribute."""
+    if isinstance(term, AllOfTerm | AnyOfTerm):
+        parts = [part for one in term.conditions for part in _together(one, terms)]
+        yield And(*parts) if isinstance(term, AllOfTerm) else Or(*parts)
+    elif isinstance(term, EpsilonTerm):
+        yield EpsilonAtMost(term.at_most)
+    elif isinstance(term, MembersTerm):
+        yield MembersAtLeast(term.at_least)
+    elif isinstance(term, AttackTerm):
+        yield AttackWithinClaim()
+    elif isinstance(term, UnsafeNoGateTerm):
+        yield UnsafeNoGate()
+    else:
+        metric: Metric = term.metric or terms.fairness.metric
+        if isinstance(term, UtilityTerm):
+            yield UtilityAtLeast(metric, term.at_least)
+        elif isinstance(term, LossTerm):
+            yield LossAtMost(metric, term.at_most)
+        else:
+            every = [group.name for group in terms.data.groups]
+            for name in every if term.attribute is None else [term.attribute]:
+                if isinstance(term, GapTerm):
+                    yield GapAtMost(metric, name, term.at_most)
+                elif isinstance(term, GroupLossTerm):
+                    yield GroupLossAtMost(metric, name, term.at_most)
+                else:
+                    yield WorstGroupAtLeast(metric, name, term.at_least)
 
-    Args:
-        terms: of the agreement.
-        error, liars: as in `Rules`; agreements do not state them yet.
+
+def _together(term: ConditionTerm, terms: Terms) -> Iterator[Condition]:
+    """As one condition, so that "each attribute" in a list of alternatives is all of them."""
+    parts = list(_conditions(term, terms))
+    yield parts[0] if len(parts) == 1 else And(*parts)
+
+
+def comparison_of(terms: Terms) -> Compared:
+    """What of the model before compression is counted beside the file that ships: its decisions, or its scores.
+
+    Scores where a loss of AUC is a condition; else decisions, from which losses of accuracy and flips follow.
     """
+    publication, metric = terms.publication, terms.fairness.metric
+    metrics = [metric] if publication.max_quality_loss is not None else []
+    for _, _, term in walked(publication.conditions):
+        if isinstance(term, LossTerm | GroupLossTerm):
+            metrics.append(term.metric or metric)  # type: ignore[arg-type]  # only those of which a loss is defined
+    return "scores" if "auc" in metrics else "decisions"
+
+
+def rules_of(terms: Terms) -> Rules:
+    """The rules that an agreement states."""
     return Rules(
-        error=error,
+        error=terms.publication.error,
         evaluations=terms.publication.evaluations,
-        liars=liars,
+        liars=terms.publication.liars,
         smallest_group=terms.fairness.min_group_size,
         exempt=frozenset(terms.fairness.exempt),
     )

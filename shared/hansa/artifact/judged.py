@@ -1,0 +1,195 @@
+"""The published quality and the gate's evidence: written from a decision, and recomputed by whoever reads them."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from hansa.agreement.terms import Terms
+from hansa.artifact.contents import FairnessTable, GateEvidence, GroupRow, Measured, PrivacyStatement, Verdict
+from hansa.errors import HansaError
+from hansa.fairness.agreed import conditions_of, plan_of, rules_of
+from hansa.fairness.intervals import Estimate
+from hansa.fairness.layout import groups_of
+from hansa.fairness.metrics import Metric, Reading, flips, measure, positives, quality
+from hansa.fairness.release import NoisyTables
+from hansa.fairness.views import view
+from hansa.gate.approving import Sums, evaluation_of, tables_of
+from hansa.gate.deciding import GateDecision, Grounds, decide, same_conditions, short_name
+from hansa.gate.errors import GateMismatchError
+from hansa.gate.record import bounds_of, read_run
+from hansa.ledger import Gate, Keyring, SignedEntry
+from hansa.ledger.attacks import AttackMade
+
+_SAME = 1e-6  # two machines may differ in the last digits of an interval
+_BY_SCORE: frozenset[Metric] = frozenset({"auc", "calibration-error"})
+
+
+def fairness_table(
+    terms: Terms, tables: NoisyTables, decision: GateDecision, artifact_sha256: str
+) -> FairnessTable:
+    """Quality by group of the file that ships, beside the model before compression, with the gate's own intervals.
+
+    Args:
+        terms: name metric and groups.
+        tables: noisy sums of the evaluation of this file.
+        decision: of the gate, for the verdicts.
+        artifact_sha256: the file.
+    """
+    rules, layout = rules_of(terms), tables.layout
+    reading = rules.reading(conditions_of(terms).tests(layout))
+    groups: list[tuple[str, str]] = [("", "")]
+    for attribute in layout.attributes:
+        groups += [(attribute, name.removeprefix(f"{attribute}=")) for name in groups_of(layout, attribute)]
+    return FairnessTable(
+        artifact_sha256=artifact_sha256,
+        metric=terms.fairness.metric,
+        rows=[_row(tables, terms.fairness.metric, reading, *group, rules.smallest_group) for group in groups],
+        verdicts=list(_verdicts(decision)),
+        private=True,
+    )
+
+
+def _row(
+    tables: NoisyTables, metric: Metric, reading: Reading, attribute: str, group: str, smallest: float
+) -> GroupRow:
+    which = {attribute: group} if attribute else None
+    seen = view(tables, which)
+    records = max(0, round(float(seen.counts.sum())))
+    if attribute and positives(seen) < smallest:
+        return GroupRow(attribute=attribute, group=group, records=records)
+    compared = tables.layout.compared
+    before = None
+    if compared == "scores" or (compared == "decisions" and metric not in _BY_SCORE):
+        before = measure(seen, metric, reading, model="reference")
+    flipped = None if compared == "none" else flips(seen, reading)
+    return GroupRow(
+        attribute=attribute,
+        group=group,
+        records=records,
+        published=_measured(quality(tables, metric, reading, which)),
+        uncompressed=_measured(before),
+        flipped=None if flipped is None else min(max(flipped.value, 0.0), 1.0),
+    )
+
+
+def _measured(found: Estimate | None) -> Measured | None:
+    return None if found is None else Measured(value=found.value, low=found.low, high=found.high)
+
+
+def _verdicts(decision: GateDecision) -> Iterator[Verdict]:
+    for condition, told in zip(decision.conditions, decision.needed, strict=True):
+        excused = ""
+        if condition.override_sha256 is not None:
+            by = decision.overrides[condition.override_sha256]
+            excused = f"overridden by {by.name}, {by.role} at {by.party}: {by.reason}"
+        elif condition.exempt:
+            excused = "exempt by the agreement"
+        yield Verdict(
+            name=condition.name,
+            verdict=condition.verdict,
+            low=None if told.estimate is None else told.estimate.low,
+            high=None if told.estimate is None else told.estimate.high,
+            excused=excused,
+            sentence=told.sentence,
+        )
+
+
+def same_table(one: FairnessTable, other: FairnessTable) -> bool:
+    """Whether two tables say the same, numbers to a millionth and sentences aside."""
+    return _alike(_tree(one), _tree(other))
+
+
+def _tree(table: FairnessTable) -> object:
+    tree = table.model_dump()
+    for verdict in tree["verdicts"]:
+        del verdict["sentence"]  # it holds rounded numbers, which may fall on either side
+    return tree
+
+
+def _alike(one: object, other: object) -> bool:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) <= _SAME
+    return type(one) is type(other) and one == other
+
+
+# --- evidence --------------------------------------------------------------------------------------------
+
+
+def evidence_of(entries: list[SignedEntry], total: Sums, smallest_sum: int) -> GateEvidence:
+    """`gate.json`.
+
+    Args:
+        entries: as they were logged, in the log's order.
+        total: the noisy sums.
+        smallest_sum: members in the smallest sum of training.
+    """
+    return GateEvidence(
+        entries=[signed.encoded.decode() for signed in entries],
+        sums=b64encode(np.ascontiguousarray(total, dtype="<i4").tobytes()).decode(),
+        smallest_sum=smallest_sum,
+    )
+
+
+def recompute(
+    evidence: GateEvidence, privacy: PrivacyStatement, terms: Terms, keyring: Keyring, gate_sha256: str
+) -> tuple[Gate, FairnessTable]:
+    """Verify the entries of a gate and decide anew.
+
+    Args:
+        evidence: from a package; nothing of it is believed.
+        privacy: whose events give ε.
+        terms: of the agreement.
+        keyring: whose signatures count.
+        gate_sha256: of the gate that the publication names.
+
+    Returns:
+        The gate, open, and the quality by group that follows from the sums.
+
+    Raises:
+        GateMismatchError: the entries, the sums and the gate do not fit together, or the gate is closed.
+        HansaError: an entry is malformed, or signed by somebody else or by too few.
+    """
+    entries = []
+    for text in evidence.entries:
+        signed = SignedEntry.parse(text.encode())
+        keyring.verify(signed)
+        entries.append(signed.entry)
+    gate = next((entry for entry in entries if isinstance(entry, Gate) and entry.sha256 == gate_sha256), None)
+    if gate is None:
+        raise GateMismatchError("the gate that the publication names is not there")
+    record = read_run(entries, terms, gate.agreement_id, gate.run)
+    evaluation, aggregate = evaluation_of(gate, record, terms)
+    tables = tables_of(evaluation, aggregate, plan_of(terms), sums_of(evidence))
+    epsilons = {}
+    if privacy.delta is not None:
+        epsilons = {loss.member: loss.spent.epsilon(privacy.delta) for loss in privacy.losses}
+    overrides = {
+        digest: one for digest, one in record.overrides.items() if one.artifact_sha256 == gate.artifact_sha256
+    }
+    attacks = bounds_of(entry for entry in entries if isinstance(entry, AttackMade))
+    decision = decide(terms, Grounds(tables, epsilons, evidence.smallest_sum, attacks, overrides))
+    if not decision.open or gate.decision != "open":
+        raise GateMismatchError("the gate is closed: nothing may be published")
+    if not same_conditions(gate.conditions, decision.conditions):
+        raise GateMismatchError("the gate's conditions are not those that follow from the sums")
+    return gate, fairness_table(terms, tables, decision, gate.artifact_sha256)
+
+
+def sums_of(evidence: GateEvidence) -> Sums:
+    """The noisy sums, int32.
+
+    Raises:
+        GateMismatchError: they are none.
+    """
+    try:
+        data = b64decode(evidence.sums, validate=True)
+        return np.frombuffer(data, dtype="<i4").astype(np.int32)
+    except ValueError:
+        raise GateMismatchError("the noisy sums are no integers") from None
