@@ -1,4 +1,4 @@
-"""The conditions and the rules that an agreement states."""
+"""The conditions, the rules and the evaluations that an agreement states."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from hansa.fairness.conditions import (
     UtilityAtLeast,
     WorstGroupAtLeast,
 )
+from hansa.fairness.errors import EvaluationError
 from hansa.fairness.judging import Condition, Rules
+from hansa.fairness.layout import TableLayout
 from hansa.fairness.metrics import Metric
+from hansa.fairness.release import EvaluationPlan
 
 if TYPE_CHECKING:
+    from hansa.agreement.document import Agreement
     from hansa.agreement.terms import Terms
 
 
@@ -44,17 +48,42 @@ def conditions_of(terms: Terms) -> Condition:
     return And(*found) if found else UnsafeNoGate()
 
 
-def rules_of(terms: Terms, *, error: float = 0.05, liars: int = 0) -> Rules:
+def rules_of(terms: Terms, *, error: float = 0.05) -> Rules:
     """The rules that an agreement states.
 
     Args:
         terms: of the agreement.
-        error, liars: as in `Rules`; agreements do not state them yet.
+        error: as in `Rules`; agreements do not state it.
     """
+    evaluation = terms.evaluation
     return Rules(
         error=error,
-        evaluations=terms.publication.evaluations,
-        liars=liars,
+        evaluations=1 if evaluation is None else evaluation.evaluations,
+        liars=0 if evaluation is None else evaluation.liars,
         smallest_group=terms.fairness.min_group_size,
         exempt=frozenset(terms.fairness.exempt),
+    )
+
+
+def plan_of(agreement: Agreement) -> EvaluationPlan:
+    """All public numbers of the evaluations that a frozen agreement allows.
+
+    Raises:
+        AgreementError: it is not frozen.
+        EvaluationError: it has no `[evaluation]`.
+    """
+    terms, noise = agreement.terms, agreement.require_frozen().evaluation_noise_multiplier
+    if terms.evaluation is None or noise is None:
+        raise EvaluationError(
+            "the agreement has no private evaluation",
+            remedy="Agree on an [evaluation] section, before training.",
+        )
+    shared = terms.privacy.mechanism == "distributed"
+    return EvaluationPlan(
+        TableLayout.of(terms),
+        noise,
+        terms.evaluation.max_rows_per_cell,
+        evaluations=terms.charged_evaluations,
+        honest=terms.smallest_sum - terms.privacy.colluding if shared else 1,
+        colluding=terms.privacy.colluding if shared else 0,
     )
