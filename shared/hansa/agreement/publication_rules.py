@@ -18,7 +18,7 @@ from hansa.agreement.conditions import (
     WorstGroupTerm,
     walked,
 )
-from hansa.agreement.terms import Data, Fairness, Member, Privacy, Publication, Task
+from hansa.agreement.terms import Data, Evaluation, Fairness, Privacy, Publication, Task
 from hansa.errors import Problem
 
 ORDER = ("merge", "prune", "distil", "vocabulary", "onnx", "int8")
@@ -29,25 +29,25 @@ _OF_EVERY_TASK = frozenset({"accuracy", "balanced-accuracy", "auc", "calibration
 
 def publication_problems(
     publication: Publication,
+    evaluation: Evaluation | None,
     fairness: Fairness,
     privacy: Privacy | None,
     task: Task | None,
     data: Data | None,
-    members: tuple[Member, ...] | None,
 ) -> Iterator[Problem]:
     """What is wrong with a publication; sections that could not be read are `None`."""
     yield from _steps(publication)
-    if members is not None and publication.liars >= len(members):
-        yield Problem(
-            "publication.liars",
-            f"{publication.liars} of {len(members)} members may lie, and nothing could be decided",
-            "a smaller number",
-        )
     if publication.compress and privacy is not None and privacy.mechanism == "none":
         yield Problem(
             "publication.compress",
             "a run without a privacy mechanism keeps no log in which members could approve a publication",
             "leave [publication] out, or agree on a mechanism",
+        )
+    if publication.compress and privacy is not None and privacy.mechanism != "none" and evaluation is None:
+        yield Problem(
+            "evaluation",
+            "is missing, and nothing is published that was not evaluated",
+            "add an [evaluation] section",
         )
     if publication.compress and not asks_something(publication, fairness):
         yield Problem(
@@ -63,6 +63,8 @@ def publication_problems(
         if depth > MAX_DEPTH:
             yield Problem(place, f"stands more than {MAX_DEPTH} lists deep")
         yield from _condition(place, term, fairness, attributes, labels)
+        if isinstance(term, LossTerm | GroupLossTerm) and evaluation is not None:
+            yield from _compared(place, term.metric or fairness.metric, evaluation)
 
 
 def asks_something(publication: Publication, fairness: Fairness) -> bool:
@@ -95,6 +97,16 @@ def _steps(publication: Publication) -> Iterator[Problem]:
             "publication.compress",
             "has no 'onnx', and what ships and is judged is an ONNX file",
             "compress = [..., 'onnx', 'int8']",
+        )
+
+
+def _compared(place: str, metric: str, evaluation: Evaluation) -> Iterator[Problem]:
+    wanted = ("scores",) if metric == "auc" else ("decisions", "scores")
+    if evaluation.compared not in wanted:
+        yield Problem(
+            f"{place}.metric",
+            f"a loss of {metric} is compared, and evaluation.compared = {evaluation.compared!r}",
+            f"write evaluation.compared = {wanted[0]!r}",
         )
 
 

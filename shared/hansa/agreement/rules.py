@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from hansa.agreement.evaluating import evaluation_problems
 from hansa.agreement.keys import COORDINATOR
 from hansa.agreement.publication_rules import publication_problems
 from hansa.agreement.terms import (
@@ -86,9 +87,11 @@ def problems_of(sections: Mapping[str, Any]) -> list[Problem]:
     fairness: Fairness = sections.get("fairness") or Fairness()
     if data is not None:
         found += _fairness(fairness, data)
+    if sections.get("evaluation") is not None:
+        found += evaluation_problems(sections)
     publication: Publication | None = sections.get("publication")
     if publication is not None and baseline is None:
-        found += publication_problems(publication, fairness, privacy, task, data, members)
+        found += publication_problems(publication, sections.get("evaluation"), fairness, privacy, task, data)
     told = {problem.place for problem in found}
     for name, section in sections.items():
         found += [problem for problem in _expressible(name, section) if problem.place not in told]

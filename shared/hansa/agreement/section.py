@@ -16,7 +16,9 @@ Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=2**31)]
 
+
 def as_tuple(value: object) -> object:
+    """TOML has lists, and frozen sections hold tuples."""
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -121,15 +121,13 @@ class GateEvidence(Part):
 
     Attributes:
         schema_version: of this form.
-        entries: of the federation's log, each with its signatures, in the log's order: the sum of the evaluation, the
-            evaluation, attacks and overrides that count, the gate.
-        sums: the noisy sums that the members released together, little-endian int32 in base64.
+        entries: of the federation's log, each with its signatures, in the log's order: sums of evaluations, evaluations with
+            their noisy tables, attacks, overrides, the gate.
         smallest_sum: members in the smallest sum that the model was trained on.
     """
 
     schema_version: Literal[1] = 1
     entries: Annotated[list[str], Field(min_length=1, max_length=1000)]
-    sums: str
     smallest_sum: Annotated[int, Field(ge=0)]
 
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-
+from hansa.agreement import Agreement
 from hansa.agreement.terms import Terms
 from hansa.artifact.contents import FairnessTable, GateEvidence, GroupRow, Measured, PrivacyStatement, Verdict
-from hansa.errors import HansaError
-from hansa.fairness.agreed import conditions_of, plan_of, rules_of
+from hansa.fairness.agreed import conditions_of, rules_of
 from hansa.fairness.intervals import Estimate
 from hansa.fairness.layout import groups_of
 from hansa.fairness.metrics import Metric, Reading, flips, measure, positives, quality
 from hansa.fairness.release import NoisyTables
 from hansa.fairness.views import view
-from hansa.gate.approving import Sums, evaluation_of, tables_of
-from hansa.gate.deciding import GateDecision, Grounds, decide, same_conditions, short_name
+from hansa.gate.approving import evaluation_of
+from hansa.gate.deciding import GateDecision, Grounds, decide, same_conditions
 from hansa.gate.errors import GateMismatchError
-from hansa.gate.record import bounds_of, read_run
+from hansa.gate.record import read_run
 from hansa.ledger import Gate, Keyring, SignedEntry
-from hansa.ledger.attacks import AttackMade
 
 _SAME = 1e-6  # two machines may differ in the last digits of an interval
 _BY_SCORE: frozenset[Metric] = frozenset({"auc", "calibration-error"})
@@ -122,30 +118,29 @@ def _alike(one: object, other: object) -> bool:
 # --- evidence --------------------------------------------------------------------------------------------
 
 
-def evidence_of(entries: list[SignedEntry], total: Sums, smallest_sum: int) -> GateEvidence:
+def evidence_of(entries: Sequence[SignedEntry], smallest_sum: int) -> GateEvidence:
     """`gate.json`.
 
     Args:
         entries: as they were logged, in the log's order.
-        total: the noisy sums.
         smallest_sum: members in the smallest sum of training.
     """
-    return GateEvidence(
-        entries=[signed.encoded.decode() for signed in entries],
-        sums=b64encode(np.ascontiguousarray(total, dtype="<i4").tobytes()).decode(),
-        smallest_sum=smallest_sum,
-    )
+    return GateEvidence(entries=[signed.encoded.decode() for signed in entries], smallest_sum=smallest_sum)
 
 
 def recompute(
-    evidence: GateEvidence, privacy: PrivacyStatement, terms: Terms, keyring: Keyring, gate_sha256: str
+    evidence: GateEvidence,
+    privacy: PrivacyStatement,
+    agreement: Agreement,
+    keyring: Keyring,
+    gate_sha256: str,
 ) -> tuple[Gate, FairnessTable]:
     """Verify the entries of a gate and decide anew.
 
     Args:
         evidence: from a package; nothing of it is believed.
         privacy: whose events give ε.
-        terms: of the agreement.
+        agreement: frozen.
         keyring: whose signatures count.
         gate_sha256: of the gate that the publication names.
 
@@ -156,7 +151,7 @@ def recompute(
         GateMismatchError: the entries, the sums and the gate do not fit together, or the gate is closed.
         HansaError: an entry is malformed, or signed by somebody else or by too few.
     """
-    entries = []
+    terms, entries = agreement.terms, []
     for text in evidence.entries:
         signed = SignedEntry.parse(text.encode())
         keyring.verify(signed)
@@ -164,32 +159,19 @@ def recompute(
     gate = next((entry for entry in entries if isinstance(entry, Gate) and entry.sha256 == gate_sha256), None)
     if gate is None:
         raise GateMismatchError("the gate that the publication names is not there")
+    if gate.agreement_id != agreement.agreement_id:
+        raise GateMismatchError("the gate is of another agreement")
     record = read_run(entries, terms, gate.agreement_id, gate.run)
-    evaluation, aggregate = evaluation_of(gate, record, terms)
-    tables = tables_of(evaluation, aggregate, plan_of(terms), sums_of(evidence))
-    epsilons = {}
-    if privacy.delta is not None:
-        epsilons = {loss.member: loss.spent.epsilon(privacy.delta) for loss in privacy.losses}
-    overrides = {
-        digest: one for digest, one in record.overrides.items() if one.artifact_sha256 == gate.artifact_sha256
-    }
-    attacks = bounds_of(entry for entry in entries if isinstance(entry, AttackMade))
-    decision = decide(terms, Grounds(tables, epsilons, evidence.smallest_sum, attacks, overrides))
+    evaluated = evaluation_of(gate, record, agreement)
+    delta = privacy.delta
+    epsilons = {} if delta is None else {loss.member: loss.spent.epsilon(delta) for loss in privacy.losses}
+    if set(epsilons) != {member.name for member in terms.members}:
+        raise GateMismatchError("the privacy statement does not name the loss of every member")
+    overrides = record.overrides_of(gate.artifact_sha256)
+    grounds = Grounds(evaluated.tables, epsilons, evidence.smallest_sum, record.attack_bounds(), overrides)
+    decision = decide(terms, grounds)
     if not decision.open or gate.decision != "open":
         raise GateMismatchError("the gate is closed: nothing may be published")
     if not same_conditions(gate.conditions, decision.conditions):
         raise GateMismatchError("the gate's conditions are not those that follow from the sums")
-    return gate, fairness_table(terms, tables, decision, gate.artifact_sha256)
-
-
-def sums_of(evidence: GateEvidence) -> Sums:
-    """The noisy sums, int32.
-
-    Raises:
-        GateMismatchError: they are none.
-    """
-    try:
-        data = b64decode(evidence.sums, validate=True)
-        return np.frombuffer(data, dtype="<i4").astype(np.int32)
-    except ValueError:
-        raise GateMismatchError("the noisy sums are no integers") from None
+    return gate, fairness_table(terms, evaluated.tables, decision, gate.artifact_sha256)

@@ -17,7 +17,7 @@ from hansa.agreement.writing import agreement_toml
 from hansa.artifact import contents
 from hansa.artifact.bom import bill_of_materials
 from hansa.artifact.card import model_card
-from hansa.artifact.contents import FairnessTable, Part, PrivacyStatement, Release
+from hansa.artifact.contents import FairnessTable, GateEvidence, Part, PrivacyStatement, Release
 from hansa.artifact.errors import PackageError, PublicationExistsError
 from hansa.artifact.graph import read_graph
 from hansa.artifact.page import publication_page
@@ -36,6 +36,7 @@ def draft_package(
     release: Release,
     privacy: PrivacyStatement,
     fairness: FairnessTable,
+    evidence: GateEvidence,
     keys: TrustedKeys,
     *,
     model: bytes,
@@ -48,6 +49,7 @@ def draft_package(
         folder: made here; it must not exist.
         agreement: frozen; its file is written without `[simulation]` and `[performance]`, which are of one machine.
         release, privacy, fairness: what the documents say.
+        evidence: from which the gate is recomputed.
         keys: whose word counts about the federation's log.
         model: the ONNX file that ships; the very file that was evaluated.
         weights: the same model before ONNX, as safetensors with metadata.
@@ -81,6 +83,7 @@ def draft_package(
         contents.PRIVACY_JSON: part_json(privacy),
         contents.PRIVACY_TEXT: statement_text(privacy),
         contents.FAIRNESS: part_json(fairness),
+        contents.GATE: part_json(evidence),
         contents.REPORT: publication_page(agreement, release, privacy, fairness),
         contents.BOM: bill_of_materials(agreement, release, fairness, large),
         contents.AGREEMENT: agreement_toml(local),

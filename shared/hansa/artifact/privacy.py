@@ -109,7 +109,8 @@ def _answers(agreement: Agreement, losses: Sequence[Loss], steps: Sequence[StepT
         Answer(
             question="Does measuring the model's quality cost privacy?",
             answer="Yes. The quality by group is a release too: counts with noise, summed over members. Its events are in "
-            "this statement; " + (
+            "this statement; "
+            + (
                 "they are of units that a public rule keeps out of training, so a unit loses the larger of the two."
                 if any(loss.apart for loss in losses)
                 else "they add to those of training."

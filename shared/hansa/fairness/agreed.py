@@ -1,4 +1,4 @@
-"""The conditions and the rules that an agreement states."""
+"""The conditions, the rules and the evaluations that an agreement states."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from hansa.agreement.conditions import (
     MembersTerm,
     UnsafeNoGateTerm,
     UtilityTerm,
-    walked,
 )
 from hansa.fairness.composition import And, Or, UnsafeNoGate
 from hansa.fairness.conditions import (
@@ -29,12 +28,15 @@ from hansa.fairness.conditions import (
     UtilityAtLeast,
     WorstGroupAtLeast,
 )
+from hansa.fairness.errors import EvaluationError
 from hansa.fairness.judging import Condition, Rules
+from hansa.fairness.layout import TableLayout
+from hansa.fairness.release import EvaluationPlan
 
 if TYPE_CHECKING:
     from hansa.agreement.conditions import ConditionTerm
+    from hansa.agreement.document import Agreement
     from hansa.agreement.terms import Terms
-    from hansa.fairness.layout import Compared
     from hansa.fairness.metrics import Metric
 
 
@@ -100,25 +102,37 @@ def _together(term: ConditionTerm, terms: Terms) -> Iterator[Condition]:
     yield parts[0] if len(parts) == 1 else And(*parts)
 
 
-def comparison_of(terms: Terms) -> Compared:
-    """What of the model before compression is counted beside the file that ships: its decisions, or its scores.
-
-    Scores where a loss of AUC is a condition; else decisions, from which losses of accuracy and flips follow.
-    """
-    publication, metric = terms.publication, terms.fairness.metric
-    metrics = [metric] if publication.max_quality_loss is not None else []
-    for _, _, term in walked(publication.conditions):
-        if isinstance(term, LossTerm | GroupLossTerm):
-            metrics.append(term.metric or metric)  # type: ignore[arg-type]  # only those of which a loss is defined
-    return "scores" if "auc" in metrics else "decisions"
-
-
 def rules_of(terms: Terms) -> Rules:
     """The rules that an agreement states."""
+    evaluation = terms.evaluation
     return Rules(
         error=terms.publication.error,
-        evaluations=terms.publication.evaluations,
-        liars=terms.publication.liars,
+        evaluations=1 if evaluation is None else evaluation.evaluations,
+        liars=0 if evaluation is None else evaluation.liars,
         smallest_group=terms.fairness.min_group_size,
         exempt=frozenset(terms.fairness.exempt),
+    )
+
+
+def plan_of(agreement: Agreement) -> EvaluationPlan:
+    """All public numbers of the evaluations that a frozen agreement allows.
+
+    Raises:
+        AgreementError: it is not frozen.
+        EvaluationError: it has no `[evaluation]`.
+    """
+    terms, noise = agreement.terms, agreement.require_frozen().evaluation_noise_multiplier
+    if terms.evaluation is None or noise is None:
+        raise EvaluationError(
+            "the agreement has no private evaluation",
+            remedy="Agree on an [evaluation] section, before training.",
+        )
+    shared = terms.privacy.mechanism == "distributed"
+    return EvaluationPlan(
+        TableLayout.of(terms),
+        noise,
+        terms.evaluation.max_rows_per_cell,
+        evaluations=terms.charged_evaluations,
+        honest=terms.smallest_sum - terms.privacy.colluding if shared else 1,
+        colluding=terms.privacy.colluding if shared else 0,
     )

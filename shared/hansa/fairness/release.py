@@ -47,7 +47,7 @@ def evaluation_noise(epsilon: float, delta: float, evaluations: int) -> float:
     if not 0 < epsilon <= _LARGEST_EPSILON or type(evaluations) is not int or evaluations < 1:
         raise PrivacyParameterError(
             f"ε = {epsilon:g} for {evaluations} evaluations: above 0 and at most {_LARGEST_EPSILON:g}, for one or more",
-            remedy="Set publication.evaluation_epsilon and publication.evaluations.",
+            remedy="Set evaluation.epsilon and evaluation.evaluations.",
         )
     low, high = 0.0, 1.0
     while _delta(epsilon, high) > delta:
@@ -78,7 +78,7 @@ class EvaluationPlan:
         layout: what is counted.
         noise_multiplier: of what protects a unit: the member's own noise, or the shares of `honest` members together.
         cell_cap: most rows of one member in one cell.
-        evaluations: how many there may be of a model.
+        evaluations: how many there may be of a model, repeated ones included.
         honest: members whose shares count under the distributed mechanism, max(t, min_members) − c. 1 under the
             local one, where each member's noise is full.
         colluding: c of the distributed mechanism; 0 under the local one.

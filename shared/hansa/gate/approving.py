@@ -7,60 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-import numpy.typing as npt
-
+from hansa.agreement import Agreement
 from hansa.agreement.terms import Terms
-from hansa.canonical import sha256_hex
 from hansa.errors import HansaError
-from hansa.fairness.release import EvaluationPlan, NoisyTables
+from hansa.fairness.evaluated import Evaluated
 from hansa.gate.deciding import GateDecision, Grounds, decide, same_conditions
 from hansa.gate.errors import GateMismatchError
 from hansa.gate.record import RunRecord
-from hansa.ledger import Aggregate, Evaluation, Gate, Publication
-
-Sums = npt.NDArray[np.int32]
+from hansa.ledger import Gate, Publication
 
 
-def sums_sha256(total: Sums) -> str:
-    """Hash of a decoded sum, as the log's aggregates hold it: little-endian int32."""
-    return sha256_hex(np.ascontiguousarray(total, dtype="<i4").tobytes())
-
-
-def tables_of(
-    evaluation: Evaluation, aggregate: Aggregate, plan: EvaluationPlan, total: Sums
-) -> NoisyTables:
-    """The noisy tables of an evaluation, from a sum that the log names.
+def evaluation_of(gate: Gate, record: RunRecord, agreement: Agreement) -> Evaluated:
+    """The evaluation that a gate rests on, with the noisy sums that the log shows.
 
     Raises:
-        GateMismatchError: it is another sum, or of another layout.
-    """
-    if aggregate.round != evaluation.round or aggregate.aggregate_sha256 != evaluation.aggregate_sha256:
-        raise GateMismatchError("the evaluation names another sum than the log has in its round")
-    if sums_sha256(total) != evaluation.aggregate_sha256:
-        raise GateMismatchError("the sums are not those that the log names")
-    try:
-        return plan.read(total, len(aggregate.released))
-    except ValueError as error:
-        raise GateMismatchError(f"the sums are no evaluation of this agreement: {error}") from None
-
-
-def evaluation_of(gate: Gate, record: RunRecord, terms: Terms) -> tuple[Evaluation, Aggregate]:
-    """The evaluation that a gate rests on, and its sum's entry.
-
-    Raises:
-        GateMismatchError: it is not on record, of another file, or one more than the agreement allows.
+        GateMismatchError: it is not on record, of another file or sum, or one more than the agreement allows.
     """
     evaluation = record.evaluations.get(gate.evaluation_sha256)
     if evaluation is None:
         raise GateMismatchError("the gate rests on an evaluation that the log does not show")
     if evaluation.artifact_sha256 != gate.artifact_sha256:
         raise GateMismatchError("the gate is about another file than was evaluated")
-    require_allowed(record, terms)
+    require_allowed(record, agreement.terms)
     aggregate = record.tables.get(evaluation.round)
     if aggregate is None:
         raise GateMismatchError("the log has no sum in the round of the evaluation")
-    return evaluation, aggregate
+    try:
+        return Evaluated.logged(agreement, evaluation, aggregate)
+    except HansaError as error:
+        raise GateMismatchError(f"the evaluation is none of this agreement: {error.cause}") from error
 
 
 def require_allowed(record: RunRecord, terms: Terms) -> None:
@@ -69,7 +44,7 @@ def require_allowed(record: RunRecord, terms: Terms) -> None:
     Raises:
         GateMismatchError: there are more, by sums or by entries, or they are not numbered one after the other.
     """
-    allowed = terms.publication.evaluations
+    allowed = 0 if terms.evaluation is None else terms.evaluation.evaluations
     numbers = [entry.number for entry in record.evaluations.values()]
     if max(len(numbers), len(record.tables)) > allowed:
         raise GateMismatchError(
@@ -79,18 +54,13 @@ def require_allowed(record: RunRecord, terms: Terms) -> None:
         raise GateMismatchError("the evaluations on record are not numbered one after the other")
 
 
-def check_gate(
-    gate: Gate, agreement_id: str, terms: Terms, record: RunRecord, plan: EvaluationPlan, total: Sums
-) -> GateDecision:
+def check_gate(gate: Gate, agreement: Agreement, record: RunRecord) -> GateDecision:
     """Recompute a gate that is proposed.
 
     Args:
         gate: as proposed; nothing of it is believed.
-        agreement_id: of the agreement that `terms` are of.
-        terms: what was agreed before training.
-        record: from the member's own copy of the federation's log.
-        plan: of the evaluation, by the agreement.
-        total: the noisy sum, int32 [layout.size], whose hash stands in the log.
+        agreement: frozen; what was agreed before training.
+        record: from the member's own copy of the federation's log, noisy sums included.
 
     Returns:
         The decision, which is the gate's.
@@ -98,12 +68,11 @@ def check_gate(
     Raises:
         GateMismatchError: it is not what follows; says what.
     """
-    if (gate.agreement_id, gate.run) != (agreement_id, record.run):
+    if (gate.agreement_id, gate.run) != (agreement.agreement_id, record.run):
         raise GateMismatchError("the gate is of another agreement or run")
-    evaluation, aggregate = evaluation_of(gate, record, terms)
-    tables = tables_of(evaluation, aggregate, plan, total)
+    evaluated = evaluation_of(gate, record, agreement)
     try:
-        decision = decide(terms, Grounds.of(record, terms, tables, gate.artifact_sha256))
+        decision = decide(agreement.terms, Grounds.of(record, agreement.terms, evaluated))
     except HansaError as error:
         raise GateMismatchError(f"the gate cannot be recomputed: {error.cause}") from error
     if (gate.decision == "open") is not decision.open:
@@ -116,8 +85,7 @@ def check_gate(
 
 def check_publication(
     publication: Publication,
-    agreement_id: str,
-    terms: Terms,
+    agreement: Agreement,
     record: RunRecord,
     *,
     model_file: str,
@@ -127,7 +95,7 @@ def check_publication(
 
     Args:
         publication: as proposed.
-        agreement_id, terms: of the agreement.
+        agreement: frozen.
         record: from the member's own copy of the log.
         model_file: the name of the file that was judged.
         recomputed: SHA-256 by name of the documents that the member has checked itself.
@@ -138,7 +106,7 @@ def check_publication(
     Raises:
         GateMismatchError: the gate is closed or not on record, the file another one, or something was published before.
     """
-    if (publication.agreement_id, publication.run) != (agreement_id, record.run):
+    if (publication.agreement_id, publication.run) != (agreement.agreement_id, record.run):
         raise GateMismatchError("the publication is of another agreement or run")
     if record.publications:
         raise GateMismatchError("the log shows a publication of this run already")
@@ -154,7 +122,7 @@ def check_publication(
     wrong = [name for name, digest in recomputed.items() if publication.files.get(name) != digest]
     if wrong:
         raise GateMismatchError(f"{', '.join(sorted(wrong))} would be published otherwise than shown")
-    if publication.steps != terms.publication.compress:
+    if publication.steps != agreement.terms.publication.compress:
         raise GateMismatchError("the publication names other steps than the agreement")
-    require_allowed(record, terms)
+    require_allowed(record, agreement.terms)
     return gate

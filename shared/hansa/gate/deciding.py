@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from hansa.agreement.terms import Terms
 from hansa.canonical import sha256_hex
 from hansa.fairness.agreed import conditions_of, rules_of
+from hansa.fairness.evaluated import Evaluated
 from hansa.fairness.judging import AttackBound, Evidence, Judgement, judge
 from hansa.fairness.release import NoisyTables
 from hansa.gate.record import RunRecord
@@ -36,14 +37,10 @@ class Grounds:
     overrides: Mapping[str, Override] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, record: RunRecord, terms: Terms, tables: NoisyTables, artifact_sha256: str) -> Grounds:
-        """From a log's record of the run."""
-        overrides = {
-            digest: entry
-            for digest, entry in record.overrides.items()
-            if entry.artifact_sha256 == artifact_sha256
-        }
-        return cls(tables, record.epsilons(terms), record.fewest, record.attack_bounds(), overrides)
+    def of(cls, record: RunRecord, terms: Terms, evaluated: Evaluated) -> Grounds:
+        """From a log's record of the run, and one of its evaluations."""
+        overrides = record.overrides_of(evaluated.artifact_sha256)
+        return cls(evaluated.tables, record.epsilons(terms), record.fewest, record.attack_bounds(), overrides)
 
 
 @dataclass(frozen=True)
@@ -74,13 +71,13 @@ class GateDecision:
     def blocking(self) -> tuple[Judgement, ...]:
         """What stands in the way: fails first."""
         found = [
-            told
-            for condition, told in zip(self.conditions, self.needed, strict=True)
-            if not condition.holds
+            told for condition, told in zip(self.conditions, self.needed, strict=True) if not condition.holds
         ]
         return tuple(sorted(found, key=lambda told: told.outcome != "fail"))
 
-    def entry(self, at: str, agreement_id: str, run: str, artifact_sha256: str, evaluation_sha256: str) -> Gate:
+    def entry(
+        self, at: str, agreement_id: str, run: str, artifact_sha256: str, evaluation_sha256: str
+    ) -> Gate:
         """The decision as the log holds it."""
         return Gate(
             at=at,

@@ -38,7 +38,9 @@ class OverrideError(HansaError):
 
     code = "HANSA-844"
     exit_status = ExitStatus.BAD_INPUT
-    remedy = "Name a condition that is inconclusive, as refusal.json spells it, with a name, a role and a reason."
+    remedy = (
+        "Name a condition that is inconclusive, as refusal.json spells it, with a name, a role and a reason."
+    )
 
 
 class UndecidableError(ProblemsError):

@@ -49,7 +49,9 @@ class MemberSpent:
         """
         parts = [list(part) for part in (self.together, self.apart) if part]
         try:
-            return max((epsilon_spent(part, delta) for part in parts), default=0.0) if self.known else math.nan
+            return (
+                max((epsilon_spent(part, delta) for part in parts), default=0.0) if self.known else math.nan
+            )
         except (HansaError, ValueError, TypeError, KeyError):
             return math.nan
 
@@ -82,6 +84,10 @@ class RunRecord:
         """ε by member, at the agreement's δ; not a number where it cannot be computed."""
         delta = terms.privacy.delta
         return {} if delta is None else {name: spent.epsilon(delta) for name, spent in self.spent.items()}
+
+    def overrides_of(self, artifact_sha256: str) -> dict[str, Override]:
+        """Those about one file."""
+        return {key: one for key, one in self.overrides.items() if one.artifact_sha256 == artifact_sha256}
 
     def attack_bounds(self) -> dict[str, AttackBound]:
         """What attacks have shown: the largest bound of each member; not a number where one cannot be judged."""
@@ -167,9 +173,10 @@ def _spent(
     together: list[Spend] = []
     apart: list[Spend] = []
     known = True
+    held_out = terms.evaluation is not None and terms.evaluation.units == "held-out"
     charges = {} if reservation is None else {one.kind: one.charge for one in reservation.charges}
     for purpose, spends in by_purpose.items():
-        into = apart if purpose == EVALUATION and evaluated_apart(terms) else together
+        into = apart if purpose == EVALUATION and held_out else together
         if terms.privacy.mechanism != "distributed":
             into += spends
         elif purpose in charges:
