@@ -16,9 +16,10 @@ from hansa.privacy.charges import TRAINING, charges_of
 from hansa.privacy.crosscheck import Finding, checked_epsilon
 from hansa.privacy.events import Spend
 from hansa.privacy.sampling import sampling_of
-from hansa.protocol import MAX_SAID, News, Word
+from hansa.protocol import MAX_SAID, News, Proposed, Word
 from hansa.secagg import Manifest
 from hansa_client.accounting import member_checks
+from hansa_client.evaluation.approving import Approver
 from hansa_client.ledger import MemberLedger
 from hansa_client.mirror import Mirror
 from hansa_client.protection import Protection
@@ -69,6 +70,7 @@ class LedgerRecords:
         self._spend = Spend(
             self._charges[0].event, sampling_of(terms).events_in(terms.local_steps)
         )  # of one round
+        self._approver = Approver(agreement, ledger.own.signer)
         self._nonce = nonce()
         self._seen: set[str] = (
             set()
@@ -110,6 +112,9 @@ class LedgerRecords:
 
     def summed(self, run: str, number: int, vectors: Mapping[str, str]) -> None:
         self._mirror.require_released(run, number, vectors)
+
+    def approve(self, run: str, proposed: Proposed) -> bytes:
+        return self._approver.approve(run, proposed, tuple(self._mirror.view.entries()))
 
     def failed(self, run: str) -> None:
         self._seen.discard(run)

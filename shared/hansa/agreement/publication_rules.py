@@ -49,6 +49,17 @@ def publication_problems(
             "is missing, and nothing is published that was not evaluated",
             "add an [evaluation] section",
         )
+    compared = None if evaluation is None else evaluation.compared
+    if (
+        publication.compress
+        and compared not in (None, "none")
+        and not {*publication.compress} - {"merge", "onnx"}
+    ):
+        yield Problem(
+            "evaluation.compared",
+            f"is {compared!r}, and no step of publication.compress makes another file than the one before",
+            "add 'int8', or write compared = 'none'",
+        )
     if publication.compress and not asks_something(publication, fairness):
         yield Problem(
             "publication.conditions",

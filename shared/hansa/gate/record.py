@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from hansa.agreement.terms import Terms
 from hansa.audit.attacks import verdict_of
+from hansa.canonical import canonical_json
 from hansa.errors import HansaError
 from hansa.fairness.judging import AttackBound
 from hansa.fairness.release import EVALUATION
@@ -121,8 +122,8 @@ def read_run(entries: Iterable[Kind], terms: Terms, agreement_id: str, run: str)
     Guarantees: what members released is counted by their own signed entries, steps that came to nothing included; under
         shared noise by the event against the agreed coalition, which the member has reserved.
     """
-    reserved: dict[str, Reservation] = {}
-    released: dict[str, dict[str, list[Spend]]] = {member.name: {} for member in terms.members}
+    reserved: dict[str, list[Reservation]] = {member.name: [] for member in terms.members}
+    released: dict[str, list[Release | Abort]] = {member.name: [] for member in terms.members}
     sums, tables, attacks = [], {}, []
     evaluations: dict[str, Evaluation] = {}
     overrides: dict[str, Override] = {}
@@ -134,11 +135,10 @@ def read_run(entries: Iterable[Kind], terms: Terms, agreement_id: str, run: str)
         if not isinstance(entry, OfRun) or (entry.agreement_id, entry.run) != (agreement_id, run):
             continue
         match entry:
-            case Reservation():
-                reserved[entry.member] = entry
-            case Release() | Abort() if entry.purpose is not None and entry.writer in released:
-                of_purpose = released[entry.writer].setdefault(entry.purpose, [])
-                of_purpose += [spending.spend for spending in entry.spends]
+            case Reservation() if entry.member in reserved:
+                reserved[entry.member].append(entry)
+            case Release() | Abort() if entry.writer in released and entry.spends:
+                released[entry.writer].append(entry)
             case Aggregate() if entry.purpose == EVALUATION:
                 tables[entry.round] = entry
             case Aggregate():
@@ -155,7 +155,7 @@ def read_run(entries: Iterable[Kind], terms: Terms, agreement_id: str, run: str)
                 pass
     return RunRecord(
         run,
-        {name: _spent(by_purpose, reserved.get(name), terms) for name, by_purpose in released.items()},
+        {name: _spent(entries, reserved[name], terms) for name, entries in released.items()},
         min(sums, default=0),
         tables,
         evaluations,
@@ -166,22 +166,32 @@ def read_run(entries: Iterable[Kind], terms: Terms, agreement_id: str, run: str)
     )
 
 
-def _spent(
-    by_purpose: Mapping[str, list[Spend]], reservation: Reservation | None, terms: Terms
-) -> MemberSpent:
+def _spent(released: list[Release | Abort], reservations: list[Reservation], terms: Terms) -> MemberSpent:
     """A member's events, of shared noise as the agreement counts it."""
     together: list[Spend] = []
     apart: list[Spend] = []
     known = True
     held_out = terms.evaluation is not None and terms.evaluation.units == "held-out"
-    charges = {} if reservation is None else {one.kind: one.charge for one in reservation.charges}
-    for purpose, spends in by_purpose.items():
-        into = apart if purpose == EVALUATION and held_out else together
+    trained = {entry.dataset_id for entry in released if entry.purpose != EVALUATION}
+    charges = {one.kind: one.charge for entry in reservations for one in entry.charges}
+    for entry in released:
+        separate = held_out and entry.purpose == EVALUATION and entry.dataset_id not in trained
+        into = apart if separate else together
         if terms.privacy.mechanism != "distributed":
-            into += spends
-        elif purpose in charges:
-            count = sum(spend.count for spend in spends)
-            into.append(charges[purpose].with_count(count).against(terms.privacy.colluding))
+            into += [spending.spend for spending in entry.spends]
+        elif entry.purpose in charges:
+            count = sum(spending.count for spending in entry.spends)
+            into.append(charges[entry.purpose].with_count(count).against(terms.privacy.colluding))
         else:
             known = False
-    return MemberSpent(tuple(together), tuple(apart), known)
+    return MemberSpent(_summed(together), _summed(apart), known)
+
+
+def _summed(spends: list[Spend]) -> tuple[Spend, ...]:
+    """Equal events with their counts added, in order of their first."""
+    counts: dict[bytes, Spend] = {}
+    for spend in spends:
+        key = canonical_json(dict(spend.event))
+        before = counts.get(key)
+        counts[key] = spend if before is None else Spend(spend.event, before.count + spend.count)
+    return tuple(counts.values())
