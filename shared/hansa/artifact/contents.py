@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from hansa.canonical import Json
 from hansa.gate.record import MemberSpent
 from hansa.privacy.events import Spend
 
@@ -247,10 +247,10 @@ class Release(Part):
     limits: list[str]
 
 
-def document(part: Part) -> Json:
-    """A part as JSON values."""
-    tree: Json = part.model_dump(mode="json")
-    return tree
+def part_bytes(part: Part) -> bytes:
+    """A document's JSON file: keys sorted, indented by two, ending in a newline."""
+    tree = part.model_dump(mode="json")
+    return (json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def file_names(*, texts: bool) -> tuple[str, ...]:

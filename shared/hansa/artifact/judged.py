@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from hansa.agreement import Agreement
 from hansa.agreement.terms import Terms
@@ -11,13 +11,14 @@ from hansa.fairness.agreed import conditions_of, rules_of
 from hansa.fairness.intervals import Estimate
 from hansa.fairness.layout import groups_of
 from hansa.fairness.metrics import Metric, Reading, flips, measure, positives, quality
-from hansa.fairness.release import NoisyTables
+from hansa.fairness.release import EVALUATION, NoisyTables
 from hansa.fairness.views import view
 from hansa.gate.approving import evaluation_of
 from hansa.gate.deciding import GateDecision, Grounds, decide, same_conditions
 from hansa.gate.errors import GateMismatchError
 from hansa.gate.record import read_run
-from hansa.ledger import Gate, Keyring, SignedEntry
+from hansa.ledger import Aggregate, Evaluation, Gate, Keyring, Override, SignedEntry
+from hansa.ledger.attacks import AttackMade
 
 _SAME = 1e-6  # two machines may differ in the last digits of an interval
 _BY_SCORE: frozenset[Metric] = frozenset({"auc", "calibration-error"})
@@ -116,6 +117,16 @@ def _alike(one: object, other: object) -> bool:
 
 
 # --- evidence --------------------------------------------------------------------------------------------
+
+
+def evidence_in(logged: Iterable[SignedEntry]) -> list[SignedEntry]:
+    """Of a run's entries those that a reader needs to decide anew, in their order."""
+    return [
+        signed
+        for signed in logged
+        if isinstance(signed.entry, Evaluation | Override | Gate | AttackMade)
+        or (isinstance(signed.entry, Aggregate) and signed.entry.purpose == EVALUATION)
+    ]
 
 
 def evidence_of(entries: Sequence[SignedEntry], smallest_sum: int) -> GateEvidence:
