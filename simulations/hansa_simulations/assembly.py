@@ -17,6 +17,7 @@ import numpy.typing as npt
 from hansa.agreement import Agreement, Terms
 from hansa.agreement.force import not_in_force
 from hansa.agreement.terms import Encoder
+from hansa.fairness.evaluated import Evaluated
 from hansa.identity.authority import EPHEMERAL_NAME
 from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.attack_words import told
@@ -72,6 +73,7 @@ class Run:
         budgets: what each member has spent; `None` where no privacy is claimed.
         train_seconds: by member, where it was seen.
         attack: on the trainer, where one was asked for.
+        evaluated: private evaluations of the final model.
     """
 
     agreement: Agreement
@@ -81,6 +83,7 @@ class Run:
     budgets: Mapping[str, MemberBudget | None]
     train_seconds: Mapping[str, float]
     attack: Attack | None = None
+    evaluated: tuple[Evaluated, ...] = ()
 
     @classmethod
     def together(cls, agreement: Agreement, parts: Sequence[Run]) -> Run:

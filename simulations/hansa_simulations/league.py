@@ -27,6 +27,7 @@ from hansa.server_step import ServerState
 from hansa.wire import Message
 from hansa_client.attack import Attack
 from hansa_client.data import Dataset
+from hansa_client.evaluation.judging import FileEvaluation, Files
 from hansa_client.flower_node import AnswersRequests
 from hansa_client.node import GridVector, LocalTraining, Node
 from hansa_client.records import NoRecords, Records
@@ -100,6 +101,7 @@ class TrainingLeague:
         timings: folder for how long members were busy; `None` keeps it in memory.
         engine: for the model, if this process has built it already.
         sums: for secure sums; a baseline has none.
+        judging: evaluation records by member, where the agreement has evaluations.
 
     Raises:
         ModelError: the model that a process built is not the one that the agreement was frozen with.
@@ -114,11 +116,12 @@ class TrainingLeague:
         timings: Path | None = None,
         engine: GradientEngine | None = None,
         sums: Sums | None = None,
+        judging: Mapping[str, Dataset | None] | None = None,
     ) -> None:
         if sums is not None and sums.roaming and home is None:
             raise UsageError("members that any process may answer for need a folder for their state")
         self.agreement = agreement
-        self._datasets = dict(datasets)
+        self._datasets, self._judging = dict(datasets), dict(judging or {})
         self._seed = seed
         self._home = home
         self._timings = timings
@@ -235,7 +238,14 @@ class TrainingLeague:
         if self.agreement.terms.private:
             log = VerifierKey.parse(sums.federation_log)
             records = records_in(stores, self.agreement, name, sums.identities, log, fresh=not sums.roaming)
-        return Node(self.agreement, name, self._trainer(name), records, self._randomness(name), identity)
+        evaluation = (
+            None
+            if self.agreement.terms.evaluation is None
+            else _Judging(self.agreement, self._judging.get(name))
+        )
+        return Node(
+            self.agreement, name, self._trainer(name), records, self._randomness(name), identity, evaluation
+        )
 
     def _baseline(self, name: str) -> BaselineNode:
         spend = TrainingPlan.of(self.agreement, name).spend()
@@ -320,6 +330,17 @@ class _Roaming:
     def handle(self, request: Message) -> Message:
         with self._league.node_from_files(self._name) as node:
             return node.handle(request)
+
+
+class _Judging:
+    """A member's evaluation, made when it is asked for: what is wrong with its records is told then, in its own log."""
+
+    def __init__(self, agreement: Agreement, records: Dataset | None) -> None:
+        self._agreement, self._records = agreement, records
+
+    def evaluate(self, files: Files, order: tuple[str, ...], randomness: Randomness) -> GridVector:
+        """See `LocalEvaluation`."""
+        return FileEvaluation(self._agreement, self._records).evaluate(files, order, randomness)
 
 
 class _Timed:

@@ -87,6 +87,12 @@ def _layout(evaluation: Evaluation, sections: Mapping[str, Any]) -> Iterator[Pro
             "is 'none', and publication.max_quality_loss compares two models",
             "write 'decisions'",
         )
+    if evaluation.compared != "none" and not {*publication.compress} - {"merge", "onnx"}:
+        yield Problem(
+            "evaluation.compared",
+            f"is {evaluation.compared!r}, and no step of publication.compress makes a second file",
+            "add 'int8' to the steps, or write compared = 'none'",
+        )
     if task is None or data is None:
         return
     known = [group.name for group in data.groups]

@@ -449,7 +449,7 @@ class Evaluation(Section):
         Field(max_length=20),
     ] = ()
     bins: Annotated[int, Field(ge=2, le=100)] = 10
-    compared: Literal["none", "decisions", "scores"] = "decisions"
+    compared: Literal["none", "decisions", "scores"] = "none"
     max_rows_per_unit: Count = 1
     max_rows_per_cell: Count
     epsilon: Positive

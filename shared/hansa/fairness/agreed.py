@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hansa.agreement.conditions import (
@@ -32,6 +33,7 @@ from hansa.fairness.errors import EvaluationError
 from hansa.fairness.judging import Condition, Rules
 from hansa.fairness.layout import TableLayout
 from hansa.fairness.release import EvaluationPlan
+from hansa.privacy.charges import Charge, charges_of
 
 if TYPE_CHECKING:
     from hansa.agreement.conditions import ConditionTerm
@@ -136,3 +138,37 @@ def plan_of(agreement: Agreement) -> EvaluationPlan:
         honest=terms.smallest_sum - terms.privacy.colluding if shared else 1,
         colluding=terms.privacy.colluding if shared else 0,
     )
+
+
+@dataclass(frozen=True)
+class RunCharges:
+    """What a whole run costs a member at most, by the units that it is spent of.
+
+    Attributes:
+        training: of the units that train; with evaluations where the two add up.
+        evaluation: of the units that are held out for evaluations; empty where there are none.
+    """
+
+    training: tuple[Charge, ...]
+    evaluation: tuple[Charge, ...] = ()
+
+
+def run_charges(agreement: Agreement, *, apart: bool) -> RunCharges:
+    """What a run under a frozen agreement reserves.
+
+    Args:
+        agreement: frozen, with a privacy mechanism.
+        apart: whether the member has a budget of its own for the units that are held out. Where it has not, and wherever
+            units evaluate that may train too, evaluations are charged with training.
+
+    Raises:
+        PrivacyParameterError: the agreement claims no privacy.
+    """
+    terms, noise = agreement.terms, agreement.require_frozen().noise_multiplier
+    training = charges_of(terms, 0.0 if noise is None else noise)
+    if terms.evaluation is None:
+        return RunCharges(training)
+    judged = plan_of(agreement).charge()
+    if apart and terms.evaluation.units == "held-out":
+        return RunCharges(training, (judged,))
+    return RunCharges((*training, judged))

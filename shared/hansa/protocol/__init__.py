@@ -21,6 +21,7 @@ from hansa.protocol.common import (
     refusal,
 )
 from hansa.protocol.derivation import (
+    JUDGED,
     UPDATE,
     Aggregate,
     Derivation,
@@ -31,6 +32,7 @@ from hansa.protocol.derivation import (
 )
 from hansa.protocol.exchange import (
     MAX_AGGREGATES,
+    MAX_FILES,
     Answered,
     Asked,
     closed_reply,
@@ -46,7 +48,9 @@ from hansa.protocol.exchange import (
 from hansa.protocol.history import MAX_NEWS, MAX_SAID, News, Word, first_of, fresh_line
 
 __all__ = [
+    "JUDGED",
     "MAX_AGGREGATES",
+    "MAX_FILES",
     "MAX_NEWS",
     "MAX_SAID",
     "UPDATE",
