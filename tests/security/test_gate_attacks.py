@@ -8,7 +8,7 @@ from hansa.agreement.terms import Evaluation
 from hansa.artifact import contents
 from hansa.canonical import sha256_hex
 from hansa.fairness.judging import Outcome
-from hansa.gate.approving import check_publication
+from hansa.gate.approving import check_gate, check_publication
 from hansa.gate.errors import GateMismatchError
 from hansa.identity.errors import SignatureError, UnknownSignerError
 from hansa.ledger import Override, Publication, SignedEntry, real
@@ -16,7 +16,7 @@ from hansa.ledger.errors import EntryError
 from hansa.ledger.signed import statement_of
 from hansa.privacy.events import Spend, poisson_gaussian
 from hansa.protocol import Proposed
-from hansa_client.evaluation.approving import Approver
+from hansa_client.evaluation.approving import MANIFEST, Approver
 from support.gates import FAIR, HOLDS, MODEL, RUN, UNFAIR, RunStory, approved, signed_by, total_of
 from support.ledgers import HASH, MEMBERS, SIGNERS, fixed_signer
 from support.packages import TERMS, agreement_of, keys_of
@@ -121,6 +121,26 @@ def test_a_file_that_was_not_evaluated_gets_no_signature(fair):
         fair.check(fair.gate(run="run-2"))
 
 
+def test_a_file_that_is_swapped_after_members_evaluated_another_gets_no_signature(fair):
+    # the coordinator has members evaluate one file and logs that it was another
+    class Swapping(RunStory):
+        def manifest(self, number=1):
+            honest = self.artifact
+            self.artifact = sha256_hex(b"another model")
+            try:
+                return super().manifest(number)
+            finally:
+                self.artifact = honest
+
+    told = Swapping(AGREEMENT, total_of(AGREEMENT, FAIR))
+    gate = fair.gate(evaluation_sha256=told.evaluation().sha256)
+    with pytest.raises(GateMismatchError, match="asked to evaluate another file"):
+        told.check(gate)
+    forged = RunStory(AGREEMENT, total_of(AGREEMENT, FAIR)).manifest()
+    with pytest.raises(GateMismatchError, match="name another manifest"):
+        check_gate(gate, AGREEMENT, told.record(), forged)
+
+
 def test_a_sum_that_is_not_the_logged_one_gets_no_signature(fair):
     record = fair.record()
     (evaluation,) = record.evaluations.values()
@@ -128,10 +148,8 @@ def test_a_sum_that_is_not_the_logged_one_gets_no_signature(fair):
     swapped = dict(record.tables)
     swapped[evaluation.round] = next(iter(other.record().tables.values()))
     fake = type(record)(**{**vars(record), "tables": swapped})
-    from hansa.gate.approving import check_gate
-
     with pytest.raises(GateMismatchError, match="names another sum"):
-        check_gate(fair.gate(), AGREEMENT, fake)
+        check_gate(fair.gate(), AGREEMENT, fake, fair.manifest())
 
 
 def test_more_evaluations_than_were_fixed_open_no_gate():
@@ -265,16 +283,16 @@ def test_a_member_signs_one_publication_of_a_run():
     told.more = (gate,)
     logged = [one.encoded for one in told.entries()]
     record = told.record()
-    evaluated = evaluation_of(gate.entry, record, AGREEMENT)
+    evaluated = evaluation_of(gate.entry, record, AGREEMENT, told.manifest())
     documents = {
         contents.FAIRNESS: part_bytes(fairness_table(TERMS, evaluated.tables, told.decision(), MODEL)),
-        contents.GATE: part_bytes(evidence_of(evidence_in(told.entries()), record.fewest)),
+        contents.GATE: part_bytes(evidence_of(evidence_in(told.entries()), told.manifest(), record.fewest)),
         contents.PRIVACY_JSON: part_bytes(privacy_statement(AGREEMENT, record.spent, [])),
     }
     files = {contents.MODEL: MODEL, **{name: sha256_hex(data) for name, data in documents.items()}}
     approver = Approver(AGREEMENT, SIGNERS[MEMBERS[0]])
     entry = publication(told, gate, files=files)
-    approver.approve(RUN, Proposed(gate.entry.data), logged)
+    approver.approve(RUN, Proposed(gate.entry.data, {MANIFEST: told.manifest()}), logged)
     signature = approver.approve(RUN, Proposed(entry.data, documents), logged)
     assert signature == statement_of(entry, SIGNERS[MEMBERS[0]]).signature
     again = publication(told, gate, files={**files, contents.CARD: HASH})

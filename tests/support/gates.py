@@ -31,6 +31,7 @@ from hansa.ledger import (
 from hansa.ledger.kinds import Kind
 from hansa.privacy.charges import Charge
 from hansa.privacy.events import Spend, gaussian, poisson_gaussian
+from hansa.secagg.messages import Manifest
 from support.ledgers import AT, DATASET, HASH, MEMBERS, OTHER, SIGNERS, release
 
 RUN = "run-1"
@@ -98,6 +99,27 @@ class RunStory:
     spent: Spend = TRAINED
     more: Sequence[SignedEntry] = field(default_factory=tuple)
 
+    def manifest(self, number: int = 1) -> bytes:
+        """What asked for an evaluation."""
+        compared = plan_of(self.agreement).layout.compared
+        said = Manifest(
+            terms=HASH,
+            arrays={},
+            run=RUN,
+            round=10 + number,
+            transcript=HASH,
+            contributors=tuple(self.contributors),
+            purpose="evaluation",
+            step=self.agreement.terms.training.rounds + number - 1,
+            model_sha256=HASH,
+            artifacts=(self.artifact,) if compared == "none" else (self.artifact, OTHER),
+            previous_round=0,
+            previous_manifest_sha256=None,
+            previous_aggregate_sha256=None,
+            checkpoint="",
+        )
+        return said.model_dump_json().encode()
+
     @property
     def base(self) -> dict[str, Any]:
         return {"at": AT, "agreement_id": self.agreement.agreement_id, "run": RUN}
@@ -142,9 +164,19 @@ class RunStory:
         found.append(self._aggregate("training", 1, HASH))
         for number in range(1, self.evaluations + 1):
             for name in self.contributors:
-                found.append(self._release(name, 10 + number, EVALUATION, HELD_OUT, self.evaluated()))
+                found.append(
+                    self._release(
+                        name,
+                        10 + number,
+                        EVALUATION,
+                        HELD_OUT,
+                        self.evaluated(),
+                        manifest_sha256=sha256_hex(self.manifest(number)),
+                    )
+                )
             entry = self.evaluation(number)
-            found.append(self._aggregate(EVALUATION, entry.round, entry.aggregate_sha256))
+            asked = sha256_hex(self.manifest(number))
+            found.append(self._aggregate(EVALUATION, entry.round, entry.aggregate_sha256, asked))
             found.append(signed_by(entry, COORDINATOR))
         found += [signed_by(one, one.party) for one in self.overrides]
         return [*found, *self.more]
@@ -166,7 +198,7 @@ class RunStory:
             conditions=(HOLDS,),
             decision="open",
         )
-        evaluated = evaluation_of(probe, record, self.agreement)
+        evaluated = evaluation_of(probe, record, self.agreement, self.manifest(entry.number))
         return decide(self.agreement.terms, Grounds.of(record, self.agreement.terms, evaluated))
 
     def gate(self, **changes: Any) -> Gate:
@@ -177,9 +209,11 @@ class RunStory:
 
     def check(self, gate: Gate) -> GateDecision:
         """As a member does."""
-        return check_gate(gate, self.agreement, self.record())
+        return check_gate(gate, self.agreement, self.record(), self.manifest(self.evaluations))
 
-    def _release(self, name: str, number: int, purpose: str, dataset: str, spend: Spend) -> SignedEntry:
+    def _release(
+        self, name: str, number: int, purpose: str, dataset: str, spend: Spend, **changes: str
+    ) -> SignedEntry:
         entry = release(
             number,
             name,
@@ -188,16 +222,17 @@ class RunStory:
             dataset_id=dataset,
             unit="record",
             spends=(Spending.of(spend),),
+            **changes,
         )
         return signed_by(entry, name)
 
-    def _aggregate(self, purpose: str, number: int, digest: str) -> SignedEntry:
+    def _aggregate(self, purpose: str, number: int, digest: str, asked: str = OTHER) -> SignedEntry:
         entry = Aggregate(
             **self.base,
             purpose=purpose,
             round=number,
             step=0,
-            manifest_sha256=OTHER,
+            manifest_sha256=asked,
             record_sha256=HASH,
             aggregate_sha256=digest,
             released=dict.fromkeys(self.contributors, HASH),

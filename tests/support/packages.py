@@ -78,7 +78,7 @@ TERMS = Terms(
     ),
     fairness=Fairness(max_gap=0.2, min_worst_group=0.6, min_group_size=50),
     publication=Publication(compress=("onnx", "int8"), min_quality=0.7, max_quality_loss=0.1),
-    evaluation=Evaluation(max_rows_per_cell=100, epsilon=2.0, share=0.2),
+    evaluation=Evaluation(max_rows_per_cell=100, epsilon=2.0, share=0.2, compared="decisions"),
 )
 CSV = "age,sex,ward\n30,f,1\n200,m,2.0\n-5,,3\n"
 
@@ -195,7 +195,7 @@ def published(
     story = RunStory(agreement, total_of(agreement, cells), artifact, overrides=told)
     gate = approved(story.gate(**lies), approving)
     record, decision = story.record(), story.decision()
-    evaluated = evaluation_of(gate.entry, record, agreement)
+    evaluated = evaluation_of(gate.entry, record, agreement, story.manifest())
     steps = release_of(done).steps
     files = draft_package(
         folder,
@@ -203,7 +203,7 @@ def published(
         release_of(done),
         privacy_statement(agreement, record.spent, steps),
         fairness_table(terms, evaluated.tables, decision, artifact),
-        evidence_of(evidence_in([*story.entries(), gate]), record.fewest),
+        evidence_of(evidence_in([*story.entries(), gate]), story.manifest(), record.fewest),
         keys_of(agreement),
         model=done.onnx,
         weights=done.safetensors({"agreement_id": agreement.agreement_id}),

@@ -27,6 +27,7 @@ from hansa.ledger.signed import statement_of
 from hansa.protocol import Proposed
 
 CHECKED = (contents.FAIRNESS, contents.GATE, contents.PRIVACY_JSON)  # documents that a member recomputes
+MANIFEST = "manifest.json"  # of the evaluation's round, shown beside the gate
 _SAME_EPSILON = 1e-3  # two releases of the accountant's libraries may differ in the last digits
 
 _Part = TypeVar("_Part", bound=Part)
@@ -70,7 +71,7 @@ class Approver:
             (one.entry for one in signed), self._agreement.terms, self._agreement.agreement_id, run
         )
         if isinstance(entry, Gate):
-            check_gate(entry, self._agreement, record)
+            check_gate(entry, self._agreement, record, proposed.documents.get(MANIFEST, b""))
         elif isinstance(entry, Publication):
             self._check(entry, record, proposed.documents, {one.encoded for one in signed})
         else:
@@ -99,12 +100,12 @@ def _check_documents(
     logged: set[bytes],
 ) -> None:
     terms = agreement.terms
-    evaluated = evaluation_of(gate, record, agreement)
+    evidence = _read(documents, contents.GATE, GateEvidence)
+    evaluated = evaluation_of(gate, record, agreement, evidence.manifest.encode())
     decision = decide(terms, Grounds.of(record, terms, evaluated))
     wanted = fairness_table(terms, evaluated.tables, decision, gate.artifact_sha256)
     if not same_table(_read(documents, contents.FAIRNESS, FairnessTable), wanted):
         raise GateMismatchError(f"{contents.FAIRNESS} is not the quality that follows from the noisy sums")
-    evidence = _read(documents, contents.GATE, GateEvidence)
     if evidence.smallest_sum != record.fewest or any(
         text.encode() not in logged for text in evidence.entries
     ):

@@ -121,13 +121,15 @@ class GateEvidence(Part):
 
     Attributes:
         schema_version: of this form.
-        entries: of the federation's log, each with its signatures, in the log's order: sums of evaluations, evaluations with
-            their noisy tables, attacks, overrides, the gate.
+        entries: of the federation's log, each with its signatures, in the log's order: members' releases and sums of
+            evaluations, the evaluations with their noisy tables, attacks, overrides, the gate.
+        manifest: that asked members to evaluate: it names the files by hash.
         smallest_sum: members in the smallest sum that the model was trained on.
     """
 
     schema_version: Literal[1] = 1
     entries: Annotated[list[str], Field(min_length=1, max_length=1000)]
+    manifest: str
     smallest_sum: Annotated[int, Field(ge=0)]
 
 

@@ -17,7 +17,7 @@ from hansa.gate.approving import evaluation_of
 from hansa.gate.deciding import GateDecision, Grounds, decide, same_conditions
 from hansa.gate.errors import GateMismatchError
 from hansa.gate.record import read_run
-from hansa.ledger import Aggregate, Evaluation, Gate, Keyring, Override, SignedEntry
+from hansa.ledger import Aggregate, Evaluation, Gate, Keyring, Override, Release, SignedEntry
 from hansa.ledger.attacks import AttackMade
 
 _SAME = 1e-6  # two machines may differ in the last digits of an interval
@@ -125,18 +125,23 @@ def evidence_in(logged: Iterable[SignedEntry]) -> list[SignedEntry]:
         signed
         for signed in logged
         if isinstance(signed.entry, Evaluation | Override | Gate | AttackMade)
-        or (isinstance(signed.entry, Aggregate) and signed.entry.purpose == EVALUATION)
+        or (isinstance(signed.entry, Aggregate | Release) and signed.entry.purpose == EVALUATION)
     ]
 
 
-def evidence_of(entries: Sequence[SignedEntry], smallest_sum: int) -> GateEvidence:
+def evidence_of(entries: Sequence[SignedEntry], manifest: bytes, smallest_sum: int) -> GateEvidence:
     """`gate.json`.
 
     Args:
         entries: as they were logged, in the log's order.
+        manifest: of the evaluation's round.
         smallest_sum: members in the smallest sum of training.
     """
-    return GateEvidence(entries=[signed.encoded.decode() for signed in entries], smallest_sum=smallest_sum)
+    return GateEvidence(
+        entries=[signed.encoded.decode() for signed in entries],
+        manifest=manifest.decode(),
+        smallest_sum=smallest_sum,
+    )
 
 
 def recompute(
@@ -173,7 +178,7 @@ def recompute(
     if gate.agreement_id != agreement.agreement_id:
         raise GateMismatchError("the gate is of another agreement")
     record = read_run(entries, terms, gate.agreement_id, gate.run)
-    evaluated = evaluation_of(gate, record, agreement)
+    evaluated = evaluation_of(gate, record, agreement, evidence.manifest.encode())
     delta = privacy.delta
     epsilons = {} if delta is None else {loss.member: loss.spent.epsilon(delta) for loss in privacy.losses}
     if set(epsilons) != {member.name for member in terms.members}:

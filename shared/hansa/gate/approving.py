@@ -7,18 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic import ValidationError
+
 from hansa.agreement import Agreement
 from hansa.agreement.terms import Terms
+from hansa.canonical import sha256_hex
 from hansa.errors import HansaError
 from hansa.fairness.evaluated import Evaluated
 from hansa.gate.deciding import GateDecision, Grounds, decide, same_conditions
 from hansa.gate.errors import GateMismatchError
 from hansa.gate.record import RunRecord
-from hansa.ledger import Gate, Publication
+from hansa.ledger import Evaluation, Gate, Publication
+from hansa.secagg.messages import Manifest
 
 
-def evaluation_of(gate: Gate, record: RunRecord, agreement: Agreement) -> Evaluated:
+def evaluation_of(gate: Gate, record: RunRecord, agreement: Agreement, manifest: bytes) -> Evaluated:
     """The evaluation that a gate rests on, with the noisy sums that the log shows.
+
+    Args:
+        gate: names it.
+        record: of the run.
+        agreement: frozen.
+        manifest: of its round, as members were asked: it names the files that they evaluated.
 
     Raises:
         GateMismatchError: it is not on record, of another file or sum, or one more than the agreement allows.
@@ -32,10 +42,28 @@ def evaluation_of(gate: Gate, record: RunRecord, agreement: Agreement) -> Evalua
     aggregate = record.tables.get(evaluation.round)
     if aggregate is None:
         raise GateMismatchError("the log has no sum in the round of the evaluation")
+    _require_evaluated(evaluation, record, agreement.terms, manifest)
     try:
         return Evaluated.logged(agreement, evaluation, aggregate)
     except HansaError as error:
         raise GateMismatchError(f"the evaluation is none of this agreement: {error.cause}") from error
+
+
+def _require_evaluated(entry: Evaluation, record: RunRecord, terms: Terms, manifest: bytes) -> None:
+    """Check that members evaluated the very file that an evaluation names: each release names the manifest it answers.
+
+    Raises:
+        GateMismatchError: they did not.
+    """
+    if record.manifests.get(entry.round) != {sha256_hex(manifest)}:
+        raise GateMismatchError("the members' releases name another manifest than is shown")
+    try:
+        asked = Manifest.model_validate_json(manifest)
+    except ValidationError:
+        raise GateMismatchError("the manifest of the evaluation is none") from None
+    files = (entry.artifact_sha256, *filter(None, [entry.reference_sha256]))
+    if asked.artifacts != files or asked.step != terms.training.rounds + entry.number - 1:
+        raise GateMismatchError("members were asked to evaluate another file than the evaluation names")
 
 
 def require_allowed(record: RunRecord, terms: Terms) -> None:
@@ -54,13 +82,14 @@ def require_allowed(record: RunRecord, terms: Terms) -> None:
         raise GateMismatchError("the evaluations on record are not numbered one after the other")
 
 
-def check_gate(gate: Gate, agreement: Agreement, record: RunRecord) -> GateDecision:
+def check_gate(gate: Gate, agreement: Agreement, record: RunRecord, manifest: bytes) -> GateDecision:
     """Recompute a gate that is proposed.
 
     Args:
         gate: as proposed; nothing of it is believed.
         agreement: frozen; what was agreed before training.
         record: from the member's own copy of the federation's log, noisy sums included.
+        manifest: of the evaluation's round.
 
     Returns:
         The decision, which is the gate's.
@@ -70,7 +99,7 @@ def check_gate(gate: Gate, agreement: Agreement, record: RunRecord) -> GateDecis
     """
     if (gate.agreement_id, gate.run) != (agreement.agreement_id, record.run):
         raise GateMismatchError("the gate is of another agreement or run")
-    evaluated = evaluation_of(gate, record, agreement)
+    evaluated = evaluation_of(gate, record, agreement, manifest)
     try:
         decision = decide(agreement.terms, Grounds.of(record, agreement.terms, evaluated))
     except HansaError as error:

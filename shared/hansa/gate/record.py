@@ -69,6 +69,7 @@ class RunRecord:
         evaluations: their entries by hash, in order.
         overrides, gates, publications: entries by hash, in order.
         attacks: members' attacks on their own trainers.
+        manifests: by round of an evaluation, the hashes of all manifests that its sum and its releases name.
     """
 
     run: str
@@ -80,6 +81,7 @@ class RunRecord:
     gates: Mapping[str, Gate] = field(default_factory=dict)
     publications: Mapping[str, Publication] = field(default_factory=dict)
     attacks: tuple[AttackMade, ...] = ()
+    manifests: Mapping[int, frozenset[str]] = field(default_factory=dict)
 
     def epsilons(self, terms: Terms) -> dict[str, float]:
         """ε by member, at the agreement's δ; not a number where it cannot be computed."""
@@ -163,7 +165,21 @@ def read_run(entries: Iterable[Kind], terms: Terms, agreement_id: str, run: str)
         gates,
         publications,
         tuple(attacks),
+        {number: _manifests(aggregate, released) for number, aggregate in tables.items()},
     )
+
+
+def _manifests(aggregate: Aggregate, released: Mapping[str, list[Release | Abort]]) -> frozenset[str]:
+    """What the sum of a round, and each member's release in it, answer; a member without one makes it nobody's."""
+    found = {aggregate.manifest_sha256}
+    for name, digest in aggregate.released.items():
+        said = {
+            entry.manifest_sha256
+            for entry in released.get(name, [])
+            if isinstance(entry, Release) and (entry.round, entry.y_sha256) == (aggregate.round, digest)
+        }
+        found |= said or {""}
+    return frozenset(found)
 
 
 def _spent(released: list[Release | Abort], reservations: list[Reservation], terms: Terms) -> MemberSpent:
