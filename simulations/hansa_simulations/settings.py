@@ -35,6 +35,9 @@ class Settings:
         home: folder in which members keep their state between runs.
         attack: whether the trainer is attacked once the run is done.
         ledgers: folder for the logs of the run, as an auditor gets them; `None` keeps none.
+        published: folder of the run's output, for a package or a refusal where the agreement asks for a publication;
+            `None` ends with the gate.
+        concluding: whether anything follows training at all.
         progress: told what is done.
         stop: once it is set, the run ends after the round in hand and reports what was done.
     """
@@ -44,6 +47,8 @@ class Settings:
     home: Path | None = None
     ledgers: Path | None = None
     attack: bool = False
+    published: Path | None = None
+    concluding: bool = True
     progress: Progress = field(default_factory=Progress)
     stop: threading.Event = field(default_factory=threading.Event)
 

@@ -124,7 +124,8 @@ def simulate(
     for number in range(repeat):
         one = replace(settings, seed=seed + number)
         with_references = references and number == 0
-        one = replace(one, attack=attack and number == repeat - 1)  # the report is that of the last run
+        last = number == repeat - 1  # the report is that of the last run
+        one = replace(one, attack=attack and last, concluding=last, published=out if last else None)
         try:
             finished.append(
                 _run(
@@ -231,7 +232,7 @@ def _run(
     compared: list[Reference] = []
     if run.stopped_because is None:
         apart = replace(
-            settings, home=None, ledgers=None, attack=False
+            settings, home=None, ledgers=None, attack=False, published=None, concluding=False
         )  # a comparison spends nothing of what members keep
         for kind, other in others:
             if settings.stop.is_set():

@@ -104,7 +104,7 @@ def run_record(approvals: Approvals) -> RunRecord:
 
 def kept_entry(approvals: Approvals, key: str, entry: Gate) -> Gate:
     """The entry as it was proposed the first time: a run that is called again asks for the same signature."""
-    text = approvals.journal.once(f"{approvals.run}/{key}", lambda: entry.data.decode())
+    text = approvals.journal.once(f"{approvals.run}/{key}", entry.data.decode)
     return Gate.model_validate_json(text)
 
 

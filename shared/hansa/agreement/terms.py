@@ -396,6 +396,8 @@ class Publication(Section):
             `Fairness` state.
         error: probability, at most, that anything passes or fails wrongly; divided by `Evaluation.evaluations`, used
             or not.
+        licence: of the published weights, as an SPDX id.
+        version: of the published model.
     """
 
     compress: Annotated[
@@ -406,14 +408,16 @@ class Publication(Section):
     max_quality_loss: Annotated[float, Field(ge=0, le=1)] | None = None
     conditions: ConditionTerms = ()
     error: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    licence: Text | None = None
+    version: Name = "1.0.0"
 
     def tree(self) -> dict[str, Json]:
-        """As `Section.tree`, without conditions and error where they are the default.
+        """As `Section.tree`, without what came later where it is the default.
 
-        So an agreement without them has the same id as before there were any.
+        So an agreement without it has the same id as before there was any.
         """
         tree = super().tree()
-        for name in ("conditions", "error"):
+        for name in ("conditions", "error", "licence", "version"):
             if getattr(self, name) == type(self).model_fields[name].default:
                 del tree[name]
         return tree

@@ -44,7 +44,7 @@ def fairness_table(
         artifact_sha256=artifact_sha256,
         metric=terms.fairness.metric,
         rows=[_row(tables, terms.fairness.metric, reading, *group, rules.smallest_group) for group in groups],
-        verdicts=list(_verdicts(decision)),
+        verdicts=list(verdicts_of(decision)),
         private=True,
     )
 
@@ -76,7 +76,8 @@ def _measured(found: Estimate | None) -> Measured | None:
     return None if found is None else Measured(value=found.value, low=found.low, high=found.high)
 
 
-def _verdicts(decision: GateDecision) -> Iterator[Verdict]:
+def verdicts_of(decision: GateDecision) -> Iterator[Verdict]:
+    """Every condition of a gate, as documents tell it."""
     for condition, told in zip(decision.conditions, decision.needed, strict=True):
         excused = ""
         if condition.override_sha256 is not None:

@@ -168,9 +168,17 @@ def quickstart() -> Path:
 
 
 def status_of(report: Report) -> ExitStatus:
-    """0 for a run that finished, 3 where a rule stopped it, 1 where a person did or an attack contradicts its ε."""
+    """How a run ended, for the shell.
+
+    0 for one that finished, 6 where the gate refused its model, 3 where a rule stopped it, 1 where a person did, where what
+    follows training failed, or where an attack contradicts its ε.
+    """
     if report.attack is not None and report.attack.contradicts:
         return ExitStatus.FAILED
+    if report.status == "done" and report.publication is not None:
+        return {"refused": ExitStatus.NOT_PUBLISHED, "failed": ExitStatus.FAILED}.get(
+            report.publication.status, ExitStatus.DONE
+        )
     if report.status == "done":
         return ExitStatus.DONE
     return ExitStatus.REFUSED if report.stopped_by == "rule" else ExitStatus.FAILED

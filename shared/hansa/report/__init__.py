@@ -6,6 +6,7 @@ and `page` draw it. Nothing here imports matplotlib, jinja2 or rich before somet
 
 from hansa.report.files import read_report, write_report
 from hansa.report.page import render_html
+from hansa.report.publication import ConditionReport, PublicationReport
 from hansa.report.schema import (
     AttackReport,
     Counts,
@@ -27,12 +28,14 @@ from hansa.report.text import render_text
 
 __all__ = [
     "AttackReport",
+    "ConditionReport",
     "Counts",
     "EventCount",
     "HistoryPoint",
     "Intervals",
     "MemberReport",
     "PhaseReport",
+    "PublicationReport",
     "Quality",
     "Reference",
     "Repeat",

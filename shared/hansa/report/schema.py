@@ -13,6 +13,7 @@ from typing import Final, Literal
 from pydantic import model_validator
 
 from hansa.report.part import Interval, NonNegative, NonNegativeInt, Part, Sha256
+from hansa.report.publication import PublicationReport
 from hansa.report.shared_noise import SharedNoiseReport
 
 REPORT_SCHEMA_VERSION: Final = 1
@@ -373,6 +374,7 @@ class Report(Part):
         round_log: one entry per round.
         references: what the same task reaches without federation or without privacy, where asked for.
         attack: on the members' trainer, where one was asked for.
+        publication: how the publication ended that the agreement asks for; null without one.
         repeats: the single runs under `--repeat`.
         events: everything that was charged; `members[].epsilon` follows from it.
         versions: of the software that ran.
@@ -417,6 +419,7 @@ class Report(Part):
     round_log: tuple[RoundReport, ...]
     references: tuple[Reference, ...] = ()
     attack: AttackReport | None = None
+    publication: PublicationReport | None = None
     repeats: tuple[Repeat, ...] = ()
     events: tuple[EventCount, ...]
     versions: Mapping[str, str]
