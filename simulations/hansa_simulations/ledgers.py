@@ -227,16 +227,10 @@ def _granting(
         raise PrivacyParameterError("an agreement without epsilon and delta has no budget")
 
     def limit(coalition: int | None) -> PrivacyLoss:
-        return PrivacyLoss(
-            epsilon_spent([c.against(coalition) for c in charges], delta), delta
-        )
+        return PrivacyLoss(epsilon_spent([c.against(coalition) for c in charges], delta), delta)
 
     shared = privacy.mechanism == "distributed"
-    loss = (
-        limit(privacy.colluding if shared else None)
-        if epsilon is None
-        else PrivacyLoss(epsilon, delta)
-    )
+    loss = limit(privacy.colluding if shared else None) if epsilon is None else PrivacyLoss(epsilon, delta)
     rule, dataset = rule_for(loss), new_dataset_id()
     if not shared:
         return Grant(dataset, Limit(loss, rule), disjoint_from=apart)
