@@ -17,7 +17,6 @@ import numpy.typing as npt
 from hansa.agreement import Agreement, Terms
 from hansa.agreement.force import not_in_force
 from hansa.agreement.terms import Encoder
-from hansa.fairness.evaluated import Evaluated
 from hansa.identity.authority import EPHEMERAL_NAME
 from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.attack_words import told
@@ -28,6 +27,7 @@ from hansa.quorum import threshold
 from hansa.report import (
     AttackReport,
     EventCount,
+    FairnessReport,
     HistoryPoint,
     MemberReport,
     PhaseReport,
@@ -73,7 +73,7 @@ class Run:
         budgets: what each member has spent; `None` where no privacy is claimed.
         train_seconds: by member, where it was seen.
         attack: on the trainer, where one was asked for.
-        evaluated: private evaluations of the final model.
+        fairness: private evaluations of the final model, where the agreement has any.
     """
 
     agreement: Agreement
@@ -83,7 +83,7 @@ class Run:
     budgets: Mapping[str, MemberBudget | None]
     train_seconds: Mapping[str, float]
     attack: Attack | None = None
-    evaluated: tuple[Evaluated, ...] = ()
+    fairness: FairnessReport | None = None
 
     @classmethod
     def together(cls, agreement: Agreement, parts: Sequence[Run]) -> Run:
@@ -184,6 +184,7 @@ def assemble(
         round_log=tuple(_round_log(run)),
         references=measured.references,
         attack=None if run.attack is None else _attack(run.attack),
+        fairness=run.fairness,
         events=tuple(_events(run)),
         versions={
             "python": platform.python_version(),

@@ -35,6 +35,7 @@ from hansa_simulations.assembly import Run
 from hansa_simulations.baseline import PlainSummation
 from hansa_simulations.engines import engine_named
 from hansa_simulations.evaluation import Evaluator
+from hansa_simulations.fairness import told_of
 from hansa_simulations.league import TrainingLeague
 from hansa_simulations.ledgers import require_ledgers
 from hansa_simulations.refusals import budget_refusals
@@ -146,6 +147,9 @@ def train_members(
             league.record_attack(attack)
         budgets = {name: league.budget(name) for name in train}
         train_seconds = league.train_seconds()
+        reserved = (
+            {} if terms.evaluation is None else {name: league.evaluation_spent(name, run) for name in train}
+        )
         if settings.ledgers is not None:
             shutil.rmtree(
                 settings.ledgers, ignore_errors=True
@@ -161,7 +165,7 @@ def train_members(
         budgets=budgets,
         train_seconds=train_seconds,
         attack=attack,
-        evaluated=tuple(evaluated),
+        fairness=told_of(agreement, evaluated, outcome, reserved),
     )
 
 
