@@ -97,9 +97,10 @@ class LedgerRecords:
     def admit(self, run: str, manifest: Manifest) -> None:
         self._mirror.verify_manifest_checkpoint(manifest.checkpoint, self._nonce)
         self._nonce = None  # shown once, this process has seen the log as it is
-        for finding in (found for events in self._events for found in _checked(events, self._delta)):
-            _LOG.warning("the ε of this run is not checked by %s: %s", finding.accountant, finding.reason)
         begun = self._ledger.own.reserved(run) is None
+        for finding in (found for events in self._events for found in _checked(events, self._delta)):
+            if begun:
+                _LOG.warning("the ε of this run is not checked by %s: %s", finding.accountant, finding.reason)
         for units, charges in self._charges.items():
             self._ledger.reserve(
                 self._agreement_id, run, charges, self._protection, self._federation_log, units

@@ -19,7 +19,6 @@ from hansa.agreement.force import not_in_force
 from hansa.agreement.terms import Encoder
 from hansa.artifact.judged import verdicts_of
 from hansa.canonical import sha256_hex
-from hansa.fairness.evaluated import Evaluated
 from hansa.identity.authority import EPHEMERAL_NAME
 from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.attack_words import told
@@ -31,6 +30,7 @@ from hansa.report import (
     AttackReport,
     ConditionReport,
     EventCount,
+    FairnessReport,
     HistoryPoint,
     MemberReport,
     PhaseReport,
@@ -78,7 +78,7 @@ class Run:
         budgets: what each member has spent; `None` where no privacy is claimed.
         train_seconds: by member, where it was seen.
         attack: on the trainer, where one was asked for.
-        evaluated: private evaluations of the final model.
+        fairness: private evaluations of the final model, where the agreement has any.
         conclusion: how far its publication came, where the agreement asks for one.
         not_concluded: why what follows training ended early, if it did.
     """
@@ -90,7 +90,7 @@ class Run:
     budgets: Mapping[str, MemberBudget | None]
     train_seconds: Mapping[str, float]
     attack: Attack | None = None
-    evaluated: tuple[Evaluated, ...] = ()
+    fairness: FairnessReport | None = None
     conclusion: Conclusion | None = None
     not_concluded: str | None = None
 
@@ -193,6 +193,7 @@ def assemble(
         round_log=tuple(_round_log(run)),
         references=measured.references,
         attack=None if run.attack is None else _attack(run.attack),
+        fairness=run.fairness,
         publication=None if run.conclusion is None else _publication(run.conclusion, run.not_concluded),
         events=tuple(_events(run)),
         versions={

@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from hansa.agreement import Agreement
 from hansa.errors import ModelError, UsageError
+from hansa.fairness.release import EVALUATION
 from hansa.ledger import LogView, SqliteLogStore, VerifierKey
 from hansa.models import BuiltModel, build_model
+from hansa.privacy.charges import Charge
 from hansa.privacy.events import Spend
 from hansa.privacy.loss import PrivacyLoss
 from hansa.privacy.randomness import PublicSampling, Randomness, SecretRandomness
@@ -38,7 +40,15 @@ from hansa_simulations.baseline import BaselineNode
 from hansa_simulations.baseline import budget_book as baseline_book
 from hansa_simulations.baseline.state import FileStore, MemoryStore, StateStore
 from hansa_simulations.identities import Identities
-from hansa_simulations.ledgers import LEDGER_FILE, MemberStores, book_of, ledger_in, records_in, stores_in
+from hansa_simulations.ledgers import (
+    LEDGER_FILE,
+    MemberStores,
+    book_of,
+    granted_in,
+    ledger_in,
+    records_in,
+    stores_in,
+)
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
@@ -163,8 +173,18 @@ class TrainingLeague:
             stack.callback(folder.close)
             yield self._node(name, self._sums, stores, folder)
 
+    def evaluation_spent(self, name: str, run: str) -> tuple[Charge, bool] | None:
+        """What a member's log says that it reserved for evaluations in a run, and whether of units that never train."""
+        with self.log(name) as log:
+            for place in range(len(granted_in(log))):
+                held = book_of(log, place).reservation(run)
+                for charge in () if held is None else held.charges:
+                    if charge.kind == EVALUATION:
+                        return charge, place > 0
+        return None
+
     def budget(self, name: str) -> MemberBudget | None:
-        """What a member has spent, as the member itself keeps it; `None` where no privacy is claimed."""
+        """What a member has spent of the units that train, as the member itself keeps it; `None` where no privacy is claimed."""
         spend = TrainingPlan.of(self.agreement, name).spend()
         if spend is None:
             return None

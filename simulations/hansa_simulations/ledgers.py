@@ -171,9 +171,14 @@ def book_of(log: LogView, place: int = 0) -> BudgetBook:
         log: of the member.
         place: of the budget among those that were granted: 0 is that of the units that train.
     """
-    entries = [SignedEntry.parse(data).entry for data in log.entries()]
-    granted_ids = [entry.dataset_id for entry in entries if isinstance(entry, BudgetGranted)]
-    return BudgetBook.replay(records_of(entries, granted_ids[place]))
+    entries = (SignedEntry.parse(data).entry for data in log.entries())
+    return BudgetBook.replay(records_of(entries, granted_in(log)[place]))
+
+
+def granted_in(log: LogView) -> list[str]:
+    """The datasets for which budgets were granted, in order."""
+    entries = (SignedEntry.parse(data).entry for data in log.entries())
+    return [entry.dataset_id for entry in entries if isinstance(entry, BudgetGranted)]
 
 
 def _datasets(agreement: Agreement, ledger: MemberLedger) -> tuple[str, str | None]:

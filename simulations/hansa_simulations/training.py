@@ -34,6 +34,7 @@ from hansa_simulations.baseline import PlainSummation
 from hansa_simulations.ending import Ending
 from hansa_simulations.engines import engine_named
 from hansa_simulations.evaluation import Evaluator
+from hansa_simulations.fairness import told_of
 from hansa_simulations.league import TrainingLeague
 from hansa_simulations.ledgers import require_ledgers
 from hansa_simulations.refusals import budget_refusals
@@ -139,6 +140,9 @@ def train_members(
             league.record_attack(attack)
         budgets = {name: league.budget(name) for name in train}
         train_seconds = league.train_seconds()
+        reserved = (
+            {} if terms.evaluation is None else {name: league.evaluation_spent(name, run) for name in train}
+        )
         if settings.ledgers is not None:
             shutil.rmtree(
                 settings.ledgers, ignore_errors=True
@@ -154,7 +158,7 @@ def train_members(
         budgets=budgets,
         train_seconds=train_seconds,
         attack=attack,
-        evaluated=ending.evaluated,
+        fairness=told_of(agreement, ending.evaluated, outcome, reserved),
         conclusion=ending.conclusion,
         not_concluded=outcome.not_concluded,
     )

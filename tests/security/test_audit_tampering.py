@@ -102,7 +102,7 @@ class TestNothingIsWrong:
             artifact_sha256="e5" * 32,
             round=4,
             aggregate_sha256="e5" * 32,
-            report_sha256="e5" * 32,
+            reference_sha256=None,
         )
         called = audited(TRUTH.with_federation([*TRUTH.federation, signed(evaluation)]).write(tmp_path))
         assert called.status == 0
