@@ -1,0 +1,89 @@
+"""A run ends with a package that a reader accepts, or with a refusal that says which condition, and by how much."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hansa.artifact import verify_package
+from hansa.artifact.refusal import REFUSAL_JSON
+from hansa.cli.simulate import status_of
+from hansa.errors import ExitStatus
+from hansa.ledger import TrustedKeys
+from hansa_client.evaluation import approving
+from hansa_server.publication import gate
+from hansa_simulations import simulate
+from support.published_runs import TERMS, agreement_of, in_process, league, package_in
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("published")
+    with pytest.MonkeyPatch.context() as patch:
+        in_process(patch)
+        report = simulate(agreement_of(), members=league(), out=out, force=True)
+    assert report.publication is not None, report
+    assert report.publication.status == "published", report.publication
+    assert status_of(report) is ExitStatus.DONE
+    return out
+
+
+def test_a_fair_model_is_published_and_every_reader_accepts_it(published):
+    found = verify_package(package_in(published), TrustedKeys.read(published / "ledgers" / "keys.json"))
+    assert set(found.approved_by) == {member.name for member in TERMS.members}
+    assert found.entry.steps == ("onnx", "int8")
+    assert found.fairness.private
+    assert [row.group for row in found.fairness.rows] == ["", "f", "m"]
+    assert all(verdict.verdict == "pass" for verdict in found.fairness.verdicts)
+    # ε of a unit is the larger of the two, as held-out units do not train
+    assert found.privacy.epsilon <= TERMS.privacy.epsilon
+    assert all(loss.apart for loss in found.privacy.losses)
+    page = (published / "report.html").read_text(encoding="utf-8")
+    assert "Publication: published" in page
+
+
+def test_a_model_that_serves_one_group_badly_is_refused_with_the_condition_and_the_number(
+    tmp_path, monkeypatch
+):
+    in_process(monkeypatch)
+    report = simulate(agreement_of(), members=league(wrong=0.35), out=tmp_path / "run")
+    told = report.publication
+    assert told.status == "refused"
+    assert status_of(report) is ExitStatus.NOT_PUBLISHED == 6
+    assert len(told.approved_by) == 3  # members came to the same decision
+    assert not package_in(tmp_path / "run").exists()
+    refusal = json.loads((tmp_path / "run" / REFUSAL_JSON).read_text(encoding="utf-8"))
+    names = [one["condition"] for one in refusal["obstacles"] if one["verdict"] == "fail"]
+    assert any(name.startswith("gap of accuracy by sex <= 0.1") for name in names)
+    assert "it misses by" in refusal["obstacles"][0]["sentence"]
+    assert names[0] in told.because
+    assert "misses by" in (tmp_path / "run" / "refusal.html").read_text(encoding="utf-8")
+
+
+def test_a_coordinator_that_opens_the_gate_by_itself_gets_no_signature(tmp_path, monkeypatch):
+    in_process(monkeypatch)
+    honest = gate.decide
+
+    def generous(terms, grounds):
+        decision = honest(terms, grounds)
+        passing = [one.model_copy(update={"verdict": "pass"}) for one in decision.conditions]
+        return type(decision)(decision.judgement, tuple(passing), decision.needed, {})
+
+    monkeypatch.setattr(gate, "decide", generous)
+    report = simulate(agreement_of(), members=league(wrong=0.35), out=tmp_path / "run")
+    assert report.publication.status == "failed"
+    assert "0 members approve the gate, 3 are needed" in report.publication.because
+    assert "gate-not-recomputed" in report.publication.because
+    assert not package_in(tmp_path / "run").exists()
+    assert status_of(report) is ExitStatus.FAILED
+
+
+def test_members_that_refuse_the_documents_stop_the_publication(tmp_path, monkeypatch):
+    in_process(monkeypatch)
+    monkeypatch.setattr(approving, "same_table", lambda *_: False)
+    report = simulate(agreement_of(), members=league(), out=tmp_path / "run")
+    assert report.publication.status == "failed"
+    assert "approve the publication" in report.publication.because
+    assert list((tmp_path / "run").glob("*publication*")) == []  # no draft is left either
