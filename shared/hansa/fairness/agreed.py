@@ -64,7 +64,7 @@ def conditions_of(terms: Terms) -> Condition:
     for term in publication.conditions:
         found += _conditions(term, terms)
     if terms.private and terms.privacy.epsilon is not None:
-        found += [EpsilonAtMost(terms.privacy.epsilon), MembersAtLeast(terms.secure_sum.min_members)]
+        found += [EpsilonAtMost(agreed_epsilon(terms)), MembersAtLeast(terms.secure_sum.min_members)]
     return And(*dict.fromkeys(found)) if found else UnsafeNoGate()
 
 
@@ -104,6 +104,19 @@ def _together(term: ConditionTerm, terms: Terms) -> Iterator[Condition]:
     yield parts[0] if len(parts) == 1 else And(*parts)
 
 
+def agreed_epsilon(terms: Terms) -> float:
+    """The ε that a unit may lose in a run, training and evaluations.
+
+    Nobody is in both where evaluation units are held out of training: then it is the larger of the two, else their sum.
+    """
+    trained = terms.privacy.epsilon or 0.0
+    if terms.evaluation is None:
+        return trained
+    if terms.evaluation.units == "held-out":
+        return max(trained, terms.evaluation.epsilon)
+    return trained + terms.evaluation.epsilon
+
+
 def rules_of(terms: Terms) -> Rules:
     """The rules that an agreement states."""
     evaluation = terms.evaluation
@@ -129,10 +142,21 @@ def plan_of(agreement: Agreement) -> EvaluationPlan:
             "the agreement has no private evaluation",
             remedy="Agree on an [evaluation] section, before training.",
         )
+    return plan_with(terms, noise)
+
+
+def plan_with(terms: Terms, noise_multiplier: float) -> EvaluationPlan:
+    """The same for terms that are not frozen yet, with the noise that freezing would find.
+
+    Raises:
+        EvaluationError: they have no `[evaluation]`.
+    """
+    if terms.evaluation is None:
+        raise EvaluationError("the agreement has no private evaluation")
     shared = terms.privacy.mechanism == "distributed"
     return EvaluationPlan(
         TableLayout.of(terms),
-        noise,
+        noise_multiplier,
         terms.evaluation.max_rows_per_cell,
         evaluations=terms.charged_evaluations,
         honest=terms.smallest_sum - terms.privacy.colluding if shared else 1,

@@ -41,14 +41,3 @@ class OverrideError(HansaError):
     remedy = (
         "Name a condition that is inconclusive, as refusal.json spells it, with a name, a role and a reason."
     )
-
-
-class UndecidableError(ProblemsError):
-    """Conditions that a league of this size could never pass, whatever its model."""
-
-    code = "HANSA-845"
-    exit_status = ExitStatus.BAD_INPUT
-    remedy = (
-        "Ask for less, declare more records or fewer groups and bins, allow more ε for evaluations, or exempt a group; "
-        "`hansa agreement plan FILE` shows what can be decided."
-    )
