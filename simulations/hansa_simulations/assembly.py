@@ -182,7 +182,7 @@ def assemble(
         rounds_planned=terms.training.rounds,
         parameters=frozen.model.parameters,
         randomness=_randomness(agreement, seed),
-        notes=tuple(_notes(terms)),
+        notes=tuple(_notes(original, terms)),
         not_in_force=not_in_force(terms),
         members=tuple(_members(run)),
         quality=measured.quality,
@@ -403,7 +403,7 @@ def _publication(conclusion: Conclusion, why: str | None) -> PublicationReport:
     )
 
 
-def _notes(terms: Terms) -> list[str]:
+def _notes(original: Agreement, terms: Terms) -> list[str]:
     notes = [
         "All members and the coordinator ran on this machine, with keys that were made for this run and prove "
         "nobody's identity: the secure sum was carried out in full, and protected nobody from whoever ran this."
@@ -424,6 +424,12 @@ def _notes(terms: Terms) -> list[str]:
         )
     else:
         notes.append("No privacy is claimed: nothing was clipped and no noise was added.")
+    noise = None if original.simulation is None else original.simulation.planted
+    if noise is not None:
+        notes.append(
+            f"An experiment: {noise.share:.0%} of the labels of {noise.attribute}={noise.value} were turned into others, in all "
+            "records of all members."
+        )
     if isinstance(terms.model, Encoder) and terms.model.warm_start:
         notes.append(
             f"Model 0 was warmed up by {terms.model.warm_start} non-private steps on public generated text; "

@@ -26,6 +26,7 @@ from hansa_simulations.models import built_from
 from hansa_simulations.quality import mean_quality
 from hansa_simulations.settings import Clock, Progress, Settings
 from hansa_simulations.splits import load_members
+from hansa_simulations.splits.planted import planted
 from hansa_simulations.training import frozen_for, train_members
 from hansa_simulations.warm_start import warm_start
 
@@ -265,12 +266,13 @@ def _built(agreement: Agreement, model: torch.nn.Module | None) -> BuiltModel:
 
 
 def _load(agreement: Agreement, data: Path | None, seed: int, built: BuiltModel) -> dict[str, MemberData]:
-    records = load_members(agreement, data, seed)
-    terms = agreement.terms
-    return {
-        name: MemberData(encode(held.train, terms, built.tokenize), encode(held.test, terms, built.tokenize))
-        for name, held in records.items()
-    }
+    records, terms = load_members(agreement, data, seed), agreement.terms
+    noise = None if agreement.simulation is None else agreement.simulation.planted
+    found = {}
+    for place, (name, held) in enumerate(records.items()):
+        sides = (encode(side, terms, built.tokenize) for side in (held.train, held.test))
+        found[name] = MemberData(*(planted(side, terms, noise, (place, i)) for i, side in enumerate(sides)))
+    return found
 
 
 def _check_members(agreement: Agreement, held: Mapping[str, MemberData]) -> None:

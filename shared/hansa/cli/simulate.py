@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
@@ -17,9 +18,10 @@ import typer
 
 from hansa.cli.options import ForceOption, FormatOption
 from hansa.cli.output import Format, emit, reported
-from hansa.errors import ExitStatus
+from hansa.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
+    from hansa.agreement import Agreement
     from hansa.report import Report
 
 
@@ -86,6 +88,14 @@ def simulate(
     attack: Annotated[
         bool, typer.Option("--attack", help="Also attack the trainer with canaries: a lower bound of ε.")
     ] = False,
+    plant_noise: Annotated[
+        str | None,
+        typer.Option(
+            "--plant-noise",
+            metavar="GROUP=VALUE:SHARE",
+            help="An experiment: turn this share of one group's labels into others.",
+        ),
+    ] = None,
     members_home: Annotated[
         Path | None,
         typer.Option("--members-home", help="Folder in which members keep their budgets between runs."),
@@ -108,6 +118,8 @@ def simulate(
         read = read_agreement(agreement if agreement is not None else quickstart())
         changes = {"device": device, "processes": processes}
         read = read.with_performance(**{name: value for name, value in changes.items() if value is not None})
+        if plant_noise is not None:
+            read = _planted(read, plant_noise)
         derivation = Derivation(
             no_dp=no_dp,
             mechanism=None if mechanism is None else mechanism.value,
@@ -140,6 +152,27 @@ def simulate(
         status = status_of(report)
         emit(report.model_dump(mode="json"), text=text, output_format=output_format, status=status)
     raise typer.Exit(status)
+
+
+def _planted(agreement: Agreement, asked: str) -> Agreement:
+    """The agreement with noise in one group's labels; the data are of this machine, and in no hash."""
+    from hansa.agreement.local import PlantedNoise
+
+    group, _, share = asked.rpartition(":")
+    attribute, _, value = group.partition("=")
+    known = {f"{one.name}={v}" for one in agreement.terms.data.groups for v in one.values}
+    try:
+        noise = PlantedNoise(attribute=attribute, value=value, share=float(share))
+    except ValueError:
+        noise = None
+    if noise is None or group not in known:
+        raise UsageError(
+            f"--plant-noise {asked!r} names no group and share",
+            remedy=f"Write one of {', '.join(sorted(known)) or 'the groups that the agreement lacks'}, a colon, and a share up to 1.",
+        )
+    if agreement.simulation is None:
+        raise UsageError("the agreement has no [simulation], and so no data to plant anything in")
+    return replace(agreement, simulation=agreement.simulation.model_copy(update={"planted": noise}))
 
 
 @contextmanager
