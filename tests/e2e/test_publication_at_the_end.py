@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from hansa.artifact import verify_package
 from hansa.artifact.refusal import REFUSAL_JSON
@@ -13,7 +15,8 @@ from hansa.cli.simulate import status_of
 from hansa.errors import ExitStatus
 from hansa.ledger import TrustedKeys
 from hansa_client.evaluation import approving
-from hansa_server.publication import gate
+from hansa_server.publication import gate, judged
+from hansa_server.publication.compress import POST_PROCESSING, Candidate, ExportOnnx
 from hansa_simulations import simulate
 from support.published_runs import TERMS, agreement_of, in_process, league, package_in
 
@@ -87,3 +90,36 @@ def test_members_that_refuse_the_documents_stop_the_publication(tmp_path, monkey
     assert report.publication.status == "failed"
     assert "approve the publication" in report.publication.because
     assert list((tmp_path / "run").glob("*publication*")) == []  # no draft is left either
+
+
+class HurtsWomen:
+    """A compression after which the model says no to women, and to men what it said before."""
+
+    name = "int8"
+    cost = POST_PROCESSING
+
+    def run(self, candidate: Candidate) -> tuple[Candidate, str]:
+        module = candidate.copied()
+        (weight,) = [p for p in module.parameters() if p.ndim == 2]
+        (bias,) = [p for p in module.parameters() if p.ndim == 1]
+        with torch.no_grad():
+            weight[0, 1] += 3
+            bias[0] += 3
+        made, _ = ExportOnnx().run(replace(candidate.with_module(module), onnx=None))
+        return made, "smaller, and worse for some"
+
+
+def test_a_compression_that_hurts_one_group_is_refused_though_accuracy_is_fine(tmp_path, monkeypatch):
+    in_process(monkeypatch)
+    monkeypatch.setattr(judged, "agreed_steps", lambda *_: (ExportOnnx(), HurtsWomen()))
+    fairness = TERMS.fairness.model_copy(update={"max_gap": None, "min_worst_group": None})
+    publication = TERMS.publication.model_copy(update={"max_quality_loss": 0.15})
+    agreement = agreement_of(fairness=fairness, publication=publication)
+    report = simulate(agreement, members=league(women=0.15), out=tmp_path / "run")
+    told = {one.name: one.verdict for one in report.publication.conditions}
+    assert report.publication.status == "refused"
+    assert told["accuracy >= 0.6"] == "pass"
+    assert told["loss of accuracy <= 0.15"] == "pass"
+    assert told["loss of accuracy of every sex <= 0.15, sex=m"] == "pass"
+    assert told["loss of accuracy of every sex <= 0.15, sex=f"] == "fail"
+    assert "sex=f" in report.publication.because

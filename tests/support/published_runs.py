@@ -52,19 +52,25 @@ TERMS = Terms(
 )
 
 
-def league(*, wrong: float = 0.0, seed: int = 0) -> dict[str, MemberData]:
-    """Members' records; of the women's labels a share is turned round, in training and in evaluation."""
+def league(*, wrong: float = 0.0, women: float = 0.5, seed: int = 0) -> dict[str, MemberData]:
+    """Members' records; of the women's labels a share is turned round, in training and in evaluation.
+
+    The second feature tells women from men.
+    """
     rng = np.random.default_rng(seed)
-    return {name: MemberData(_records(rng, ROWS, wrong), _records(rng, 500, wrong)) for name in NAMES}
+    return {
+        name: MemberData(_records(rng, ROWS, wrong, women), _records(rng, 500, wrong, women))
+        for name in NAMES
+    }
 
 
-def _records(rng: np.random.Generator, n: int, wrong: float) -> Dataset:
-    sex = rng.integers(0, 2, n).astype(np.int16)
+def _records(rng: np.random.Generator, n: int, wrong: float, women: float) -> Dataset:
+    sex = (rng.random(n) >= women).astype(np.int16)
     labels = rng.integers(0, 2, n)
     signal = np.clip(rng.normal(2.0 * labels - 1.0, 1.0) / 3, -1, 1)
     turned = (sex == 0) & (rng.random(n) < wrong)
     return Dataset(
-        {"table": np.stack([signal, rng.uniform(-1, 1, n)], axis=1).astype(np.float32)},
+        {"table": np.stack([signal, np.where(sex == 0, 1.0, -1.0)], axis=1).astype(np.float32)},
         np.where(turned, 1 - labels, labels),
         np.arange(n),
         tuple(f"row {i}" for i in range(n)),

@@ -87,6 +87,7 @@ def _told(package: VerifiedPackage) -> dict[str, object]:
         "epsilon": package.privacy.epsilon,
         "delta": package.privacy.delta,
         "unit": package.privacy.unit,
+        "conditions": [verdict.model_dump() for verdict in package.fairness.verdicts],
         "keys_fingerprint": package.keys.fingerprint,
         "keys_of_package": package.keys_of_package,
     }
@@ -104,6 +105,8 @@ def _words(package: VerifiedPackage) -> str:
         f"  files       {len(package.entry.files)} named by the publication, each with the hash that members approved",
         f"  approved by {', '.join(package.approved_by)}",
         f"  log         entry proven under a checkpoint cosigned by {len(package.cosigned_by)}",
+        f"  gate        {_gate(package)}",
+        *(f"              {one.name}: {one.excused}" for one in package.fairness.verdicts if one.excused),
         f"  model       {package.graph.nodes} operators, all of those that are run as data",
         f"  privacy     {claim}",
         f"  keys        {package.keys.fingerprint}",
@@ -114,6 +117,14 @@ def _words(package: VerifiedPackage) -> str:
             "pass --keys."
         )
     return "\n".join(lines)
+
+
+def _gate(package: VerifiedPackage) -> str:
+    verdicts = package.fairness.verdicts
+    passed = sum(one.verdict == "pass" for one in verdicts)
+    excused = sum(bool(one.excused) for one in verdicts)
+    told = f"recomputed from the noisy sums: {passed} of {len(verdicts)} conditions pass"
+    return f"{told}, {excused} excused by name" if excused else told
 
 
 def _csv(found: Predictions) -> str:
