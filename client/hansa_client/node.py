@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -33,9 +33,11 @@ from hansa.protocol import (
     witnessed_reply,
 )
 from hansa.wire import Message
-from hansa_client.evaluation.judging import LocalEvaluation
 from hansa_client.records import Records
 from hansa_client.summing import SumIdentity, SumParty
+
+if TYPE_CHECKING:
+    from hansa_client.evaluation.judging import LocalEvaluation
 
 MAX_RUNS = 4  # in hand at once; a run has its machine and its model in memory
 Vector = npt.NDArray[np.float64]

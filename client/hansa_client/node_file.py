@@ -32,7 +32,7 @@ from hansa_client.policy import Policy
 FILE = "node.toml"
 _MEMBERS_OWN = (
     "witness_key", "officer", "former_keys", "sealing_key", "state", "data", "source", "columns",
-    "performance", "policy", "max_retries",
+    "performance", "policy", "evaluation", "max_retries",
 )  # fmt: skip
 CREDENTIAL = "credential:"  # before the name of a systemd credential
 LEDGER = "ledger.sqlite"  # in the state folder
@@ -40,6 +40,21 @@ _NONCE = "recovery.nonce"
 
 Role: TypeAlias = Literal["member", "coordinator", "auditor"]
 PathText: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
+
+
+class NodeEvaluation(Section):
+    """`[evaluation]` of `node.toml`: what a member judges models on, where an agreement asks for that.
+
+    Attributes:
+        data: records of its own, under agreements with ``units = "own-file"``; read like those of training.
+        dataset_id: of the budget for units that are held out of training, which the privacy officer has granted as disjoint
+            from that of training. Without one, evaluations are charged with training.
+        unprotected_files: whether files are run where the machine cannot put up every wall around them.
+    """
+
+    data: PathText | None = None
+    dataset_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = None
+    unprotected_files: bool = True
 
 
 class NodeFile(Section):
@@ -65,6 +80,7 @@ class NodeFile(Section):
         source, columns: how the data are read and where each column of an agreement is found. A member's.
         performance: how fast it trains and in how much memory; never what it promises. A member's.
         policy: in what the member takes part. A member's.
+        evaluation: what it judges models on. A member's.
         max_retries: how often in one run a step may be summed again, each time charged anew. A member's.
     """
 
@@ -87,6 +103,7 @@ class NodeFile(Section):
     columns: Mapping[str, Column | str | int] = Field(default_factory=dict)
     performance: Performance = Performance()
     policy: Policy = Policy()
+    evaluation: NodeEvaluation = NodeEvaluation()
     max_retries: Annotated[int, Field(ge=0, le=100)] = 2
 
 

@@ -9,12 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from hansa.agreement import Agreement
+from hansa.agreement.document import Frozen, FrozenModel
 from hansa.canonical import sha256_hex
 from hansa.fairness.agreed import plan_of
 from hansa.fairness.counting import ScoredRows, count
 from hansa.fairness.evaluated import Evaluated
+from hansa.models import BuiltModel, build_model
 from hansa.privacy.randomness import Randomness
 from hansa.server_step import ServerState
+from hansa.wire import array_sha256
 from hansa_client.data import Dataset
 from hansa_client.evaluation.judging import Files
 from hansa_server.evaluating import Evaluations
@@ -22,7 +25,7 @@ from hansa_server.federation import Outcome, run_federation
 from hansa_server.journal import InMemoryJournal
 from hansa_server.summation import SecureSummation
 from support.federations import Federation
-from support.leagues import frozen_league, table
+from support.leagues import table, terms_of
 
 JUDGED, REFERENCE = b"the file that would ship", b"the uncompressed model"
 EVALUATION: Mapping[str, Any] = {"max_rows_per_cell": 300, "epsilon": 4.0, "share": 0.4}
@@ -60,6 +63,22 @@ class ScoredHere:
         return self.plan.release(self.tables[-1], randomness)
 
 
+def frozen(**changes: Any) -> tuple[Agreement, BuiltModel]:
+    """The small league's agreement with noise that nobody had to search for, and its model 0."""
+    agreement = terms_of(**changes)
+    built = build_model(agreement.terms)
+    model = FrozenModel(
+        parameters=built.flat.size,
+        initial_sha256=array_sha256(built.initial_vector().astype("<f8")),
+        frozen_sha256=built.frozen_sha256,
+        tokenizer_sha256=built.tokenizer_sha256,
+    )
+    noise = Frozen(
+        terms_id=agreement.terms_id, model=model, noise_multiplier=2.0, evaluation_noise_multiplier=6.0
+    )
+    return agreement.freeze(noise), built
+
+
 class Judging:
     """A federation that trains one round and is then judged.
 
@@ -70,7 +89,7 @@ class Judging:
 
     def __init__(self, records: Mapping[str, Dataset] | None = None, **changes: Any) -> None:
         terms: dict[str, Any] = {**TRAINING, "evaluation": EVALUATION, **changes}
-        self.agreement, built = frozen_league(**terms)
+        self.agreement, built = frozen(**terms)
         names = [member.name for member in self.agreement.terms.members]
         self.records = records or {name: table(200 + 50 * i, i) for i, name in enumerate(names)}
         self.evaluators = {name: ScoredHere(self.agreement, held) for name, held in self.records.items()}
