@@ -17,6 +17,7 @@ from hansa_server.journal import Journal
 from hansa_server.members import Members
 from hansa_server.publication.approvals import Approvals
 from hansa_server.publication.concluding import Conclusion, conclude_run
+from hansa_server.publication.gate import Excuse
 from hansa_server.publication.judged import files_to_judge
 from hansa_server.publication.publishing import Publisher
 from hansa_server.summation import SumHouse
@@ -56,6 +57,7 @@ class Ending:
 
         def publish(outcome: Outcome) -> None:
             self.conclusion = Conclusion()
+            coordinator = seat.identities.signer(COORDINATOR)
             if house.history is None:
                 raise AssertionError("a private run has a log")
             try:
@@ -67,6 +69,10 @@ class Ending:
                     self.conclusion,
                     publisher=self._publisher(seat),
                     refusals=self.settings.published,
+                    excuses=[
+                        Excuse(o.condition, COORDINATOR, o.name, o.role, o.reason, coordinator)
+                        for o in self.settings.overrides
+                    ],
                     stage=self.clock.part,
                 )
             finally:

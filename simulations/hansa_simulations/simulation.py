@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -24,7 +24,7 @@ from hansa_simulations.derived import Derivation, alone, pooled, under, without_
 from hansa_simulations.evaluation import Evaluator
 from hansa_simulations.models import built_from
 from hansa_simulations.quality import mean_quality
-from hansa_simulations.settings import Clock, Progress, Settings
+from hansa_simulations.settings import Clock, OverrideAsked, Progress, Settings
 from hansa_simulations.splits import load_members
 from hansa_simulations.splits.planted import planted
 from hansa_simulations.training import frozen_for, train_members
@@ -76,6 +76,7 @@ def simulate(
     references: bool = False,
     compare: bool = False,
     attack: bool = False,
+    overrides: Sequence[OverrideAsked] = (),
     members_home: Path | None = None,
     out: Path | None = None,
     force: bool = False,
@@ -96,9 +97,10 @@ def simulate(
         references: also train without privacy and on pooled data, to say what federation and privacy each cost.
         compare: also run what the other mechanism and pooled data reach at the same ε and δ, with every seed.
         attack: also attack the members' trainer with canaries that are nobody's data, and report what that shows.
+        overrides: of conditions of the gate that turn out inconclusive, by named persons.
         members_home: folder in which members keep their budgets between runs.
         out: folder to write `report.json`, `report.html`, `model.safetensors`, `agreement.toml` and, where privacy is
-            claimed, `ledgers` to.
+            claimed, `ledgers` to; where the agreement publishes, also `publication` or `refusal.json`.
         force: replace what `out` holds.
         progress: told what is done.
         stop: once it is set, the run ends after the round in hand, with a partial report.
@@ -118,6 +120,7 @@ def simulate(
         members_home,
         ledgers,
         attack=attack,
+        overrides=tuple(overrides),
         progress=progress or Progress(),
         stop=stop or threading.Event(),
     )

@@ -18,6 +18,7 @@ from hansa_client.evaluation import approving
 from hansa_server.publication import gate, judged
 from hansa_server.publication.compress import POST_PROCESSING, Candidate, ExportOnnx
 from hansa_simulations import simulate
+from hansa_simulations.settings import OverrideAsked
 from support.published_runs import TERMS, agreement_of, in_process, league, package_in
 
 
@@ -123,3 +124,24 @@ def test_a_compression_that_hurts_one_group_is_refused_though_accuracy_is_fine(t
     assert told["loss of accuracy of every sex <= 0.15, sex=m"] == "pass"
     assert told["loss of accuracy of every sex <= 0.15, sex=f"] == "fail"
     assert "sex=f" in report.publication.because
+
+
+def test_a_named_person_excuses_what_could_not_be_decided_and_everybody_sees_it(tmp_path, monkeypatch):
+    in_process(monkeypatch)
+    fairness = TERMS.fairness.model_copy(update={"min_group_size": 300})
+    condition = "gap of accuracy by sex <= 0.1, sex=f and sex=m"
+    others = ["accuracy of every sex >= 0.6, sex=f", "loss of accuracy of every sex <= 0.05, sex=f"]
+    asked = [
+        OverrideAsked(name, "Ada Example", "chief medical officer", "few women; reviewed by hand")
+        for name in (condition, *others)
+    ]
+    members = league(women=0.1)
+    agreement = agreement_of(fairness=fairness)
+    report = simulate(agreement, members=members, out=tmp_path / "run", overrides=asked)
+    assert report.publication.status == "published", report.publication
+    found = verify_package(package_in(tmp_path / "run"))
+    excused = {one.name: one.excused for one in found.fairness.verdicts if one.excused}
+    assert set(excused) == {condition, *others}
+    assert "Ada Example, chief medical officer at coordinator: few women" in excused[condition]
+    card = (package_in(tmp_path / "run") / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "Ada Example" in card

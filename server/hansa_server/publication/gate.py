@@ -118,12 +118,16 @@ def _log_excuses(approvals: Approvals, evaluated: Evaluated, excuses: Sequence[E
         return
     terms = approvals.agreement.terms
     decision = decide(terms, Grounds.of(run_record(approvals), terms, evaluated))
-    inconclusive = {short_name(one.name) for one in decision.needed if one.outcome == "inconclusive"}
+    verdicts = {short_name(one.name): one.outcome for one in decision.needed}
     for excuse in excuses:
-        if excuse.condition not in inconclusive:
+        verdict = verdicts.get(excuse.condition)
+        if verdict == "pass":
+            continue  # nothing is to be excused
+        if verdict != "inconclusive":
+            found = sorted(name for name, outcome in verdicts.items() if outcome == "inconclusive")
             raise OverrideError(
-                f"{excuse.condition!r} is no inconclusive condition of this gate",
-                remedy=f"Inconclusive are: {'; '.join(sorted(inconclusive)) or 'none'}. What fails is never overridden.",
+                f"{excuse.condition!r} {'fails' if verdict else 'is no condition of this gate'}",
+                remedy=f"Inconclusive are: {'; '.join(found) or 'none'}. What fails is never overridden.",
             )
         if not (excuse.name.strip() and excuse.role.strip() and excuse.reason.strip()):
             raise OverrideError("an override names a person, a role and a reason")

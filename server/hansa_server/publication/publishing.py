@@ -91,7 +91,9 @@ class Publisher:
 
     def _write(self, draft: Path, approvals: Approvals, judged: Judged, made: ToJudge) -> None:
         agreement, history = approvals.agreement, approvals.history
-        release = release_of(agreement.terms, made, history.now())
+        # kept, so that a run that is called again proposes the same documents
+        created = approvals.journal.once(f"{approvals.run}/published/{judged.gate.entry.sha256}", history.now)
+        release = release_of(agreement.terms, made, created)
         artifact = sha256_hex(made.judged)
         privacy = privacy_statement(agreement, judged.record.spent, release.steps)
         fairness = fairness_table(agreement.terms, judged.evaluated.tables, judged.decision, artifact)

@@ -23,6 +23,7 @@ from hansa.errors import ExitStatus, UsageError
 if TYPE_CHECKING:
     from hansa.agreement import Agreement
     from hansa.report import Report
+    from hansa_simulations.settings import OverrideAsked
 
 
 class EngineName(StrEnum):
@@ -96,6 +97,18 @@ def simulate(
             help="An experiment: turn this share of one group's labels into others.",
         ),
     ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--override",
+            metavar="CONDITION",
+            help="Excuse a condition of the gate that turns out inconclusive; repeat it.",
+        ),
+    ] = None,
+    override_by: Annotated[
+        str, typer.Option("--override-by", metavar="NAME,ROLE", help="Who excuses it, and as what.")
+    ] = "",
+    override_reason: Annotated[str, typer.Option("--override-reason", help="Why.")] = "",
     members_home: Annotated[
         Path | None,
         typer.Option("--members-home", help="Folder in which members keep their budgets between runs."),
@@ -120,6 +133,7 @@ def simulate(
         read = read.with_performance(**{name: value for name, value in changes.items() if value is not None})
         if plant_noise is not None:
             read = _planted(read, plant_noise)
+        overrides = _overrides(override or [], override_by, override_reason)
         derivation = Derivation(
             no_dp=no_dp,
             mechanism=None if mechanism is None else mechanism.value,
@@ -139,6 +153,7 @@ def simulate(
                 references=references,
                 compare=compare,
                 attack=attack,
+                overrides=overrides,
                 members_home=members_home,
                 out=out,
                 force=force,
@@ -152,6 +167,18 @@ def simulate(
         status = status_of(report)
         emit(report.model_dump(mode="json"), text=text, output_format=output_format, status=status)
     raise typer.Exit(status)
+
+
+def _overrides(conditions: list[str], by: str, reason: str) -> list[OverrideAsked]:
+    from hansa_simulations.settings import OverrideAsked
+
+    name, _, role = (part.strip() for part in by.partition(","))
+    if conditions and not (name and role and reason.strip()):
+        raise UsageError(
+            "an override names a person, a role and a reason",
+            remedy="Pass --override-by 'NAME, ROLE' and --override-reason TEXT.",
+        )
+    return [OverrideAsked(condition, name, role, reason.strip()) for condition in conditions]
 
 
 def _planted(agreement: Agreement, asked: str) -> Agreement:
