@@ -25,6 +25,7 @@ from hansa.ledger import (
     Aggregate,
     AgreementSigned,
     AmendmentMade,
+    AttackMade,
     Checkpoint,
     Evaluation,
     Keyring,
@@ -47,7 +48,7 @@ from hansa.protocol import JUDGED, MAX_NEWS, MAX_SAID, News, Word, first_of, fre
 from hansa.secagg import SumOutcome
 
 _LOG = logging.getLogger("hansa.coordinator")
-_MEMBERS_OWN = (AgreementSigned, Reservation, Release, RunClosed, Abort)
+_MEMBERS_OWN = (AgreementSigned, Reservation, Release, RunClosed, Abort, AttackMade)
 
 
 class History:

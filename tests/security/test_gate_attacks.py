@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from hansa.agreement.conditions import AttackTerm
 from hansa.agreement.terms import Evaluation
 from hansa.artifact import contents
 from hansa.canonical import sha256_hex
@@ -11,14 +12,14 @@ from hansa.fairness.judging import Outcome
 from hansa.gate.approving import check_gate, check_publication
 from hansa.gate.errors import GateMismatchError
 from hansa.identity.errors import SignatureError, UnknownSignerError
-from hansa.ledger import Override, Publication, SignedEntry, real
+from hansa.ledger import AttackMade, Override, Publication, SignedEntry, Spending, real
 from hansa.ledger.errors import EntryError
 from hansa.ledger.signed import statement_of
 from hansa.privacy.events import Spend, poisson_gaussian
 from hansa.protocol import Proposed
 from hansa_client.evaluation.approving import MANIFEST, Approver
-from support.gates import FAIR, HOLDS, MODEL, RUN, UNFAIR, RunStory, approved, signed_by, total_of
-from support.ledgers import HASH, MEMBERS, SIGNERS, fixed_signer
+from support.gates import FAIR, HOLDS, MODEL, RUN, TRAINED, UNFAIR, RunStory, approved, signed_by, total_of
+from support.ledgers import AT, HASH, MEMBERS, SIGNERS, fixed_signer
 from support.packages import TERMS, agreement_of, keys_of
 
 AGREEMENT = agreement_of(TERMS)
@@ -182,6 +183,36 @@ def test_epsilon_above_the_agreed_one_closes_the_gate_whatever_the_coordinator_s
     assert epsilon.verdict == "fail"
     with pytest.raises(GateMismatchError, match="sums say closed"):
         told.check(told.gate(conditions=story().decision().conditions, decision="open"))
+
+
+def attack(correct: int, spend: Spend = TRAINED) -> SignedEntry:
+    entry = AttackMade(
+        at=AT, agreement_id=ATTACKED.agreement_id, member=MEMBERS[0], kind="gradients", canaries=1000,
+        guessed_in=100, guessed_out=100, correct=correct, confidence=real(0.95), delta=real(1e-5),
+        spends=(Spending.of(spend),),
+    )  # fmt: skip
+    return signed_by(entry, MEMBERS[0])
+
+
+ATTACKED = agreement_of(
+    TERMS.model_copy(
+        update={
+            "publication": TERMS.publication.model_copy(update={"conditions": (AttackTerm(kind="attack"),)})
+        }
+    )
+)
+
+
+def test_an_attack_that_shows_more_than_is_claimed_closes_the_gate():
+    def verdict(*entries: SignedEntry) -> str:
+        told = story(agreement=ATTACKED, more=entries).decision()
+        (one,) = [one for one in told.conditions if one.name.startswith("attack")]
+        return one.verdict
+
+    assert verdict() == "inconclusive"  # nobody has attacked
+    assert verdict(attack(110)) == "pass"
+    assert verdict(attack(200)) == "fail"
+    assert verdict(attack(110), attack(200)) == "fail"  # a second attack that finds nothing hides no first
 
 
 def test_a_sum_over_too_few_members_closes_the_gate():
