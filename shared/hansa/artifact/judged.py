@@ -8,6 +8,7 @@ from hansa.agreement import Agreement
 from hansa.agreement.terms import Terms
 from hansa.artifact.contents import FairnessTable, GateEvidence, GroupRow, Measured, PrivacyStatement, Verdict
 from hansa.fairness.agreed import conditions_of, rules_of
+from hansa.fairness.evaluated import Evaluated
 from hansa.fairness.intervals import Estimate
 from hansa.fairness.layout import groups_of
 from hansa.fairness.metrics import Metric, Reading, flips, measure, positives, quality
@@ -151,7 +152,7 @@ def recompute(
     agreement: Agreement,
     keyring: Keyring,
     gate_sha256: str,
-) -> tuple[Gate, FairnessTable]:
+) -> tuple[Gate, FairnessTable, Evaluated]:
     """Verify the entries of a gate and decide anew.
 
     Args:
@@ -162,7 +163,7 @@ def recompute(
         gate_sha256: of the gate that the publication names.
 
     Returns:
-        The gate, open, and the quality by group that follows from the sums.
+        The gate, open, the quality by group that follows from the sums, and the evaluation that holds them.
 
     Raises:
         GateMismatchError: the entries, the sums and the gate do not fit together, or the gate is closed.
@@ -191,4 +192,5 @@ def recompute(
         raise GateMismatchError("the gate is closed: nothing may be published")
     if not same_conditions(gate.conditions, decision.conditions):
         raise GateMismatchError("the gate's conditions are not those that follow from the sums")
-    return gate, fairness_table(terms, evaluated.tables, decision, gate.artifact_sha256)
+    table = fairness_table(terms, evaluated.tables, decision, gate.artifact_sha256)
+    return gate, table, evaluated

@@ -22,6 +22,7 @@ from hansa.artifact.judged import recompute, same_table
 from hansa.artifact.signing import SIGNATURE, read_signature
 from hansa.canonical import sha256_hex
 from hansa.errors import HansaError, Problem, UsageError
+from hansa.fairness.evaluated import Evaluated
 from hansa.ledger import Publication, SignedEntry, TlogProof, TrustedKeys
 
 MAX_FILES = 64
@@ -42,6 +43,7 @@ class VerifiedPackage:
         entry: of its publication.
         graph: of its model.
         privacy, fairness: what it says of itself.
+        evaluated: the private evaluation that it was judged by.
         approved_by: members that approved the publication.
         cosigned_by: witnesses of the checkpoint.
         keys: by whose word.
@@ -55,6 +57,7 @@ class VerifiedPackage:
     graph: Graph
     privacy: PrivacyStatement
     fairness: FairnessTable
+    evaluated: Evaluated
     approved_by: tuple[str, ...]
     cosigned_by: tuple[str, ...]
     keys: TrustedKeys
@@ -125,9 +128,20 @@ def verify_package(folder: Path, keys: TrustedKeys | None = None) -> VerifiedPac
     ]
     if problems:
         raise PackageError("the package contradicts itself", problems)
-    _gate(agreement, entry, evidence, privacy, fairness, trusted)
+    evaluated = _gate(agreement, entry, evidence, privacy, fairness, trusted)
     return VerifiedPackage(
-        folder, name, agreement, entry, graph, privacy, fairness, approved, cosigned, trusted, keys is None
+        folder,
+        name,
+        agreement,
+        entry,
+        graph,
+        privacy,
+        fairness,
+        evaluated,
+        approved,
+        cosigned,
+        trusted,
+        keys is None,
     )
 
 
@@ -138,11 +152,11 @@ def _gate(
     privacy: PrivacyStatement,
     fairness: FairnessTable,
     keys: TrustedKeys,
-) -> None:
+) -> Evaluated:
     """Decide anew, from the noisy sums that members approved."""
     closed = "the package did not go through the gate"
     try:
-        gate, table = recompute(evidence, privacy, agreement, keys.keyring, entry.gate_sha256)
+        gate, table, evaluated = recompute(evidence, privacy, agreement, keys.keyring, entry.gate_sha256)
     except HansaError as error:
         raise PackageError(closed, [Problem(contents.GATE, error.cause)]) from None
     if (gate.run, gate.artifact_sha256) != (entry.run, entry.artifact_sha256):
@@ -151,6 +165,7 @@ def _gate(
         raise PackageError(
             closed, [Problem(contents.FAIRNESS, "is not the quality that follows from the noisy sums")]
         )
+    return evaluated
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -11,9 +11,12 @@ import typer
 
 from hansa.cli.options import ForceOption, FormatOption
 from hansa.cli.output import Format, emit, reported
+from hansa.errors import ExitStatus
 
 if TYPE_CHECKING:
     from hansa.artifact import Predictions, VerifiedPackage
+    from hansa.fairness.intervals import Estimate
+    from hansa.fairness.monitoring import Drift
 
 PackageArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the package.")]
 KeysOption = Annotated[
@@ -66,6 +69,65 @@ def predict(
         ]
         text = table.rstrip("\n") if out is None else f"Wrote {len(rows)} predictions to {out}."
         emit({"rows": rows, "unprotected": list(found.unprotected)}, text=text, output_format=output_format)
+
+
+def monitor(
+    folder: PackageArgument,
+    copy: Annotated[
+        Path, typer.Argument(metavar="LOG", help="A copy of the federation's log, as a folder of tiles.")
+    ],
+    keys: KeysOption = None,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
+    """Compare a later private evaluation of a published model with the one that it was published by, group by group.
+
+    Status 3 where a group is served worse by now.
+    """
+    status = ExitStatus.DONE
+    with reported(output_format):
+        from hansa.artifact.monitoring import later_evaluation
+        from hansa.artifact.monitoring import monitor as compared
+
+        package = _verified(folder, keys)
+        later = later_evaluation(package, copy)
+        drifts = compared(package, later)
+        worse = [one.name for one in drifts if one.change == "worse"]
+        status = ExitStatus.REFUSED if worse else ExitStatus.DONE
+        data: dict[str, object] = {
+            "name": package.name,
+            "run": later.run,
+            "number": later.number,
+            "contributors": list(later.contributors),
+            "metric": package.fairness.metric,
+            "groups": [_drift(one) for one in drifts],
+        }
+        lines = [
+            f"{package.name}: {package.fairness.metric} of evaluation {later.number} of run {later.run} beside the published one"
+        ]
+        for one in drifts:
+            moved = (
+                ""
+                if one.moved is None
+                else f" {one.moved.value:+.3f} ({one.moved.low:+.3f} to {one.moved.high:+.3f})"
+            )
+            lines.append(f"  {one.name}: {one.change}{moved}")
+        emit(data, text="\n".join(lines), output_format=output_format, status=status)
+    raise typer.Exit(status)
+
+
+def _drift(one: Drift) -> dict[str, object]:
+    def bounds(found: Estimate | None) -> dict[str, float] | None:
+        return None if found is None else {"value": found.value, "low": found.low, "high": found.high}
+
+    return {
+        "group": one.name,
+        "change": one.change,
+        "before": bounds(one.before),
+        "after": bounds(one.after),
+        "moved": bounds(one.moved),
+        "records_before": one.records_before,
+        "records_after": one.records_after,
+    }
 
 
 def _verified(folder: Path, keys: Path | None) -> VerifiedPackage:
