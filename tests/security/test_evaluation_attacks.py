@@ -17,7 +17,7 @@ from hansa_client.evaluation.judging import FileEvaluation
 from hansa_server.federation import Outcome, run_federation
 from hansa_server.journal import InMemoryJournal
 from hansa_server.summation import SecureSummation
-from support.evaluations import EVALUATION, JUDGED, REFERENCE, Judging, asked_for
+from support.evaluations import EVALUATION, JUDGED, REFERENCE, WHOLE, Judging, asked_for
 from support.leagues import table
 
 
@@ -81,7 +81,7 @@ class TestWhatIsSummed:
             Evaluated.logged(judging.agreement, other, aggregate)
 
     def test_distributed_noise_is_shared(self) -> None:
-        judging = Judging(privacy={"mechanism": "distributed", "steps": 1})
+        judging = Judging(privacy={"mechanism": "distributed", "steps": 1, **WHOLE})
         assert judging.run().not_concluded is None
         (found,) = judging.evaluated
         assert found.plan.honest == 2
@@ -194,7 +194,7 @@ class TestTheFile:
         assert all(not released(judging, name) for name in "abc")
 
     def test_a_model_that_is_not_finished_is_not_judged(self) -> None:
-        judging = Judging(training={"rounds": 2}, privacy={"steps": 2})
+        judging = Judging(training={"rounds": 2}, privacy={"steps": 2, **WHOLE})
         said = []
         journal = InMemoryJournal()
         judging.summation = SecureSummation(
@@ -228,7 +228,7 @@ class TestTheMembersData:
         judging = Judging(
             records,
             members=[{"name": name, "units": 40} for name in "abcd"],
-            privacy={"steps": 2, "delta": 1e-3},
+            privacy={"steps": 2, **WHOLE},
         )
         blind = records["d"]
         lacking = type(blind)(blind.inputs, blind.labels, blind.units, blind.unit_ids, {})

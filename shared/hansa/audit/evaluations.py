@@ -181,6 +181,7 @@ def _apart(member: str, run: str, evidence: Evidence) -> bool | None:
 
 def _counted(told: EvaluationReport, entry: Evaluation) -> Iterator[tuple[str, str]]:
     """Caps, and every number that follows from the table."""
+    from hansa.protocol import table_encoding
     from hansa.report.evaluated import plan_told, recomputed  # numpy
 
     plan, k = plan_told(told), len(told.contributors)
@@ -189,8 +190,7 @@ def _counted(told: EvaluationReport, entry: Evaluation) -> Iterator[tuple[str, s
         yield "layout", f"is of {plan.layout.size} cells, and the table in the log has {len(total)}"
         return
     try:
-        quantiser = plan.quantiser(k)
-        quantiser.decode(total.view("uint32"), k)
+        table_encoding(plan, k).decode(total.view("uint32"), k)
     except HansaError as error:
         yield "cell_cap", f"does not hold the table in the log: {error.cause}"
         return

@@ -28,6 +28,7 @@ from hansa.protocol.derivation import (
     public_weights,
     shared_noise,
     sum_terms,
+    table_encoding,
     update_encoding,
 )
 from hansa.protocol.exchange import (
@@ -83,6 +84,7 @@ __all__ = [
     "sum_reply",
     "sum_request",
     "sum_terms",
+    "table_encoding",
     "update_encoding",
     "witness_request",
     "witnessed_reply",

@@ -10,6 +10,7 @@ from functools import cached_property
 from hansa.agreement import Agreement, Terms
 from hansa.errors import PrivacyParameterError, WireError
 from hansa.fairness.agreed import plan_of
+from hansa.fairness.release import EvaluationPlan
 from hansa.identity import Roster
 from hansa.privacy.distributed import SharedNoise
 from hansa.privacy.grid import Grid
@@ -82,6 +83,15 @@ def pooled_encoding(noise: SharedNoise) -> Quantiser:
     return Quantiser(clip, noise.grid.scale, noise.members, noise_sd=noise.share_sigma)
 
 
+def table_encoding(plan: EvaluationPlan, members: int) -> Quantiser:
+    """How members' noisy tables enter the ring: as they are, for sums over so many members at most.
+
+    Raises:
+        SumTermsError: caps and noise of so many members do not fit into the ring.
+    """
+    return Quantiser(float(plan.cell_cap), float(plan.scale), members, noise_sd=plan.sigma)
+
+
 def sum_terms(agreement: Agreement, roster: Roster) -> SumTerms:
     """What the agreement fixes about its secure sums.
 
@@ -96,7 +106,7 @@ def sum_terms(agreement: Agreement, roster: Roster) -> SumTerms:
     vectors = {UPDATE: VectorTerms(length, update_encoding(agreement))}
     if agreement.terms.evaluation is not None:
         plan = plan_of(agreement)
-        vectors[JUDGED] = VectorTerms(plan.layout.size, plan.quantiser(len(agreement.terms.members)))
+        vectors[JUDGED] = VectorTerms(plan.layout.size, table_encoding(plan, len(agreement.terms.members)))
     return SumTerms(
         agreement.agreement_id,
         roster,
