@@ -11,7 +11,7 @@ from hansa.artifact.monitoring import later_evaluation, monitor
 from hansa.errors import HansaError, TooFewMembersError, UsageError
 from hansa.identity import COORDINATOR
 from hansa.ledger import Log, MemoryLogStore, export_tiles
-from support.cli import finished, hansa_process
+from support.cli import hansa
 from support.gates import FAIR, UNFAIR, RunStory, signed_by, total_of
 from support.ledgers import LOG_SIGNER, MEMBERS, WITNESS_SIGNERS
 from support.packages import TERMS, agreement_of, published
@@ -50,9 +50,9 @@ def test_a_group_that_is_served_worse_by_now_is_found(package, tmp_path):
     copy = log_in(tmp_path / "log", package, UNFAIR)
     told = {one.name: one.change for one in monitor(package, later_evaluation(package, copy))}
     assert told == {"everybody": "worse", "gender=f": "worse", "gender=m": "not told apart"}
-    status, out, _ = finished(hansa_process("model", "monitor", str(package.folder), str(copy)))
-    assert status == 3
-    assert "gender=f: worse" in out
+    called = hansa("model", "monitor", package.folder, copy)
+    assert called.status == 3, called.stderr
+    assert "gender=f: worse" in called.stdout
 
 
 def test_what_did_not_change_is_not_told_apart(package, tmp_path):
