@@ -55,7 +55,7 @@ def _require_evaluated(entry: Evaluation, record: RunRecord, terms: Terms, manif
     Raises:
         GateMismatchError: they did not.
     """
-    if record.manifests.get(entry.round) != {sha256_hex(manifest)}:
+    if record.manifests.get(entry.round) != frozenset([sha256_hex(manifest)]):
         raise GateMismatchError("the members' releases name another manifest than is shown")
     try:
         asked = Manifest.model_validate_json(manifest)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hansa.agreement import Agreement
+from hansa.canonical import Json
 from hansa.errors import WireError
 from hansa.identity.keys import MAX_SIGNATURE_BYTES
 from hansa.protocol.common import REFERENCE, PolicyCode, read_refusal, reference
@@ -32,7 +33,7 @@ class Proposed:
 
 def approval_request(agreement: Agreement, run: str, proposed: Proposed) -> Message:
     """Ask a member to approve an entry."""
-    body = {"agreement_id": agreement.agreement_id, "run": run, "round": 0}
+    body: Mapping[str, Json] = {"agreement_id": agreement.agreement_id, "run": run, "round": 0}
     arrays = {_ENTRY: _bytes(proposed.entry)}
     arrays |= {f"{_DOCUMENT}{name}": _bytes(data) for name, data in proposed.documents.items()}
     return Message("approve", body, arrays)

@@ -72,7 +72,7 @@ def _sections(report: Report, width: int) -> Iterator[Iterable[RenderableType]]:
     if report.attack is not None:
         yield _listed("An attack on the trainer", report.attack.told)
     if report.publication is not None:
-        yield _listed("Publication", _publication(report.publication))
+        yield _listed("Publication", tuple(_publication(report.publication)))
     for title, lines in (
         ("What to know before believing a number", report.notes),
         ("In the agreement, checked, and not in force yet", report.not_in_force),
