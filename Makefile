@@ -42,7 +42,7 @@ demo: $(STAMP)  ## Simulate five hospitals and write a report to runs/demo.
 	$(BIN)/hansa simulate --out runs/demo --force
 
 test: $(STAMP)  ## Run all tests.
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TEST)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TEST)
 
 lint: $(STAMP)  ## Check style, formatting, types and the rules of import.
 	$(BIN)/ruff check .

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 from hansa.agreement import Agreement
 from hansa.canonical import canonical_hash
@@ -205,9 +207,11 @@ def _reason(agreement: Agreement) -> str:
     return f"{told}; {evaluation.share:g} of the units, by the key {evaluation.key}, evaluate and never train"
 
 
+@cache
 def software() -> Mapping[str, str]:
-    """Versions of what makes a release."""
-    return {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _SOFTWARE}}
+    """Versions of what makes a release, read once a process."""
+    versions = {package: importlib.metadata.version(package) for package in _SOFTWARE}
+    return MappingProxyType({"python": platform.python_version(), **versions})
 
 
 def _grants(agreement: Agreement, name: str, identities: Identities) -> Iterator[SignedEntry]:

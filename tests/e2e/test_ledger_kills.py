@@ -1,7 +1,8 @@
 """A running federation under ``kill -9``: no reservation is lost, and no ε under-reported against what had left.
 
 A child runs a federation of real nodes over files, again and again; its parent kills it at random instants and then reads
-what lies there. What had left a member is told to a file by the carrier, before it hands a reply on.
+what lies there. What had left a member is told to a file by the carrier, before it hands a reply on. Instants are counted in
+what leaves, not in seconds, so that kills fall everywhere into a run on fast and on slow machines.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 import dp_accounting as dp
 import numpy as np
@@ -32,21 +34,36 @@ from support.durable import WIDE, DurableFederation, Left, ledger_path, opened, 
 from support.leagues import frozen_league
 
 KILLS, BESIDE, TURNS = 200, 4, 13  # new homes after some turns keep the reading of them short
-LONGEST_S = 0.2  # between two kills; a run of four rounds takes 0.3 s
+LONGEST = 1.3  # runs that a child gets through at most before its kill is due
+SHORT_S = 0.02  # a little longer, at random, so that kills fall between two replies too
 ENOUGH, SOON_SPENT = 1e4, 60.0  # a run asks for 17
 POOR = "home-0"
 FORK = multiprocessing.get_context("fork")  # the parent has imported and checked all that a child needs
 
 
+class League(NamedTuple):
+    """Three members, four rounds of two steps.
+
+    Attributes:
+        agreement, start: and model 0.
+        leaves: how much leaves the members in a whole run.
+    """
+
+    agreement: Agreement
+    start: np.ndarray
+    leaves: int
+
+
 @pytest.fixture(scope="module")
-def league(tmp_path_factory: pytest.TempPathFactory) -> tuple[Agreement, np.ndarray]:
-    """Three members, four rounds of two steps; a whole run has been made, so that children start with all of it."""
+def league(tmp_path_factory: pytest.TempPathFactory) -> League:
+    """A whole run has been made, so that children start with all that was read and checked for it."""
     agreement, built = frozen_league()
     start, home = built.initial_vector(), tmp_path_factory.mktemp("rehearsal")
     Identities.at(home, names_of(agreement))
-    with DurableFederation(agreement, start, home, ENOUGH, lambda _: None) as running:
+    left: list[Left] = []
+    with DurableFederation(agreement, start, home, ENOUGH, left.append) as running:
         assert running.run().stopped_because is None
-    return agreement, start
+    return League(agreement, start, len(left))
 
 
 def names_of(agreement: Agreement) -> list[str]:
@@ -59,20 +76,22 @@ def federation(agreement: Agreement, start: np.ndarray, home: Path, epsilon: flo
 
     def left(one: Left) -> None:
         os.write(out, one.line)
+        told.send_bytes(b".")
 
     while True:
         with DurableFederation(agreement, start, home, epsilon, left) as running:
-            told.send(running.run_name)
-            running.run()
+            told.send_bytes(b"opened")
+            if running.run().stopped_because is not None:
+                told.send_bytes(b"spent")  # nothing more leaves a member without a budget
 
 
-def killed(agreement: Agreement, start: np.ndarray, homes: Sequence[Path]) -> None:
+def killed(league: League, homes: Sequence[Path]) -> None:
     """Processes that run federations beside each other, each killed at a random instant, in a random order."""
     running = []
     for home in homes:
         here, there = FORK.Pipe(duplex=False)
         epsilon = SOON_SPENT if home.name == POOR else ENOUGH
-        child = FORK.Process(target=federation, args=(agreement, start, home, epsilon, there))
+        child = FORK.Process(target=federation, args=(league.agreement, league.start, home, epsilon, there))
         child.start()
         there.close()
         running.append((child, here))
@@ -80,8 +99,11 @@ def killed(agreement: Agreement, start: np.ndarray, homes: Sequence[Path]) -> No
     try:
         for child, here in running:
             if secrets.randbelow(8):  # now and then while the nodes are still being opened
-                here.recv()
-            time.sleep(secrets.randbelow(1000) / 1000 * LONGEST_S)
+                here.recv_bytes()
+                for _ in range(secrets.randbelow(int(LONGEST * league.leaves))):
+                    if here.recv_bytes() == b"spent":
+                        break
+            time.sleep(secrets.randbelow(1000) / 1000 * SHORT_S)
             child.kill()
     finally:
         for child, here in running:
@@ -173,17 +195,16 @@ def after_a_kill(agreement: Agreement, home: Path, name: str, left: list[Left]) 
 
 
 def test_200_kills_of_a_running_federation_lose_no_reservation_and_under_report_nothing(
-    tmp_path, league
+    tmp_path: Path, league: League
 ) -> None:
-    agreement, start = league
-    names = names_of(agreement)
+    agreement, names = league.agreement, names_of(league.agreement)
     counts = Counter[str]()
     for turn in range(KILLS // BESIDE):
         homes = [tmp_path / f"home-{turn // TURNS * BESIDE + number}" for number in range(BESIDE)]
         for home in homes:
             home.mkdir(exist_ok=True)
             Identities.at(home, names)
-        killed(agreement, start, homes)
+        killed(league, homes)
         for home in homes:
             left = Left.read(home / "left")
             for name in names:
