@@ -424,6 +424,12 @@ max_retries = 2
 # memory_gib = 16.0                 # of this process
 # gpu_memory_share = 0.5            # of the device, from 0 to 1
 
+# On what it judges models by group, where an agreement asks for that (docs/fairness.md).
+[evaluation]
+# dataset_id = "..."                # of the budget for units held out of training; without it they are charged with it
+# data = "/srv/hansa/judged"        # under units = "own-file": records of their own
+# unprotected_files = false         # refuse to run a model's file where this machine lacks a wall around it
+
 # How fast it trains and in how much memory, as under [performance] of an agreement; never what is promised.
 [performance]
 # device = "auto"                   # auto, cpu, cuda or cuda:N

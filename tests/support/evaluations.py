@@ -138,5 +138,6 @@ def asked_for(
 ) -> Any:
     """What a coordinator gets that asks for whatever evaluation it likes, with a file under whatever name."""
     assert judging.summation is not None
+    judging.summation._machine._preparing = True  # rounds are prepared as long as it likes
     files = {named or sha256_hex(data): np.frombuffer(data, dtype=np.uint8)}
     return judging.summation.judge(state, number, files, lambda _: None)
