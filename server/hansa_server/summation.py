@@ -213,7 +213,13 @@ class SecureSummation:
         last = state.round + 1 == state.rounds and self._agreement.terms.evaluation is None
         wanted = _Wanted(UPDATE, state.round, state.message.array_hashes["weights"], last)
         outcome, line = self._summing(wanted, note)
-        aggregate = Aggregate(state.round, outcome.survivors, outcome.total, line)
+        aggregate = Aggregate(
+            state.round,
+            outcome.survivors,
+            outcome.total,
+            line,
+            known_sha256=outcome.record.aggregate_sha256,
+        )
         self._keep(aggregate)
         return aggregate
 

@@ -127,17 +127,19 @@ class Aggregate:
         total: int32 [d], in grid steps.
         verified: signed statement of somebody that has recomputed it (`hansa.secagg.attest`), as a line; empty
             where nobody has.
+        known_sha256: of the total, where this side has hashed it already; whoever passes one vouches for it.
     """
 
     step: int
     survivors: tuple[str, ...]
     total: SumVector
     verified: str = ""
+    known_sha256: str = ""
 
     @cached_property
     def sha256(self) -> str:
         """Of the total, as the next round's manifest names it."""
-        return array_sha256(self.total)
+        return self.known_sha256 or array_sha256(self.total)
 
 
 class Derivation:

@@ -196,7 +196,8 @@ def _aggregate(request: Message, item: Json, dimension: int) -> Aggregate:
     names = tuple(name for name in survivors if isinstance(name, str))
     if len(set(names)) != len(survivors) or not isinstance(verified, str):
         raise WireError("the survivors of a sum are distinct names, and a statement is a text")
-    return Aggregate(at, names, request.array(f"total.{at}", "<i4", dimension), verified)
+    total = request.array(f"total.{at}", "<i4", dimension)
+    return Aggregate(at, names, total, verified, known_sha256=request.array_hashes[f"total.{at}"])
 
 
 def _files(request: Message) -> dict[str, Array]:

@@ -149,6 +149,7 @@ class Member:
             threading.RLock()
         )  # a request that comes again while it is worked on waits for its own answer
         self._depth, self._dirty = 0, False
+        self._texts: dict[int, tuple[RoundState, str]] = {}  # rounds as they were written last
         self._unwritten: dict[str, RingVector] = {}  # masked vectors, by their names in the store
         phases: dict[type[m.Said], Callable[[Any, Message, RoundState], Message]] = {
             m.KeysRequest: self._offer,
@@ -172,7 +173,7 @@ class Member:
         model, answer = self._phases[request.kind]
         with self.together():
             asked, _ = self._context.read(request, model, COORDINATOR)
-            record = self._state.rounds.get(asked.round, RoundState())
+            record = self._state.rounds.get(asked.round) or RoundState()
             given = record.answers.get(request.kind)
             return (
                 answer(asked, request, record)
@@ -386,7 +387,7 @@ class Member:
         return reply
 
     def _again(self, asked: m.Said, request: Message, record: RoundState, given: Answer) -> Message:
-        if given.request_sha256 != hashlib.sha256(request.header).hexdigest():
+        if given.request_sha256 != at.sha256_of_signed(request):
             raise AlreadyAnsweredError(
                 f"{request.kind} of round {asked.round} was answered, to another request"
             )
@@ -418,7 +419,8 @@ class Member:
             return
         name = f"{self._run}.state"
         vectors = {one: vector.data for one, vector in self._unwritten.items()}
-        self._store.put_together({**vectors, name: self._state.sealed(self._seal, name)}, forget)
+        sealed = self._state.sealed(self._seal, name, self._texts)
+        self._store.put_together({**vectors, name: sealed}, forget)
         self._dirty, self._unwritten = False, {}
 
     def _settled(self, asked: m.Said, record: RoundState) -> dict[str, Any]:
