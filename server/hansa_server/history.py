@@ -84,6 +84,7 @@ class History:
         self._mirrored: dict[str, int] = {}  # as each member has said since this was opened
         self._nonces: dict[str, str] = {}
         self._waiting: list[SignedEntry] | None = None
+        self._cosigning: list[NoteSignature] = []  # of the newest checkpoint, verified and not kept yet
         self._note: SignedNote | None = None
         self._read()
         self._amend(amendments)
@@ -175,7 +176,10 @@ class History:
         new = [signed for signed in said if signed.encoded not in self._known]
         room = MAX_SAID - self._heard[member]
         if len(new) > room:
-            _LOG.warning("%s says more than %d entries in a round; the rest must wait", member, MAX_SAID)
+            _LOG.warning(
+                "%(member)s says more than %(most)d entries in a round; the rest must wait",
+                {"member": member, "most": MAX_SAID},
+            )
             new = new[:room]  # it says the others again
         said_now = set[tuple[str, int]]()  # of which rounds this word releases
         for signed in new:
@@ -197,7 +201,10 @@ class History:
             yield
         finally:
             self._waiting = None
+            cosigning, self._cosigning = self._cosigning, []
             try:
+                if cosigning and self._note is not None:
+                    self._log.keep_cosignatures(self._note, cosigning)
                 self._log.append(signed.encoded for signed in waiting)
             except HansaError:
                 self._read()
@@ -336,10 +343,18 @@ class History:
 
     def _cosign(self, member: str, newest: SignedNote, signature: NoteSignature) -> None:
         try:
-            note = self._note = self._log.add_cosignature(newest, signature, self._witnesses[member])
+            SignedNote(newest.text, (signature,)).verify((self._witnesses[member],))
         except NoteSignatureError as error:
-            _LOG.info("%s has cosigned something else than the newest checkpoint: %s", member, error.cause)
+            _LOG.info(
+                "%(member)s has cosigned something else than the newest checkpoint: %(error)s",
+                {"member": member, "error": error},
+            )
             return
+        note = self._note = newest.with_signatures(signature)
+        if self._waiting is None:
+            self._log.keep_cosignatures(note, (signature,))
+        else:
+            self._cosigning.append(signature)
         if self._cosigners(note) >= self._quorum:  # each was verified as it came
             head = Checkpoint.parse(note.text)
             self._cosigned, self._covers, self._fresh = note.encoded, head.size, frozenset(head.extensions)

@@ -52,12 +52,15 @@ class Message:
         if len(self.arrays) > MAX_ARRAYS:
             raise WireError(f"a message carries {len(self.arrays)} arrays; at most {MAX_ARRAYS} are allowed")
         frozen: dict[str, Array] = {}
-        for name, array in self.arrays.items():
+        for name, given in self.arrays.items():
+            array = given
             if not isinstance(array, np.ndarray) or array.dtype.str not in DTYPES:
                 raise WireError(f"array {name!r} is of a type that the wire does not carry")
-            view = np.ascontiguousarray(array).view()
-            view.flags.writeable = False
-            frozen[name] = view
+            flags = array.flags
+            if flags.writeable or not flags.c_contiguous or type(array) is not np.ndarray:
+                array = np.ascontiguousarray(array).view()
+                array.flags.writeable = False
+            frozen[name] = array
         object.__setattr__(self, "arrays", frozen)
 
     def __eq__(self, other: object) -> bool:

@@ -24,6 +24,7 @@ def test_a_step_is_taken_apart(tmp_path: Path) -> None:
         f"{name}_{label}"
         for name in (
             "protocol",
+            "protocol_in_turn",
             "durable_writes",
             "protocol_in_memory",
             "protocol_cpu",
@@ -34,7 +35,7 @@ def test_a_step_is_taken_apart(tmp_path: Path) -> None:
     together = sum(figures[f"{name}_{label}"] for name in parts)
     assert together == pytest.approx(figures[f"protocol_in_memory_{label}"])
     for name in ("noise", "masks", "signatures", "behind_gradient"):
-        assert 0 < figures[f"{name}_{label}"] < figures[f"protocol_{label}"]
+        assert 0 < figures[f"{name}_{label}"] < figures[f"protocol_in_turn_{label}"]
     assert bench.data()["goals"] == {f"protocol_{label}": 50.0}
     assert list(tmp_path.iterdir()) == []  # what was measured with is gone
     assert "of it: durable writes" in bench.table()

@@ -158,13 +158,19 @@ def ledger(
 def pooled(
     steps: Annotated[
         int, typer.Option("--steps", min=1, max=10_000, help="Steps of a run that are measured.")
-    ] = 20,
+    ] = 10,
     repeats: Annotated[
-        int, typer.Option("--repeats", min=1, max=100, help="Runs on disk, and as many in memory.")
-    ] = 3,
+        int,
+        typer.Option(
+            "--repeats",
+            min=1,
+            max=100,
+            help="Runs of each kind: on disk side by side and in turn, in memory.",
+        ),
+    ] = 2,
     growth: Annotated[
         bool,
-        typer.Option("--growth/--no-growth", help="Also measure 3 to 10 members, 10^3 to 10^6 weights."),
+        typer.Option("--growth/--no-growth", help="Also measure 3 to 20 members, 10^4 to 10^6 weights."),
     ] = True,
     folder: Annotated[
         Path | None,

@@ -48,6 +48,8 @@ class Layout:
 class Database:
     """A connection to a file of one layout, which is there already: a log that is gone is never begun anew in silence.
 
+    It may be used in turn by threads, never by two at once: whoever has several takes care of that.
+
     Args:
         path: see `create` for a new one.
         layout: what it must be.
@@ -62,6 +64,7 @@ class Database:
         self.path, self.layout = path, layout
         self._lock = None if read_only else _locked(path, layout)
         self._connection: sqlite3.Connection | None = None
+        self._durable: bool | None = None  # how the last transaction was written
         try:
             with _told(path, layout):
                 self._connection = _connect(path, layout, _options(path, read_only=read_only))
@@ -118,7 +121,9 @@ class Database:
                 error nobody can tell what the disk holds, so that the file is closed and has to be opened anew.
         """
         with self.reading() as connection:
-            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            if durable is not self._durable:
+                connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -219,7 +224,10 @@ def _connect(path: Path, layout: Layout, options: str) -> sqlite3.Connection:
     if not path.is_file():
         raise LogStoreError(f"there is no {layout.what} at {path}")
     address = f"file:{quote(str(path.absolute()))}?{options}"
-    return sqlite3.connect(address, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT_S)
+    # a node answers in whatever thread its carrier has, one request at a time, which is all that SQLite asks for
+    return sqlite3.connect(
+        address, uri=True, isolation_level=None, timeout=_BUSY_TIMEOUT_S, check_same_thread=False
+    )
 
 
 def _require(connection: sqlite3.Connection, path: Path, layout: Layout) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from hansa.ledger.checkpoint import Checkpoint
@@ -223,8 +223,16 @@ class Log(LogView):
             LogStoreError: the checkpoint is not of this log.
         """
         SignedNote(note.text, (signature,)).verify((witness,))
-        self._store.add_cosignatures(note.text, (signature,))
+        self.keep_cosignatures(note, (signature,))
         return note.with_signatures(signature)
+
+    def keep_cosignatures(self, note: SignedNote, signatures: Sequence[NoteSignature]) -> None:
+        """Keep cosignatures of one of this log's checkpoints that were verified, all or none.
+
+        Raises:
+            LogStoreError: the checkpoint is not of this log, or they cannot be stored.
+        """
+        self._store.add_cosignatures(note.text, signatures)
 
     def _recovered(self) -> Frontier:
         head = self._store.head()

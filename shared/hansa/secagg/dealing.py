@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from hansa.merkle import HASH_BYTES, path_length
 from hansa.secagg.commitments import SALT_BYTES, check_path, merkle_paths, merkle_root, share_hash
@@ -41,7 +40,6 @@ from hansa.secagg.keys import (
     pair_mask_key,
     seal_envelope,
     self_mask_key,
-    x25519_key,
 )
 from hansa.secagg.masks import MaskKey
 from hansa.secagg.messages import Shares, rows_of
@@ -117,7 +115,6 @@ def deal(secrets: RoundSecrets, parties: Parties, rand: Rand) -> Dealt:
         MASK_KEY: split(secrets.mask_seed, xs, parties.threshold, rand),
     }
     salts = rand(2 * SALT_BYTES * len(holders))
-    private = x25519_key(secrets.envelope_seed)
     envelopes: list[bytes] = []
     kems: list[bytes] = []
     rows: list[bytes] = []
@@ -132,7 +129,7 @@ def deal(secrets: RoundSecrets, parties: Parties, rand: Rand) -> Dealt:
             own = Held(contents[0], contents[1], b"")
         else:
             public = parties.keys[holder]
-            secret = agree(private, public.envelope_key, holder)
+            secret = secrets.agree_on_envelopes(public.envelope_key, holder)
             if parties.hybrid:
                 extra, kem = _encapsulated(secrets, parties, holder)
                 secret += extra
@@ -155,7 +152,7 @@ def deal(secrets: RoundSecrets, parties: Parties, rand: Rand) -> Dealt:
 class OpeningKeys:
     """The private keys with which a member opens what it is dealt, made once for all dealers of a round."""
 
-    envelope: X25519PrivateKey
+    secrets: RoundSecrets
     envelope_kem: MLKEM768PrivateKey | None
     mask_kem: MLKEM768PrivateKey | None
 
@@ -163,7 +160,7 @@ class OpeningKeys:
     def of(cls, secrets: RoundSecrets, *, hybrid: bool) -> OpeningKeys:
         """Of a member's secrets."""
         return cls(
-            x25519_key(secrets.envelope_seed),
+            secrets,
             kem_key(secrets.envelope_seed) if hybrid else None,
             kem_key(secrets.mask_seed) if hybrid else None,
         )
@@ -186,7 +183,7 @@ def open_dealt(
         cryptography.exceptions.InvalidTag: an envelope does not open, or holds what its dealer did not sign.
         WireError: the dealer's key is not usable.
     """
-    secret = agree(keys.envelope, parties.keys[dealer].envelope_key, dealer)
+    secret = keys.secrets.agree_on_envelopes(parties.keys[dealer].envelope_key, dealer)
     pad = b""
     if keys.envelope_kem is not None and keys.mask_kem is not None:
         secret += keys.envelope_kem.decapsulate(kem[:KEM_CIPHERTEXT_BYTES])
@@ -240,7 +237,7 @@ def own_masks(
     Returns:
         Keys whose masks are added, and keys whose masks are subtracted.
     """
-    private = x25519_key(secrets.mask_seed)
+    private = secrets.mask_private
     plus, minus = [self_mask_key(secrets.self_seed, parties.me, binding)], []
     for other in contributors:
         if other == parties.me:

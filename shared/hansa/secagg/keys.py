@@ -18,14 +18,13 @@ back, so that a dropout can be repaired whichever of the two is gone.
 from __future__ import annotations
 
 import hashlib
+import hmac
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from pydantic import ConfigDict
 
 from hansa.errors import WireError
@@ -81,6 +80,31 @@ class RoundSecrets:
     mask_seed: bytes
     envelope_seed: bytes
 
+    @cached_property
+    def mask_private(self) -> X25519PrivateKey:
+        """The key of pairwise masks; in memory as long as the seeds are."""
+        return x25519_key(self.mask_seed)
+
+    @cached_property
+    def envelope_private(self) -> X25519PrivateKey:
+        """The key of envelopes; in memory as long as the seeds are."""
+        return x25519_key(self.envelope_seed)
+
+    @cached_property
+    def _agreed(self) -> dict[str, bytes]:
+        return {}
+
+    def agree_on_envelopes(self, public: str, owner: str) -> bytes:
+        """The X25519 secret that this envelope key has with another one: the same when sealing and when opening.
+
+        Raises:
+            WireError: see `agree`.
+        """
+        secret = self._agreed.get(public)
+        if secret is None:
+            secret = self._agreed[public] = agree(self.envelope_private, public, owner)
+        return secret
+
     @classmethod
     def draw(cls, rand: Rand) -> RoundSecrets:
         """Fresh secrets for one round."""
@@ -89,8 +113,8 @@ class RoundSecrets:
     def public(self, member: str, *, post_quantum: bool) -> PublicKeys:
         """What the member signs and sends."""
         return PublicKeys(
-            mask_key=x25519_key(self.mask_seed).public_key().public_bytes_raw().hex(),
-            envelope_key=x25519_key(self.envelope_seed).public_key().public_bytes_raw().hex(),
+            mask_key=self.mask_private.public_key().public_bytes_raw().hex(),
+            envelope_key=self.envelope_private.public_key().public_bytes_raw().hex(),
             seed_commitment=seed_commitment(member, self.self_seed),
             mask_kem=kem_key(self.mask_seed).public_key().public_bytes_raw().hex() if post_quantum else None,
             envelope_kem=kem_key(self.envelope_seed).public_key().public_bytes_raw().hex()
@@ -198,4 +222,11 @@ def _label(parts: list[str]) -> bytes:
 
 
 def _derive(secret: bytes, salt: bytes, label: list[str], length: int = 32) -> bytes:
-    return HKDF(hashes.SHA256(), length, salt or None, _label(label)).derive(secret)
+    """HKDF-SHA256 (RFC 5869) of at most 64 bytes."""
+    info, key = _label(label), hmac.digest(salt or bytes(32), secret, "sha256")
+    first = hmac.digest(key, info + b"\x01", "sha256")
+    return (
+        first[:length]
+        if length <= 32
+        else first + hmac.digest(key, first + info + b"\x02", "sha256")[: length - 32]
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hansa.secagg.dealing import Held
 from hansa.secagg.errors import RoundRefusedError, StateError
 from hansa.secagg.keys import PublicKeys, RoundSecrets
-from hansa.secagg.messages import SIGNED, Manifest
+from hansa.secagg.messages import SIGNED, VECTOR, Manifest
 from hansa.secagg.seal import Seal
 from hansa.secagg.store import Store
 from hansa.wire import Array, Message
@@ -31,7 +32,7 @@ class Answer(_Record):
     """A reply as it was given, to be given again byte for byte.
 
     Attributes:
-        request_sha256: of the header of the request that it answers.
+        request_sha256: of the kind and the signed line of the request that it answers; the line names its arrays' hashes.
         kind, line: the reply's kind and signed statement.
         arrays: shape and bytes of each array; of the masked vector only the shape, the bytes are stored apart.
     """
@@ -41,23 +42,39 @@ class Answer(_Record):
     line: str
     arrays: dict[str, tuple[str, tuple[int, ...], bytes]]
 
+    @cached_property
+    def json_text(self) -> str:
+        """The record as JSON, made once: an answer never changes, and is stored with every later one."""
+        return self.model_dump_json()
+
     @classmethod
     def of(cls, request: Message, reply: Message, *, apart: bool) -> Answer:
-        """The record of a reply; `apart` leaves the arrays' bytes out."""
+        """The record of a reply; `apart` leaves the masked vector's bytes out."""
         arrays = {
-            name: (array.dtype.str, array.shape, b"" if apart else array.tobytes())
+            name: (array.dtype.str, array.shape, b"" if apart and name == VECTOR else array.tobytes())
             for name, array in reply.arrays.items()
         }
-        digest = hashlib.sha256(request.header).hexdigest()
-        return cls(request_sha256=digest, kind=reply.kind, line=reply.text(SIGNED), arrays=arrays)
+        return cls.model_construct(
+            request_sha256=sha256_of_signed(request), kind=reply.kind, line=reply.text(SIGNED), arrays=arrays
+        )
 
     def message(self, stored: bytes | None) -> Message:
         """The reply again; `stored` are the bytes of the masked vector, where they are kept apart."""
         arrays: dict[str, Array] = {
-            name: np.frombuffer(data if stored is None else stored, dtype=dtype).reshape(shape)
+            name: np.frombuffer(
+                stored if stored is not None and name == VECTOR else data, dtype=dtype
+            ).reshape(shape)
             for name, (dtype, shape, data) in self.arrays.items()
         }
         return Message(self.kind, {SIGNED: self.line}, arrays)
+
+
+def sha256_of_signed(request: Message) -> str:
+    """SHA-256 that tells a request from every other: of its kind and its signed line, which binds its arrays.
+
+    `Context.read` has compared the arrays with the hashes in the line; nothing else is in the request.
+    """
+    return hashlib.sha256(f"{request.kind}\n{request.text(SIGNED)}".encode()).hexdigest()
 
 
 class RoundState(_Record):
@@ -90,6 +107,12 @@ class RoundState(_Record):
     confirmed: bytes = b""
     receipt: str = ""
     answers: dict[str, Answer] = {}
+
+    @property
+    def json_text(self) -> str:
+        """The record as JSON."""
+        answers = ",".join(f'"{kind}":{answer.json_text}' for kind, answer in self.answers.items())
+        return f'{self.model_dump_json(exclude={"answers"})[:-1]},"answers":{{{answers}}}}}'
 
     @property
     def own_secrets(self) -> RoundSecrets:
@@ -138,9 +161,26 @@ class MemberState(_Record):
         except ValidationError:
             raise StateError(f"{name} holds no state that this release can read") from None
 
-    def sealed(self, seal: Seal, name: str) -> bytes:
-        """The record as it is stored under a name."""
-        return seal.seal(name, self.model_dump_json().encode())
+    def sealed(self, seal: Seal, name: str, made: dict[int, tuple[RoundState, str]] | None = None) -> bytes:
+        """The record as it is stored under a name.
+
+        Args:
+            seal, name: under which key and name.
+            made: the JSON of rounds as they were sealed last, which is used for those that have not changed, and replaced.
+        """
+        before = {} if made is None else made
+        texts = {
+            number: (one, before[number][1])
+            if number in before and before[number][0] is one
+            else (one, one.json_text)
+            for number, one in self.rounds.items()
+        }
+        if made is not None:
+            made.clear()  # of what is erased nothing stays
+            made.update(texts)
+        rounds = ",".join(f'"{number}":{text}' for number, (_, text) in texts.items())
+        text = f'{self.model_dump_json(exclude={"rounds"})[:-1]},"rounds":{{{rounds}}}}}'
+        return seal.seal(name, text.encode())
 
     def with_round(self, number: int, record: RoundState, **changes: Any) -> MemberState:
         """The state with one round changed; of rounds that only have keys, the oldest give way to new ones."""

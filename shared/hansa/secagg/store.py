@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Protocol
 
 from hansa.secagg.errors import StateError
+from hansa.secagg.slots import SlotFile, slot_file
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
+_IN_PLACE = ".state"
 _AT_A_TIME = 4  # flushes that wait for the disk together
 _FREED_AT_ONCE = 16 * 1024 * 1024  # a file of more bytes is freed before anything is written in its stead
+_SMALL = 1024 * 1024  # a file of fewer bytes is freed sooner than a thread is told to
 
 
 class Store(Protocol):
@@ -27,7 +30,8 @@ class Store(Protocol):
     def put_together(self, items: Mapping[str, bytes | memoryview], forget: Sequence[str] = ()) -> None:
         """As `delete` of each name to forget and then `put` of each item, in that order, all durable before return.
 
-        After a crash some of it may have happened; where it has, so has what comes before.
+        After a crash some of it may have happened; where it has, so has what comes before. What was forgotten beside items may be
+        there again after a loss of power.
         """
 
     def get(self, name: str) -> bytes | None:
@@ -63,13 +67,55 @@ class MemoryStore:
         self._data.pop(name, None)
 
 
+class Spool:
+    """Masked vectors where a verifier takes them at once: in memory, and in a store from so many bytes on.
+
+    Not durable, and need not be: a coordinator that is called again with its journal is given the same vectors again, and one
+    without a journal has lost the round.
+
+    Args:
+        store: for what does not fit.
+        limit: bytes in memory.
+    """
+
+    def __init__(self, store: Store, limit: int = 64 * 2**20) -> None:
+        self._store, self._limit = store, limit
+        self._data: dict[str, bytes | memoryview] = {}
+
+    def put(self, name: str, data: bytes | memoryview) -> None:
+        """See `Store.put`."""
+        self.put_together({name: data})
+
+    def put_together(self, items: Mapping[str, bytes | memoryview], forget: Sequence[str] = ()) -> None:
+        """See `Store.put_together`; what is kept in memory is not copied, and must not change."""
+        elsewhere = [name for name in forget if self._data.pop(name, None) is None]
+        held = sum(len(memoryview(data).cast("B")) for data in (*self._data.values(), *items.values()))
+        if held <= self._limit:
+            self._data.update(items)
+            items = {}
+        if items or elsewhere:
+            self._store.put_together(items, elsewhere)
+
+    def get(self, name: str) -> bytes | None:
+        """See `Store.get`."""
+        return bytes(self._data[name]) if name in self._data else self._store.get(name)
+
+    def delete(self, name: str) -> None:
+        """See `Store.delete`."""
+        self.put_together({}, [name])
+
+
 class FolderStore:
     """A store in a folder of mode 0700 that one process holds at a time.
 
     Two processes of one identity would mask two vectors with the same keys, so that the folder is locked.
 
     Files of one write are flushed side by side, as a disk serves several waits in the time of one. A file that loses its name
-    loses it before the write returns; its blocks are freed in a thread, because that can take as long as a flush.
+    loses it before the write returns; the blocks of all but small ones are freed in a thread, because that can take as long as
+    a flush.
+
+    What is named ``*.state`` is written again and again: after the first time in place, in a file of two places
+    (`hansa.secagg.slots`), which waits once and for the data alone.
 
     Raises:
         StateError: another process has the folder, or it cannot be used.
@@ -95,15 +141,63 @@ class FolderStore:
         self._lock = lock
         self._threads = ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="hansa-store")
         self._freed: Future[None] | None = None
+        self._slots: dict[str, SlotFile] = {}
 
     def put(self, name: str, data: bytes | memoryview) -> None:
         """See `Store.put`: a new file, flushed to disk, renamed over the old one, and the folder flushed too."""
         self.put_together({name: data})
 
     def put_together(self, items: Mapping[str, bytes | memoryview], forget: Sequence[str] = ()) -> None:
-        """See `Store.put_together`: every file is flushed before the first is renamed, and the folder once for all."""
-        paths = {self._path(name): data for name, data in items.items()}
+        """See `Store.put_together`: new files first, each flushed before the first is renamed, and the folder once for all."""
         gone = [self._path(name) for name in forget]
+        files, again = self._parted(items)
+        for name in (*files, *forget):
+            self._leave(name)
+        if files or gone:
+            self._replace(files, gone, flush=bool(files) or not again)
+        for name, data in again.items():
+            try:
+                self._slots[name].put(data)
+            except OSError as error:
+                self._leave(name)
+                raise StateError(f"cannot write {self._path(name)}: {error.strerror}") from None
+
+    def _parted(
+        self, items: Mapping[str, bytes | memoryview]
+    ) -> tuple[dict[str, bytes | memoryview], dict[str, bytes | memoryview]]:
+        """What becomes a new file, and what is written in place: the last items, where all others come before them."""
+        again = dict[str, bytes | memoryview]()
+        for name, data in reversed(list(items.items())):
+            slots = self._opened(name) if name.endswith(_IN_PLACE) else None
+            if slots is None or not slots.fits(data):
+                break
+            again[name] = data
+        files = {name: data for name, data in items.items() if name not in again}
+        return files, dict(reversed(list(again.items())))
+
+    def _opened(self, name: str) -> SlotFile | None:
+        """A file of two places; none where there is no file yet, or one that must be made anew."""
+        if name not in self._slots:
+            try:
+                self._slots[name] = SlotFile(self._path(name))
+            except FileNotFoundError:
+                return None
+            except OSError as error:
+                raise StateError(f"cannot open {self._path(name)}: {error.strerror}") from None
+            except ValueError:
+                return None
+        return self._slots[name]
+
+    def _leave(self, name: str) -> None:
+        slots = self._slots.pop(name, None)
+        if slots is not None:
+            slots.close()
+
+    def _replace(self, items: Mapping[str, bytes | memoryview], gone: Sequence[Path], *, flush: bool) -> None:
+        paths = {
+            self._path(name): slot_file(data) if name.endswith(_IN_PLACE) else data
+            for name, data in items.items()
+        }
         new = {path: path.with_name(path.name + ".new") for path in paths}
         lost = list[int]()
         path = self._folder
@@ -115,7 +209,7 @@ class FolderStore:
             for path in paths:
                 lost += _held(path)
                 new[path].replace(path)
-            if paths or gone:
+            if flush:
                 self._flush_folder()
         except OSError as error:
             for half in new.values():
@@ -127,7 +221,16 @@ class FolderStore:
             self._free(lost)
 
     def get(self, name: str) -> bytes | None:
-        """See `Store.get`."""
+        """See `Store.get`.
+
+        Raises:
+            StateError: it cannot be read, or was damaged.
+        """
+        if name.endswith(_IN_PLACE) and self._path(name).exists():
+            slots = self._opened(name)
+            if slots is None:
+                raise StateError(f"{self._path(name)} is damaged")
+            return slots.data
         try:
             return self._path(name).read_bytes()
         except FileNotFoundError:
@@ -137,6 +240,7 @@ class FolderStore:
 
     def delete(self, name: str) -> None:
         """See `Store.delete`."""
+        self._leave(name)
         try:
             self._path(name).unlink(missing_ok=True)
             self._flush_folder()
@@ -145,6 +249,8 @@ class FolderStore:
 
     def close(self) -> None:
         """Give the folder back."""
+        for name in list(self._slots):
+            self._leave(name)
         self._threads.shutdown(wait=True)
         os.close(self._lock)
 
@@ -181,12 +287,12 @@ class FolderStore:
 
 
 def _held(path: Path) -> list[int]:
-    """A handle that keeps a file's blocks when its name goes to another; none for one that is large, or not there."""
+    """A handle that keeps a file's blocks when its name goes to another; none for one that is freed at once, or not there."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return []
-    if os.fstat(handle).st_size > _FREED_AT_ONCE:
+    if not _SMALL <= os.fstat(handle).st_size <= _FREED_AT_ONCE:
         os.close(handle)
         return []
     return [handle]

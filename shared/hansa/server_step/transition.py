@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 
@@ -122,6 +123,7 @@ def step(rule: ServerRule, state: ServerState, mean_update: Vector) -> ServerSta
     )
 
 
+@lru_cache(maxsize=64)
 def _rule_id(rule: ServerRule) -> str:
     return canonical_hash(rule.tree())
 

@@ -1,19 +1,24 @@
 """A league under shared noise whose gradients cost nothing, so that what is left of a step is the protocol.
 
-Real nodes, a real coordinator, ledgers, mirrors, cosignatures and a verifier that recomputes each sum, in one process and one
-thread. Each member's clipped sum lies ready; its share of the noise is drawn in the step. Beside the clock, meters stand at
+Real nodes, a real coordinator, ledgers, mirrors, cosignatures and a verifier that recomputes each sum, in one process; members
+answer side by side, so that they wait for the disk together, or in turn. Each member's clipped sum lies ready; its share of the noise is drawn in the step. Beside the clock, meters stand at
 the ports where noise is drawn, masks are added and P-256 signatures are made and checked.
 """
 
 from __future__ import annotations
 
 import secrets
+import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +31,12 @@ from hansa.identity.keys import verify
 from hansa.ledger import Log, MemoryLogStore, NoteSigner, SqliteLogStore
 from hansa.privacy.calibration import calibrated_noise_multiplier
 from hansa.privacy.randomness import Randomness, SecretRandomness
-from hansa.privacy.sampling import sampling_of
+from hansa.privacy.sampling import Sampling, sampling_of
 from hansa.protocol.derivation import shared_noise
 from hansa.secagg import MaskWorkers, MemoryStore, Seal, Store
 from hansa.secagg.masks import MaskKey
 from hansa.secagg.ring import RingVector
-from hansa.secagg.store import FolderStore
+from hansa.secagg.store import FolderStore, Spool
 from hansa.wire import Message, array_sha256
 from hansa_client.flower_node import AnswersRequests
 from hansa_client.node import Node
@@ -41,13 +46,13 @@ from hansa_server.journal import InMemoryJournal
 from hansa_server.members import Members
 from hansa_server.summation import SecureSummation, SumHouse, Verifier
 from hansa_simulations.bench.sampling import noting
-from hansa_simulations.engines.local import run_in_process
 from hansa_simulations.identities import VERIFIER, Identities
 from hansa_simulations.ledgers import MemberStores, records_in, stores_in
 from hansa_simulations.seat import Seat
 
 EPSILON, DELTA, RATE, UNITS = 8.0, 1e-6, 0.05, 1000
 WARMING = 3  # steps that are not measured: the first reserves, and two more fill caches
+_SWITCH_S = 0.02  # threads that share an interpreter take turns this long: few members lose the processor in the middle
 _SIGNATURES = 200  # made and checked to know what one costs here
 
 
@@ -59,7 +64,9 @@ class Meters:
     masks: list[float] = field(default_factory=list)
     behind: list[float] = field(default_factory=list)  # from a gradient to the masked reply, of one member
     calls: Counter[str] = field(default_factory=Counter)
-    given: float = 0.0
+    given: threading.local = field(
+        default_factory=threading.local
+    )  # when a gradient was there, by the member's thread
 
     def read(self) -> dict[str, float]:
         """The sums of all members and the coordinator; starts anew."""
@@ -129,11 +136,13 @@ class PreparedGradients:
         self._sigma, self._meters = sigma, meters
         self._sum = np.arange(length, dtype=np.int64) % 1001 - 500
 
-    def train(self, weights: npt.NDArray[np.float64], randomness: Randomness) -> npt.NDArray[np.int64]:
+    def train(
+        self, weights: npt.NDArray[np.float64], randomness: Randomness, _rotation: object = None
+    ) -> npt.NDArray[np.int64]:
         """int64 [d], in grid units."""
         noise = randomness.noise(self._sigma, len(weights))
         noise += self._sum
-        self._meters.given = time.perf_counter()
+        self._meters.given.at = time.perf_counter()
         return noise
 
 
@@ -144,11 +153,41 @@ class _Watched:
         self._node, self._meters = node, meters
 
     def handle(self, request: Message) -> Message:
-        self._meters.given = 0.0
+        given = self._meters.given
+        given.at = None
         reply = self._node.handle(request)
-        if self._meters.given:
-            self._meters.behind.append(time.perf_counter() - self._meters.given)
+        if given.at is not None:
+            self._meters.behind.append(time.perf_counter() - given.at)
         return reply
+
+
+class _Called:
+    """The league as calls of its nodes, in turn until they are told to answer side by side; see `hansa_server.members.Members`.
+
+    Replies are given in the order of the requests and nodes share nothing, so that a step is the same either way.
+    """
+
+    def __init__(self, nodes: Mapping[str, AnswersRequests]) -> None:
+        self._nodes, self.together = nodes, False
+        self._threads = ThreadPoolExecutor(len(nodes), thread_name_prefix="hansa-member")
+        self._switch_s = sys.getswitchinterval()
+
+    def __enter__(self) -> Self:
+        sys.setswitchinterval(_SWITCH_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setswitchinterval(self._switch_s)
+        self._threads.shutdown(wait=True)
+
+    def exchange(self, requests: Mapping[str, Message], deadline_s: float) -> Mapping[str, Message]:  # noqa: ARG002  # the port's
+        """Every reply, in the order of the requests."""
+        run = self._threads.map if self.together else map
+        return dict(zip(requests, run(self._answer, requests.items()), strict=True))
+
+    def _answer(self, asked: tuple[str, Message]) -> Message:
+        name, request = asked
+        return self._nodes[name].handle(request)
 
 
 @dataclass(frozen=True)
@@ -200,22 +239,25 @@ def pooled_agreement(n: int, length: int, steps: int) -> Agreement:
     hashes = FrozenModel(
         parameters=length, initial_sha256=array_sha256(np.zeros(length)), frozen_sha256=sha256_hex(b"")
     )
-    multiplier = calibrated_noise_multiplier(EPSILON, DELTA, sampling_of(agreement.terms), steps)
+    multiplier = _multiplier(sampling_of(agreement.terms), steps)
     return agreement.freeze(Frozen(terms_id=agreement.terms_id, model=hashes, noise_multiplier=multiplier))
 
 
-def pooled_steps(n: int, length: int, steps: int, folder: Path | None) -> StepTimes:
+def pooled_steps(
+    n: int, length: int, steps: int, folder: Path | None, *, together: bool = True, warming: int = WARMING
+) -> StepTimes:
     """Run a league for some steps.
 
     Args:
         n, length: members and trained weights.
-        steps: that are measured, after `WARMING` that are not.
+        steps: that are measured, after `warming` that are not.
         folder: a new one, for everything that must be durable; `None` keeps it all in memory.
+        together: whether members answer side by side; in turn, what one takes is not what another waits for.
 
     Raises:
         EngineError: a step was summed over fewer than all, so that something else was measured.
     """
-    agreement = pooled_agreement(n, length, steps + WARMING)
+    agreement = pooled_agreement(n, length, steps + warming)
     run, meters, start = f"bench-{secrets.token_hex(8)}", Meters(), np.zeros(length)
     names = [member.name for member in agreement.terms.members]
     identities = _metered(Identities.ephemeral(names), meters)
@@ -227,6 +269,9 @@ def pooled_steps(n: int, length: int, steps: int, folder: Path | None) -> StepTi
     checked = [verify.cache_info().misses]
 
     def note(_outcome: Outcome) -> None:
+        members.together = (
+            together  # from the second step on: what a process computes once it computes in the first
+        )
         walls.append(time.perf_counter())
         cpus.append(time.process_time())
         checked.append(verify.cache_info().misses)
@@ -258,11 +303,12 @@ def pooled_steps(n: int, length: int, steps: int, folder: Path | None) -> StepTi
                 )
             )
 
-        run_in_process(agreement, nodes, run, coordinate)
-    _require_whole(outcomes[0], n, steps + WARMING)
+        with _Called(dict(zip(names, nodes, strict=True))) as members:
+            coordinate(members)
+    _require_whole(outcomes[0], n, steps + warming)
 
     def measured(values: Sequence[float]) -> tuple[float, ...]:
-        return tuple(1e3 * value for value in values[WARMING:])
+        return tuple(1e3 * value for value in values[warming:])
 
     signatures = [
         part["signed"] * one_signed + (after - before) * one_checked
@@ -271,8 +317,13 @@ def pooled_steps(n: int, length: int, steps: int, folder: Path | None) -> StepTi
     return StepTimes(
         measured(np.diff(walls).tolist()), measured(np.diff(cpus).tolist()),
         measured([part["noise"] for part in parts]), measured([part["masks"] for part in parts]),
-        tuple(signatures[WARMING:]), measured([part["behind"] for part in parts]),
+        tuple(signatures[warming:]), measured([part["behind"] for part in parts]),
     )  # fmt: skip
+
+
+@lru_cache(maxsize=32)  # takes seconds, and is the same for every league
+def _multiplier(sampling: Sampling, steps: int) -> float:
+    return calibrated_noise_multiplier(EPSILON, DELTA, sampling, steps)
 
 
 def _metered(identities: Identities, meters: Meters) -> Identities:
@@ -303,7 +354,7 @@ def _house(
     return SumHouse(
         seat.signer,
         seat.roster,
-        MemoryStore() if folder is None else FolderStore(folder / "spool"),
+        MemoryStore() if folder is None else Spool(FolderStore(folder / "spool")),
         Verifier(identities.signer(VERIFIER), _MeteredWorkers(meters)),
         seat.history,
         seat.records,
