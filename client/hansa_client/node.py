@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from hansa.agreement import Agreement
-from hansa.errors import TrainingError, WireError
+from hansa.errors import DataError, Problem, TrainingError, WireError
 from hansa.privacy.parts import InParts, PartSeeds
 from hansa.privacy.randomness import Randomness
 from hansa.privacy.rotation import Rotation
@@ -35,6 +35,9 @@ from hansa.secagg import Manifest
 from hansa.wire import Message
 from hansa_client.records import Records
 from hansa_client.summing import SumIdentity, SumParty
+
+if TYPE_CHECKING:
+    from hansa_client.evaluation.judging import LocalEvaluation
 
 MAX_RUNS = 4  # in hand at once; a run has its machine and its model in memory
 Vector = npt.NDArray[np.float64]
@@ -71,8 +74,9 @@ class Node:
         records: the member's own log, its budget and its copy of the federation's log.
         randomness: makes a fresh source for a step of a run.
         sums: with what it takes part in secure sums.
+        evaluation: evaluates model files on the member's data, where the agreement asks for that.
 
-    Guarantees: no reply depends on data except through `LocalTraining.train`, whose result is charged and on record
+    Guarantees: no reply depends on data except through `LocalTraining.train` and `LocalEvaluation.evaluate`, whose result is charged and on record
         before it leaves, and leaves only masked, as part of a sum; a round is answered once, and the same request gets
         the same reply.
     Leaks: that the member took part, and when.
@@ -86,10 +90,11 @@ class Node:
         records: Records,
         randomness: Callable[[str, int], Randomness],
         sums: SumIdentity,
+        evaluation: LocalEvaluation | None = None,
     ) -> None:
         self.agreement = agreement
         self.member = member
-        self._training = training
+        self._training, self._evaluation = training, evaluation
         self._records = records
         self._randomness = randomness
         self._sums = sums
@@ -137,7 +142,7 @@ class Node:
     def _party(self, run: str) -> SumParty:
         party = self._parties.pop(run, None)
         if party is None:
-            party = SumParty(self.agreement, run, self._sums, self._records, self._update)
+            party = SumParty(self.agreement, run, self._sums, self._records, self._update, self._table)
         self._parties[run] = party
         while len(self._parties) > MAX_RUNS:
             self._parties.pop(next(iter(self._parties)))  # what it must remember lies in its store
@@ -157,6 +162,15 @@ class Node:
                 "a step of pooled training is summed on the integer grid, and this is no such sum"
             )
         return made
+
+    def _table(self, run: str, step: int, files: Mapping[str, bytes], order: tuple[str, ...]) -> GridVector:
+        """The noisy table of an evaluation, int64 [cells]."""
+        if self._evaluation is None:
+            raise DataError(
+                "this member cannot evaluate",
+                [Problem("evaluation", "has no data at this node", "say where they are, in node.toml")],
+            )
+        return self._evaluation.evaluate(files, order, self._randomness(run, step + 1))
 
     def _close(self, request: Message) -> Message:
         run = request.text("run")

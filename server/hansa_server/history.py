@@ -8,6 +8,7 @@ from all that it has cosigned before.
 from __future__ import annotations
 
 import logging
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from hansa.ledger import (
     AgreementSigned,
     AmendmentMade,
     Checkpoint,
+    Evaluation,
     Keyring,
     Log,
     LogPolicy,
@@ -40,7 +42,7 @@ from hansa.ledger import (
 )
 from hansa.ledger.entry import OfAgreement
 from hansa.ledger.errors import NoteSignatureError
-from hansa.protocol import MAX_NEWS, MAX_SAID, News, Word, first_of, fresh_line
+from hansa.protocol import JUDGED, MAX_NEWS, MAX_SAID, News, Word, first_of, fresh_line
 from hansa.secagg import SumOutcome
 
 _LOG = logging.getLogger("hansa.coordinator")
@@ -93,6 +95,7 @@ class History:
         self._amended: list[Amendment] = []  # that the log holds, in order
         self._known: set[bytes] = set()
         self._releases: dict[tuple[str, str, int], Release] = {}
+        self._evaluated: set[tuple[str, int]] = set()  # rounds whose table is in the log
         self._ended: set[tuple[str, int]] = set()  # rounds that have an aggregate or an abort
         self._said = self._size = 0  # up to where members' own entries reach, and all
         self._heard = Counter[str]()  # how many entries of each member were taken since a round ended
@@ -211,12 +214,37 @@ class History:
         """What a member said about its vector of a round, if it has."""
         return self._releases.get((member, run, number))
 
-    def aggregate(self, outcome: SumOutcome, model_sha256: str) -> None:
+    def evaluation(self, outcome: SumOutcome, number: int, files: tuple[str, ...]) -> None:
+        """Log a finished evaluation, once: its sum as an aggregate, and beside it the noisy table itself.
+
+        Args:
+            outcome: of the secure sum.
+            number: which of the evaluations that the agreement allows.
+            files: SHA-256 of the file that was judged, and of the one that it was compared with, if any.
+        """
+        record = outcome.record
+        if (record.run, record.round) in self._evaluated:
+            return
+        self.aggregate(outcome, None)
+        entry = Evaluation(
+            at=self._now(),
+            agreement_id=self._agreement_id,
+            run=record.run,
+            number=number,
+            artifact_sha256=files[0],
+            reference_sha256=files[1] if len(files) > 1 else None,
+            round=record.round,
+            aggregate_sha256=record.aggregate_sha256,
+            table=b64encode(outcome.total.astype("<i4").tobytes()).decode("ascii"),
+        )
+        self._append([SignedEntry.sign(entry, self._signer)])
+
+    def aggregate(self, outcome: SumOutcome, model_sha256: str | None) -> None:
         """Log a finished round, once.
 
         Args:
             outcome: of the secure sum.
-            model_sha256: of the model that follows.
+            model_sha256: of the model that follows, where one does.
         """
         record = outcome.record
         if (record.run, record.round) in self._ended:
@@ -232,7 +260,7 @@ class History:
             at=self._now(),
             agreement_id=self._agreement_id,
             run=record.run,
-            purpose="training",
+            purpose="evaluation" if outcome.purpose == JUDGED else "training",
             round=record.round,
             step=outcome.step,
             manifest_sha256=Statement.parse(record.manifest).sha256,
@@ -294,6 +322,8 @@ class History:
             self._said = self._size
         if isinstance(entry, Release):
             self._releases[entry.member, entry.run, entry.round] = entry
+        elif isinstance(entry, Evaluation):
+            self._evaluated.add((entry.run, entry.round))
         elif isinstance(entry, Aggregate) or (isinstance(entry, Abort) and entry.party == COORDINATOR):
             self._ended.add((entry.run, entry.round))
             self._heard.clear()

@@ -27,6 +27,7 @@ from hansa.quorum import threshold
 from hansa.report import (
     AttackReport,
     EventCount,
+    FairnessReport,
     HistoryPoint,
     MemberReport,
     PhaseReport,
@@ -72,6 +73,7 @@ class Run:
         budgets: what each member has spent; `None` where no privacy is claimed.
         train_seconds: by member, where it was seen.
         attack: on the trainer, where one was asked for.
+        fairness: private evaluations of the final model, where the agreement has any.
     """
 
     agreement: Agreement
@@ -81,6 +83,7 @@ class Run:
     budgets: Mapping[str, MemberBudget | None]
     train_seconds: Mapping[str, float]
     attack: Attack | None = None
+    fairness: FairnessReport | None = None
 
     @classmethod
     def together(cls, agreement: Agreement, parts: Sequence[Run]) -> Run:
@@ -181,6 +184,7 @@ def assemble(
         round_log=tuple(_round_log(run)),
         references=measured.references,
         attack=None if run.attack is None else _attack(run.attack),
+        fairness=run.fairness,
         events=tuple(_events(run)),
         versions={
             "python": platform.python_version(),

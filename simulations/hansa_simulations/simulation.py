@@ -224,7 +224,10 @@ def _run(
         quality, weights = evaluator.quality_of_each({name: models.get(name, start) for name in train}), None
     else:
         used = together if agreement.terms.baseline == "pooled" else train
-        run = train_members(agreement, used, gradients, start, settings, clock, evaluator)
+        own_files = {
+            name: member.test for name, member in held.items()
+        }  # where each judges on records of its own
+        run = train_members(agreement, used, gradients, start, settings, clock, evaluator, own_files)
         weights = run.weights
         with clock.part("measuring"):
             quality = evaluator.quality(weights)

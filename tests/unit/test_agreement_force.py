@@ -32,7 +32,6 @@ def test_the_secure_sum_is_in_force(agreement):
         ({"privacy": {"colluding": 2}}, "privacy.colluding", "distributed"),
         ({"publication": {"compress": ["onnx"]}}, "publication", "as it is"),
         ({"publication": {"min_quality": 0.6}}, "publication", "as it is"),
-        ({"publication": {"evaluation_epsilon": 0.5}}, "publication", "as it is"),
     ],
 )
 def test_each_part_that_does_nothing_yet_is_said(agreement, changes, place, words):

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from hansa.agreement.evaluating import evaluation_problems
 from hansa.agreement.keys import COORDINATOR
 from hansa.agreement.terms import (
     SHARED_NOISE_OPTIONS,
@@ -86,6 +87,8 @@ def problems_of(sections: Mapping[str, Any]) -> list[Problem]:
         found += _sum(sections.get("secure_sum") or SecureSum(), members)
     if data is not None:
         found += _fairness(sections.get("fairness") or Fairness(), data)
+    if sections.get("evaluation") is not None:
+        found += evaluation_problems(sections)
     told = {problem.place for problem in found}
     for name, section in sections.items():
         found += [problem for problem in _expressible(name, section) if problem.place not in told]

@@ -436,8 +436,6 @@ class Publication(Section):
         compress: steps on the final model, in order.
         min_quality: smallest allowed `Fairness.metric`.
         max_quality_loss: largest loss of the compressed model against the uncompressed.
-        evaluations: how many private evaluations a model may have.
-        evaluation_epsilon: budget of them all.
     """
 
     compress: Annotated[
@@ -446,8 +444,47 @@ class Publication(Section):
     ] = ()
     min_quality: Annotated[float, Field(gt=0, le=1)] | None = None
     max_quality_loss: Annotated[float, Field(ge=0, le=1)] | None = None
-    evaluations: Count = 1
-    evaluation_epsilon: Positive | None = None
+
+
+class Evaluation(Section):
+    """How members evaluate a model's file by group, as a release. Without the section there is no such release.
+
+    Rows are counted by `Data.groups`, by `Data.label` and by score. A value outside an attribute's public ones is counted as
+    "no value", which every attribute has.
+
+    Attributes:
+        groups: sets of attributes whose values are crossed, one table each, ``[["sex", "age"], ["region"]]``. By default
+            one table of all where that is not noisier for any attribute, else a table for each.
+        bins: of the score, of equal width; an even number, so that one half is an edge.
+        compared: what is counted of a second file, the reference: nothing, its decisions, or its score bins. An area under
+            the ROC curve is compared by scores.
+        max_rows_per_unit: rows of one privacy unit that are counted, at most: the sensitivity of a table.
+        max_rows_per_cell: rows of one member in one cell, at most. It bounds what a member that lies can do.
+        epsilon: budget of all evaluations of a model together, at `Privacy.delta`.
+        evaluations: how many a model may have. The error of its intervals is divided among them, used or not.
+        units: which units evaluate. ``held-out``: those that a keyed hash of the unit's id keeps out of training, so that no
+            unit is in both and the loss of a unit is the larger of the two. ``own-file``: records of their own at each
+            member, which may be of units that train too; the losses add up.
+        share: of the units that are held out, as expected; under ``held-out`` alone.
+        key: public, of the hash.
+        liars: members that may lie within their caps, without a condition passing wrongly.
+    """
+
+    groups: Annotated[
+        tuple[Annotated[tuple[Name, ...], BeforeValidator(_as_tuple)], ...],
+        BeforeValidator(_as_tuple),
+        Field(max_length=20),
+    ] = ()
+    bins: Annotated[int, Field(ge=2, le=100)] = 10
+    compared: Literal["none", "decisions", "scores"] = "none"
+    max_rows_per_unit: Count = 1
+    max_rows_per_cell: Count
+    epsilon: Positive
+    evaluations: Annotated[int, Field(ge=1, le=1000)] = 1
+    units: Literal["held-out", "own-file"] = "held-out"
+    share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    key: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
+    liars: Annotated[int, Field(ge=0, le=MAX_MEMBERS)] = 0
 
 
 class Terms(Section):
@@ -472,6 +509,7 @@ class Terms(Section):
     secure_sum: SecureSum = SecureSum()
     fairness: Fairness = Fairness()
     publication: Publication = Publication()
+    evaluation: Evaluation | None = None
     baseline: Literal["pooled", "local-only"] | None = None
 
     @property
@@ -483,6 +521,11 @@ class Terms(Section):
     def charged_steps(self) -> int:
         """Noisy steps that the whole run may take, allowed retries included: what is calibrated and reserved."""
         return self.privacy.steps + self.secure_sum.retries * self.local_steps
+
+    @property
+    def charged_evaluations(self) -> int:
+        """Tables that a member may release, allowed retries included; 0 where nothing is evaluated."""
+        return 0 if self.evaluation is None else self.evaluation.evaluations + self.secure_sum.retries
 
     @property
     def smallest_sum(self) -> int:

@@ -14,6 +14,7 @@ from hansa.protocol.common import (
     refusal,
 )
 from hansa.protocol.derivation import (
+    JUDGED,
     UPDATE,
     Aggregate,
     Derivation,
@@ -21,10 +22,12 @@ from hansa.protocol.derivation import (
     rotation_of,
     shared_noise,
     sum_terms,
+    table_encoding,
     update_encoding,
 )
 from hansa.protocol.exchange import (
     MAX_AGGREGATES,
+    MAX_FILES,
     Answered,
     Asked,
     closed_reply,
@@ -40,7 +43,9 @@ from hansa.protocol.exchange import (
 from hansa.protocol.history import MAX_NEWS, MAX_SAID, News, Word, first_of, fresh_line
 
 __all__ = [
+    "JUDGED",
     "MAX_AGGREGATES",
+    "MAX_FILES",
     "MAX_NEWS",
     "MAX_SAID",
     "UPDATE",
@@ -69,6 +74,7 @@ __all__ = [
     "sum_reply",
     "sum_request",
     "sum_terms",
+    "table_encoding",
     "update_encoding",
     "witness_request",
     "witnessed_reply",

@@ -4,6 +4,7 @@
 and `page` draw it. Nothing here imports matplotlib, jinja2 or rich before something is drawn.
 """
 
+from hansa.report.fairness import EvaluationCost, EvaluationReport, FairnessReport
 from hansa.report.files import read_report, write_report
 from hansa.report.page import render_html
 from hansa.report.schema import (
@@ -28,7 +29,10 @@ from hansa.report.text import render_text
 __all__ = [
     "AttackReport",
     "Counts",
+    "EvaluationCost",
+    "EvaluationReport",
     "EventCount",
+    "FairnessReport",
     "HistoryPoint",
     "Intervals",
     "MemberReport",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from hansa.report import rows, sums, words
+from hansa.report import evaluations, rows, sums, words
 from hansa.report.schema import MemberReport, Report, SecureSumTerms
 from hansa.report.statement import largest_loss, statement, still_reserved
 
@@ -60,6 +60,8 @@ def _sections(report: Report, width: int) -> Iterator[Iterable[RenderableType]]:
     yield _members(report, width)
     for group in rows.groups(report.quality):
         yield _group(group)
+    if report.fairness is not None:
+        yield _evaluations(report)
     if report.secure_sum is not None:
         yield _secure_sum(report, report.secure_sum)
     if report.references:
@@ -76,6 +78,24 @@ def _sections(report: Report, width: int) -> Iterator[Iterable[RenderableType]]:
         if lines:
             yield _listed(title, lines)
     yield [_identity(report)]
+
+
+def _evaluations(report: Report) -> Iterator[RenderableType]:
+    from rich.table import Table
+    from rich.text import Text
+
+    if report.fairness is not None and report.fairness.not_evaluated:
+        yield Text(f"Not evaluated by group: {report.fairness.not_evaluated}", style="bold yellow")
+    for one in evaluations.shown(report):
+        yield Text(f"Private evaluation by group: {one.heading.lower()}", style="bold")
+        for sentence in one.sentences:
+            yield Text(sentence)
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for column in ("group", "size, noisy", one.columns[0]):
+            table.add_column(column)
+        for row in one.rows:
+            table.add_row(row.name, row.size, row.cells[0])
+        yield table
 
 
 def _title(report: Report) -> Iterator[RenderableType]:
