@@ -18,14 +18,18 @@ import numpy.typing as npt
 
 from hansa.agreement import Agreement
 from hansa.errors import DataError, Problem, TrainingError, WireError
+from hansa.gate.errors import GateMismatchError
+from hansa.ledger.errors import EntryError
 from hansa.privacy.parts import InParts, PartSeeds
 from hansa.privacy.randomness import Randomness
 from hansa.privacy.rotation import Rotation
 from hansa.protocol import (
     PolicyCode,
+    approved_reply,
     closed_reply,
     hello_reply,
     public_weights,
+    read_approval_request,
     read_witness_request,
     refusal,
     rotation_of,
@@ -135,6 +139,8 @@ class Node:
             return self._witness(request)
         if request.kind == "close":
             return self._close(request)
+        if request.kind == "approve":
+            return self._approve(request)
         if request.kind == "hello":
             return hello_reply(request, self.member)
         return refusal(request, PolicyCode.MESSAGE)
@@ -183,3 +189,11 @@ class Node:
         cosignature = self._records.hear(read_witness_request(request))
         word = replace(self._records.word(request.text("run")), cosignature=cosignature)
         return witnessed_reply(request, word)
+
+    def _approve(self, request: Message) -> Message:
+        try:
+            signature = self._records.approve(request.text("run"), read_approval_request(request))
+        except (GateMismatchError, EntryError) as error:
+            _LOG.warning("%s: nothing was approved: %s", self.member, error.diagnostics())
+            return refusal(request, PolicyCode.GATE)
+        return approved_reply(request, signature)

@@ -16,6 +16,7 @@ from hansa.identity.errors import SignatureError
 from hansa.identity.keys import verify
 from hansa.ledger import (
     AgreementSigned,
+    AttackMade,
     BudgetGranted,
     Keyring,
     Log,
@@ -71,6 +72,7 @@ class OwnLog:
         self._closed: dict[str, dict[str, int]] = {}
         self._releases: dict[tuple[str, int], int] = {}
         self._rounds: dict[str, int] = {}
+        self._attacks: list[tuple[str, int]] = []
         self._last = datetime.fromtimestamp(0, UTC)
         self._sound = True
 
@@ -256,6 +258,10 @@ class OwnLog:
         """
         return tuple(self.log.entry(place) for place in self._runs.get(run, ()))
 
+    def attacks_under(self, agreement_id: str) -> tuple[int, ...]:
+        """Where attacks on the member's own trainer stand, of one agreement."""
+        return tuple(place for agreement, place in self._attacks if agreement == agreement_id)
+
     def runs(self) -> tuple[str, ...]:
         """All runs that anything was reserved for, in order."""
         return tuple(self._reserved)
@@ -275,6 +281,8 @@ class OwnLog:
         if isinstance(entry, Release):
             self._releases[entry.run, entry.round] = place
             self._rounds[entry.run] = max(entry.round, self._rounds.get(entry.run, 0))
+        if isinstance(entry, AttackMade):
+            self._attacks.append((entry.agreement_id, place))
         if isinstance(entry, RunClosed):
             self._closed.setdefault(entry.run, {})[entry.dataset_id] = place
         if not isinstance(entry, BudgetGranted):  # that is the time of another clock

@@ -18,9 +18,10 @@ from hansa.privacy.charges import TRAINING, Charge
 from hansa.privacy.crosscheck import Finding, checked_epsilon
 from hansa.privacy.events import Spend
 from hansa.privacy.sampling import sampling_of
-from hansa.protocol import JUDGED, MAX_SAID, News, Word
+from hansa.protocol import JUDGED, MAX_SAID, News, Proposed, Word
 from hansa.secagg import Manifest
 from hansa_client.accounting import member_checks
+from hansa_client.evaluation.approving import Approver
 from hansa_client.ledger import MemberLedger
 from hansa_client.mirror import Mirror
 from hansa_client.protection import Protection
@@ -77,6 +78,7 @@ class LedgerRecords:
             for charge in (*charged.training, *charged.evaluation)
         }  # of one round
         self._events = tuple(events for charges in self._charges.values() for events in _events_of(charges))
+        self._approver = Approver(agreement, ledger.own.signer)
         self._nonce = nonce()
         self._seen: set[str] = (
             set()
@@ -125,6 +127,9 @@ class LedgerRecords:
 
     def summed(self, run: str, number: int, vectors: Mapping[str, str]) -> None:
         self._mirror.require_released(run, number, vectors)
+
+    def approve(self, run: str, proposed: Proposed) -> bytes:
+        return self._approver.approve(run, proposed, tuple(self._mirror.view.entries()))
 
     def failed(self, run: str) -> None:
         self._seen.discard(run)

@@ -9,6 +9,7 @@ from hansa.canonical import sha256_hex
 from hansa.fairness.agreed import plan_of
 from hansa.fairness.errors import EvaluationError
 from hansa.fairness.evaluated import Evaluated
+from hansa.identity import Statement
 from hansa.server_step import ServerState
 from hansa.wire import Array
 from hansa_server.summation import Note, SecureSummation
@@ -33,6 +34,7 @@ class Evaluations:
         self._agreement, self._run, self._summation = agreement, run, summation
         self._plan = plan_of(agreement)
         self._done = 0
+        self.manifest = b""  # of the last evaluation: it names the files that members judged
 
     @property
     def left(self) -> int:
@@ -74,6 +76,7 @@ class Evaluations:
                 "a file is not compared with itself", remedy="Compress the model, or compare nothing."
             )
         outcome = self._summation.judge(state, self._done, files, note)
+        self.manifest = Statement.parse(outcome.record.manifest).data
         return Evaluated(
             self._run,
             self._done,

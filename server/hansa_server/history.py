@@ -25,6 +25,7 @@ from hansa.ledger import (
     Aggregate,
     AgreementSigned,
     AmendmentMade,
+    AttackMade,
     Checkpoint,
     Evaluation,
     Keyring,
@@ -42,11 +43,12 @@ from hansa.ledger import (
 )
 from hansa.ledger.entry import OfAgreement
 from hansa.ledger.errors import NoteSignatureError
+from hansa.ledger.kinds import Kind
 from hansa.protocol import JUDGED, MAX_NEWS, MAX_SAID, News, Word, first_of, fresh_line
 from hansa.secagg import SumOutcome
 
 _LOG = logging.getLogger("hansa.coordinator")
-_MEMBERS_OWN = (AgreementSigned, Reservation, Release, RunClosed, Abort)
+_MEMBERS_OWN = (AgreementSigned, Reservation, Release, RunClosed, Abort, AttackMade)
 
 
 class History:
@@ -130,6 +132,16 @@ class History:
         Only then can every member accept it in a manifest.
         """
         return bool(self._cosigned) and self._covers >= self._said and self._fresh.issuperset(self._lines())
+
+    @property
+    def covered(self) -> bool:
+        """Whether a checkpoint that enough members have cosigned covers all that the log holds."""
+        return bool(self._cosigned) and self._covers >= self._size
+
+    @property
+    def quorum(self) -> int:
+        """How many members must approve or cosign."""
+        return self._quorum
 
     @property
     def reached(self) -> int:
@@ -227,7 +239,7 @@ class History:
             return
         self.aggregate(outcome, None)
         entry = Evaluation(
-            at=self._now(),
+            at=self.now(),
             agreement_id=self._agreement_id,
             run=record.run,
             number=number,
@@ -257,7 +269,7 @@ class History:
         receipts = (Statement.parse(line).value for line in record.receipts)
         received = {said["member"] for said in receipts if said["round"] == record.round}
         entry = Aggregate(
-            at=self._now(),
+            at=self.now(),
             agreement_id=self._agreement_id,
             run=record.run,
             purpose="evaluation" if outcome.purpose == JUDGED else "training",
@@ -272,12 +284,31 @@ class History:
         )
         self._append([SignedEntry.sign(entry, self._signer)])
 
+    def sign(self, entry: Kind) -> SignedEntry:
+        """An entry of the coordinator's, with its signature."""
+        return SignedEntry.sign(entry, self._signer)
+
+    def record(self, signed: SignedEntry) -> None:
+        """Log an entry with all the signatures that it needs, once.
+
+        Raises:
+            HansaError: a signature is missing or does not count; nothing was logged.
+        """
+        if signed.encoded in self._known:
+            return
+        self._keyring.verify(signed, self._size)
+        self._append([signed])
+
+    def now(self) -> str:
+        """The time for an entry."""
+        return utc(self._clock())
+
     def abort(self, run: str, number: int, code: str, missing: tuple[str, ...]) -> None:
         """Log a round that ended without a sum, once."""
         if (run, number) in self._ended:
             return
         entry = Abort(
-            at=self._now(),
+            at=self.now(),
             agreement_id=self._agreement_id,
             run=run,
             party=COORDINATOR,
@@ -337,7 +368,7 @@ class History:
             )
         for proposal in amendments[len(held) :]:
             approvals = {statement.signer: statement for statement in proposal.approvals}
-            entry = AmendmentMade.of(proposal.amendment, approvals, self._now())
+            entry = AmendmentMade.of(proposal.amendment, approvals, self.now())
             self._keyring.amended(entry, self._size)  # what members would refuse never stands in the log
             self._append([SignedEntry.sign(entry, self._signer)])
 
@@ -390,6 +421,3 @@ class History:
     def _lines(self) -> tuple[str, ...]:
         """The nonces that members wait for."""
         return tuple(fresh_line(name, self._nonces[name]) for name in sorted(self._nonces))
-
-    def _now(self) -> str:
-        return utc(self._clock())

@@ -80,7 +80,9 @@ class Derivation:
 def without_privacy(agreement: Agreement) -> Agreement:
     """The same training without clipping and noise, and without evaluations that nothing would hide."""
     return agreement.derive(
-        privacy={"mechanism": "none", "epsilon": None, "delta": None, **_UNSHARED}, evaluation=None
+        privacy={"mechanism": "none", "epsilon": None, "delta": None, **_UNSHARED},
+        evaluation=None,
+        publication=None,
     )
 
 
@@ -114,7 +116,7 @@ def alone(agreement: Agreement, member: str) -> Agreement:
 def _by_itself(agreement: Agreement) -> Agreement:
     """Who trains without others shares no noise with them, and has nobody to evaluate with."""
     if agreement.terms.evaluation is not None:
-        agreement = agreement.derive(evaluation=None)
+        agreement = agreement.derive(evaluation=None, publication=None)
     if agreement.terms.privacy.mechanism != "distributed":
         return agreement
     return agreement.derive(privacy={"mechanism": "local", **_UNSHARED})

@@ -17,7 +17,6 @@ import numpy.typing as npt
 from hansa.agreement import Agreement
 from hansa.agreement.freezing import freeze_with
 from hansa.errors import AgreementError, Problem
-from hansa.fairness.evaluated import Evaluated
 from hansa.models import BuiltModel
 from hansa.report import Quality
 from hansa.server_step import published_weights
@@ -29,10 +28,10 @@ from hansa_server.evaluating import Evaluations
 from hansa_server.federation import Outcome, run_federation
 from hansa_server.journal import InMemoryJournal
 from hansa_server.members import Members
-from hansa_server.publication.judged import files_to_judge
 from hansa_server.summation import SecureSummation, Summation
 from hansa_simulations.assembly import Run
 from hansa_simulations.baseline import PlainSummation
+from hansa_simulations.ending import Ending
 from hansa_simulations.engines import engine_named
 from hansa_simulations.evaluation import Evaluator
 from hansa_simulations.fairness import told_of
@@ -70,7 +69,6 @@ def train_members(
         {name: part.training for name, part in parts.items()},
         {name: part.evaluation for name, part in parts.items()},
     )
-    evaluated: list[Evaluated] = []
     history: list[tuple[int, Quality]] = []
     finished: list[Outcome] = []
 
@@ -98,6 +96,8 @@ def train_members(
         league = TrainingLeague(agreement, train, settings.seed, home, timings, gradients, sums, judging)
         stack.callback(league.close)
 
+        ending = Ending(gradients.built, settings, clock)
+
         def coordinate(members: Members) -> None:
             journal = InMemoryJournal(keep=1)  # nobody calls this run again
             summation: Summation
@@ -105,17 +105,10 @@ def train_members(
             if seat is None:
                 summation = PlainSummation(agreement, members, journal, run)
             else:
-                summation = secure = SecureSummation(agreement, members, journal, run, seat.house())
-                if terms.evaluation is not None:
-                    evaluations = Evaluations(agreement, run, secure)
-
-                    def conclude(outcome: Outcome) -> None:
-                        with clock.part("evaluating by group"):
-                            judged, reference = files_to_judge(
-                                terms, gradients.built, published_weights(outcome.state)
-                            )
-                            evaluated.append(evaluations.evaluate(outcome.state, judged, reference))
-
+                house = seat.house()
+                summation = secure = SecureSummation(agreement, members, journal, run, house)
+                if terms.evaluation is not None and settings.concluding:
+                    conclude = ending.of(seat, house, Evaluations(agreement, run, secure), members, journal)
             finished.append(
                 run_federation(
                     agreement,
@@ -165,7 +158,9 @@ def train_members(
         budgets=budgets,
         train_seconds=train_seconds,
         attack=attack,
-        fairness=told_of(agreement, evaluated, outcome, reserved),
+        fairness=told_of(agreement, ending.evaluated, outcome, reserved),
+        conclusion=ending.conclusion,
+        not_concluded=outcome.not_concluded,
     )
 
 

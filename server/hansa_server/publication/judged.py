@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from hansa.agreement.terms import Terms
 from hansa.artifact.errors import StepError
@@ -19,9 +19,29 @@ from hansa_server.publication.compress import (
 )
 
 
+@dataclass(frozen=True)
+class ToJudge:
+    """A run's final model on its way to its members' judgement.
+
+    Attributes:
+        candidate: after all agreed steps; its ONNX file is what would ship.
+        reference: the model as it was trained, exported and nothing more; absent where the agreement compares nothing.
+    """
+
+    candidate: Candidate
+    reference: bytes | None
+
+    @property
+    def judged(self) -> bytes:
+        """The file that would ship."""
+        if self.candidate.onnx is None:
+            raise StepError("the agreed steps make no file that could be judged")
+        return self.candidate.onnx
+
+
 def files_to_judge(
     terms: Terms, built: BuiltModel, weights: Vector, corpus: PublicCorpus | None = None
-) -> tuple[bytes, bytes | None]:
+) -> ToJudge:
     """The ONNX files of a run's final model.
 
     Args:
@@ -29,10 +49,6 @@ def files_to_judge(
         built: model 0; its module is left as it is.
         weights: float64 [d], that are published.
         corpus: public texts, for steps that read texts.
-
-    Returns:
-        The file after all agreed steps, and where the agreement compares two, the model as it was trained, exported and
-        nothing more. A model on which no step is agreed is exported.
 
     Raises:
         StepError: a step does not fit, or the agreement compares and no step makes another file.
@@ -42,11 +58,9 @@ def files_to_judge(
     steps = agreed_steps(terms, corpus)
     names = [step.name for step in steps]
     exported: Step = ExportOnnx()
-    judged = compress(candidate, steps if "onnx" in names else (*steps, exported)).onnx
-    if judged is None:
-        raise StepError("the agreed steps make no file that could be judged")
+    compressed = compress(candidate, steps if "onnx" in names else (*steps, exported))
     if terms.evaluation is None or terms.evaluation.compared == "none":
-        return judged, None
+        return ToJudge(compressed, None)
     if not {*names} - {"merge", "onnx"}:
         raise StepError(
             "the agreement compares two files, and no step of publication.compress makes another one",
@@ -54,4 +68,4 @@ def files_to_judge(
     plain = replace(candidate, told=())
     lora = terms.adapter.kind in {"lora", "ffa-lora"}
     reference = compress(plain, (MergeAdapter(), exported) if lora else (exported,)).onnx
-    return judged, reference
+    return ToJudge(compressed, reference)

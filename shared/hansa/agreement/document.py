@@ -397,6 +397,13 @@ def _simulation_problems(
             for name in simulation.columns
             if name not in columns
         ]
+        planted = simulation.planted
+        if planted is not None and planted.value not in {
+            value for group in data.groups if group.name == planted.attribute for value in group.values
+        }:
+            problems.append(
+                Problem("simulation.planted", f"{planted.attribute}={planted.value} is no declared group")
+            )
     named: set[str] | None = None
     if simulation.partition.kind == "files":
         named = set(simulation.partition.files)

@@ -67,6 +67,9 @@ def _evaluation_noise(agreement: Agreement) -> float | None:
     terms = agreement.terms
     if terms.evaluation is None or terms.privacy.delta is None:
         return None
+    from hansa.fairness.beforehand import require_decidable
     from hansa.fairness.release import evaluation_noise  # numpy and the accountant
+
+    require_decidable(terms)
 
     return evaluation_noise(terms.evaluation.epsilon, terms.privacy.delta, terms.charged_evaluations)

@@ -11,49 +11,25 @@ import itertools
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, Field
 
+from hansa.agreement.conditions import ConditionTerms
+from hansa.agreement.section import Count as Count  # noqa: PLC0414  # the types of keys are named by what reads terms
+from hansa.agreement.section import Name as Name  # noqa: PLC0414  # the types of keys are named by what reads terms
+from hansa.agreement.section import NonNegative as NonNegative  # noqa: PLC0414  # the types of keys are named by what reads terms
+from hansa.agreement.section import Positive as Positive  # noqa: PLC0414  # the types of keys are named by what reads terms
+from hansa.agreement.section import Section as Section  # noqa: PLC0414  # the types of keys are named by what reads terms
+from hansa.agreement.section import Sha256 as Sha256  # noqa: PLC0414  # the types of keys are named by what reads terms
+from hansa.agreement.section import Text as Text  # noqa: PLC0414  # the types of keys are named by what reads terms
+from hansa.agreement.section import as_tuple
 from hansa.canonical import Json
 from hansa.quorum import smallest_sum
-
-Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Text: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
-Sha256: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count: TypeAlias = Annotated[int, Field(ge=1, le=2**31)]
 
 MAX_MEMBERS = 100  # the secure sum is built and tested for leagues up to this size
 SHARED_NOISE_OPTIONS = (
     "rotation",
     "noise_in_parts",
 )  # of `Privacy`; they mean something under ``distributed`` alone
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-class Section(BaseModel):
-    """A section of the agreement: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
-
-    def tree(self) -> dict[str, Json]:
-        """The section as plain JSON values, defaults included: what is hashed, and what a file holds."""
-        return {name: _tree(getattr(self, name)) for name in type(self).model_fields}
-
-
-def _tree(value: object) -> Json:
-    if isinstance(value, Section):
-        return value.tree()
-    if isinstance(value, Mapping):
-        return {str(key): _tree(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_tree(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(f"{type(value).__name__} is no value of an agreement")
 
 
 # --- what is learned, and by whom -------------------------------------------------------------------------
@@ -70,7 +46,7 @@ class Task(Section):
 
     name: Text
     purpose: str = ""
-    labels: Annotated[tuple[Name, ...], BeforeValidator(_as_tuple), Field(min_length=2, max_length=1000)]
+    labels: Annotated[tuple[Name, ...], BeforeValidator(as_tuple), Field(min_length=2, max_length=1000)]
 
 
 class Member(Section):
@@ -105,7 +81,7 @@ class NumberFeature(Section):
 
     kind: Literal["number"]
     name: Name
-    range: Annotated[tuple[float, float], BeforeValidator(_as_tuple)]
+    range: Annotated[tuple[float, float], BeforeValidator(as_tuple)]
     missing: Literal["drop"] | float = "drop"
 
     @property
@@ -125,7 +101,7 @@ class CategoryFeature(Section):
 
     kind: Literal["category"]
     name: Name
-    values: Annotated[tuple[Name, ...], BeforeValidator(_as_tuple), Field(min_length=2, max_length=10_000)]
+    values: Annotated[tuple[Name, ...], BeforeValidator(as_tuple), Field(min_length=2, max_length=10_000)]
     missing: Name = "drop"
     baseline: Name | None = None
 
@@ -157,7 +133,7 @@ class CategoryGroup(Section):
 
     kind: Literal["category"]
     name: Name
-    values: Annotated[tuple[Name, ...], BeforeValidator(_as_tuple), Field(min_length=2, max_length=100)]
+    values: Annotated[tuple[Name, ...], BeforeValidator(as_tuple), Field(min_length=2, max_length=100)]
 
 
 class BandGroup(Section):
@@ -165,7 +141,7 @@ class BandGroup(Section):
 
     kind: Literal["bands"]
     name: Name
-    edges: Annotated[tuple[float, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=100)]
+    edges: Annotated[tuple[float, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=100)]
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -191,9 +167,9 @@ class Data(Section):
     label: Name
     unit: Name | None = None
     features: Annotated[
-        tuple[Feature, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=10_000)
+        tuple[Feature, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=10_000)
     ]
-    groups: Annotated[tuple[Group, ...], BeforeValidator(_as_tuple), Field(max_length=20)] = ()
+    groups: Annotated[tuple[Group, ...], BeforeValidator(as_tuple), Field(max_length=20)] = ()
 
 
 # --- the model -------------------------------------------------------------------------------------------
@@ -276,7 +252,7 @@ class Adapter(Section):
     kind: Literal["none", "lora", "ffa-lora", "head"] = "none"
     rank: Annotated[int, Field(ge=1, le=1024)] = 8
     alpha: Positive = 16.0
-    targets: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    targets: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
     train_head: bool = True
     seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
 
@@ -426,24 +402,46 @@ class Fairness(Section):
     max_gap: Annotated[float, Field(gt=0, le=1)] | None = None
     min_worst_group: Annotated[float, Field(gt=0, le=1)] | None = None
     min_group_size: Count = 200
-    exempt: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    exempt: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
 
 
 class Publication(Section):
     """What is done to the final model, and what it must satisfy to be signed.
 
     Attributes:
-        compress: steps on the final model, in order.
+        compress: steps on the final model, in order. With any the run ends with a publication: what ships is what
+            ``onnx`` or ``int8`` gives.
         min_quality: smallest allowed `Fairness.metric`.
-        max_quality_loss: largest loss of the compressed model against the uncompressed.
+        max_quality_loss: largest loss of the compressed model against the uncompressed, in all and in every group.
+        conditions: more conditions; all of them must hold, and those that the short keys of this section and of
+            `Fairness` state.
+        error: probability, at most, that anything passes or fails wrongly; divided by `Evaluation.evaluations`, used
+            or not.
+        licence: of the published weights, as an SPDX id.
+        version: of the published model.
     """
 
     compress: Annotated[
         tuple[Literal["merge", "prune", "distil", "vocabulary", "onnx", "int8"], ...],
-        BeforeValidator(_as_tuple),
+        BeforeValidator(as_tuple),
     ] = ()
     min_quality: Annotated[float, Field(gt=0, le=1)] | None = None
     max_quality_loss: Annotated[float, Field(ge=0, le=1)] | None = None
+    conditions: ConditionTerms = ()
+    error: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    licence: Text | None = None
+    version: Name = "1.0.0"
+
+    def tree(self) -> dict[str, Json]:
+        """As `Section.tree`, without what came later where it is the default.
+
+        So an agreement without it has the same id as before there was any.
+        """
+        tree = super().tree()
+        for name in ("conditions", "error", "licence", "version"):
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del tree[name]
+        return tree
 
 
 class Evaluation(Section):
@@ -471,8 +469,8 @@ class Evaluation(Section):
     """
 
     groups: Annotated[
-        tuple[Annotated[tuple[Name, ...], BeforeValidator(_as_tuple)], ...],
-        BeforeValidator(_as_tuple),
+        tuple[Annotated[tuple[Name, ...], BeforeValidator(as_tuple)], ...],
+        BeforeValidator(as_tuple),
         Field(max_length=20),
     ] = ()
     bins: Annotated[int, Field(ge=2, le=100)] = 10
@@ -499,7 +497,7 @@ class Terms(Section):
     schema_version: Literal[1] = 1
     task: Task
     members: Annotated[
-        tuple[Member, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=MAX_MEMBERS)
+        tuple[Member, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=MAX_MEMBERS)
     ]
     data: Data
     model: Model
@@ -536,3 +534,8 @@ class Terms(Section):
     def private(self) -> bool:
         """Whether any guarantee is claimed."""
         return self.privacy.mechanism != "none"
+
+    @property
+    def published(self) -> bool:
+        """Whether a run ends with a publication, or with what stood in its way."""
+        return bool(self.publication.compress)

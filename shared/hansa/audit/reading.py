@@ -290,6 +290,8 @@ class LogReader:
             facts.records.setdefault(str(entry.dataset_id), []).append((index, record))
 
     def _attack(self, index: int, entry: AttackMade) -> None:
+        if self._member is None:
+            return  # a copy, for the gate; it is held against its claim where the member's own log has it
         if entry.member != self._member:
             raise LogVerificationError(
                 f"it tells of an attack of {entry.member!r} in another log than its own"

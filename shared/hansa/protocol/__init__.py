@@ -5,6 +5,13 @@ from which the member derives the model for itself, and news of the federation's
 without a sum around it.
 """
 
+from hansa.protocol.approval import (
+    Proposed,
+    approval_request,
+    approved_reply,
+    read_approval_request,
+    read_approved_reply,
+)
 from hansa.protocol.common import (
     PolicyCode,
     close_request,
@@ -55,7 +62,10 @@ __all__ = [
     "Derivation",
     "News",
     "PolicyCode",
+    "Proposed",
     "Word",
+    "approval_request",
+    "approved_reply",
     "close_request",
     "closed_reply",
     "first_of",
@@ -63,6 +73,8 @@ __all__ = [
     "hello_reply",
     "hello_request",
     "public_weights",
+    "read_approval_request",
+    "read_approved_reply",
     "read_hello",
     "read_sum_reply",
     "read_sum_request",

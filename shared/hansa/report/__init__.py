@@ -7,6 +7,7 @@ and `page` draw it. Nothing here imports matplotlib, jinja2 or rich before somet
 from hansa.report.fairness import EvaluationCost, EvaluationReport, FairnessReport
 from hansa.report.files import read_report, write_report
 from hansa.report.page import render_html
+from hansa.report.publication import ConditionReport, PublicationReport
 from hansa.report.schema import (
     AttackReport,
     Counts,
@@ -28,6 +29,7 @@ from hansa.report.text import render_text
 
 __all__ = [
     "AttackReport",
+    "ConditionReport",
     "Counts",
     "EvaluationCost",
     "EvaluationReport",
@@ -37,6 +39,7 @@ __all__ = [
     "Intervals",
     "MemberReport",
     "PhaseReport",
+    "PublicationReport",
     "Quality",
     "Reference",
     "Repeat",

@@ -7,6 +7,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from hansa.report import evaluations, rows, sums, words
+from hansa.report.publication import PublicationReport
 from hansa.report.schema import MemberReport, Report, SecureSumTerms
 from hansa.report.statement import largest_loss, statement, still_reserved
 
@@ -70,6 +71,8 @@ def _sections(report: Report, width: int) -> Iterator[Iterable[RenderableType]]:
         yield [_repeats(report)]
     if report.attack is not None:
         yield _listed("An attack on the trainer", report.attack.told)
+    if report.publication is not None:
+        yield _listed("Publication", tuple(_publication(report.publication)))
     for title, lines in (
         ("What to know before believing a number", report.notes),
         ("In the agreement, checked, and not in force yet", report.not_in_force),
@@ -96,6 +99,16 @@ def _evaluations(report: Report) -> Iterator[RenderableType]:
         for row in one.rows:
             table.add_row(row.name, row.size, row.cells[0])
         yield table
+
+
+def _publication(told: PublicationReport) -> Iterator[str]:
+    yield told.headline
+    for one in told.conditions:
+        if one.excused or not one.holds:
+            yield f"{one.name}: {one.verdict}{f', {one.excused}' if one.excused else ''}. {one.sentence}"
+    passed = sum(one.verdict == "pass" for one in told.conditions)
+    if told.conditions:
+        yield f"{passed} of {len(told.conditions)} conditions pass."
 
 
 def _title(report: Report) -> Iterator[RenderableType]:
