@@ -38,8 +38,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP)  ## Simulate five hospitals and write a report to runs/demo.
+demo: $(STAMP)  ## Simulate five hospitals, publish their model and verify the package, in runs/demo.
 	$(BIN)/hansa simulate --out runs/demo --force
+	$(BIN)/hansa model verify runs/demo/publication --keys runs/demo/ledgers/keys.json
 
 test: $(STAMP)  ## Run all tests.
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TEST)

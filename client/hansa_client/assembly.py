@@ -11,7 +11,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,10 @@ from hansa_client.policy import Policy
 from hansa_client.recording import LedgerRecords
 from hansa_client.records import NoRecords, Records
 from hansa_client.summing import SumIdentity
+
+if TYPE_CHECKING:
+    from hansa_client.data import Dataset
+    from hansa_client.evaluation.judging import Files
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
@@ -114,7 +118,8 @@ def _node(
     if agreement.terms.private and ledger is not None:
         records = _records(home, accepted, ledger, stack)
     training = LazyTraining(home, agreement)
-    return Node(agreement, home.settings.name, training, records, _randomness, identity)
+    evaluation = None if agreement.terms.evaluation is None else training
+    return Node(agreement, home.settings.name, training, records, _randomness, identity, evaluation)
 
 
 def _records(home: NodeHome, accepted: Accepted, ledger: MemberLedger, stack: ExitStack) -> LedgerRecords:
@@ -129,9 +134,38 @@ def _records(home: NodeHome, accepted: Accepted, ledger: MemberLedger, stack: Ex
     witness = SqliteWitness(path) if path.exists() else SqliteWitness.create(path)
     stack.callback(witness.close)
     mirror = Mirror(store, accepted.federation, ledger.own, home.witness_signer(), witness)
+    held_out = home.settings.evaluation.dataset_id
     return LedgerRecords(
-        accepted.agreement, ledger, mirror, RNG, lambda: secrets.token_hex(16), accepted.federation.key
+        accepted.agreement,
+        ledger,
+        mirror,
+        RNG,
+        lambda: secrets.token_hex(16),
+        accepted.federation.key,
+        training_units=None if held_out is None else _apart(ledger, held_out),
+        evaluation_units=held_out,
     )
+
+
+def _apart(ledger: MemberLedger, held_out: str) -> str:
+    """The dataset that is trained on, which shares no unit with the one that is held out, by the officer's own word.
+
+    Raises:
+        NoBudgetError: there is no budget for one of them, or nobody called them disjoint.
+    """
+    grants = ledger.grants
+    training = next((one for one in reversed(list(grants)) if one != held_out), None)
+    if held_out not in grants or training is None:
+        raise NoBudgetError(
+            f"node.toml holds units out as dataset {held_out[:12]}, and there is no budget for it, or none to train",
+            remedy="Have the privacy officer grant both: hansa node grant, and again with --disjoint-from.",
+        )
+    if training not in grants[held_out].disjoint_from and held_out not in grants[training].disjoint_from:
+        raise NoBudgetError(
+            f"the budgets of datasets {training[:12]} and {held_out[:12]} are not granted as disjoint",
+            remedy="Leave evaluation.dataset_id out: evaluations are then charged with training.",
+        )
+    return training
 
 
 def _opened(path: Path) -> SqliteLogStore:
@@ -143,7 +177,7 @@ def _randomness(_run: str, _number: int) -> Randomness:
 
 
 class LazyTraining:
-    """The member's trainer, made beside the first requests: a node that was restarted is at its place at once.
+    """The member's trainer and its evaluation, made beside the first requests: a node that was restarted is at its place at once.
 
     Args:
         home: of the node, which says where the data are.
@@ -153,6 +187,7 @@ class LazyTraining:
     def __init__(self, home: NodeHome, agreement: Agreement) -> None:
         self._home, self._agreement = home, agreement
         self._trainer: LocalTraining | None = None
+        self._judged: Dataset | None = None
         self._lock = threading.Lock()
         threading.Thread(target=self._ahead, daemon=True).start()
 
@@ -161,6 +196,15 @@ class LazyTraining:
     ) -> Vector | npt.NDArray[np.int64]:
         """See `hansa_client.node.LocalTraining`."""
         return self._made().train(weights, randomness, rotation)
+
+    def evaluate(self, files: Files, order: tuple[str, ...], randomness: Randomness) -> npt.NDArray[np.int64]:
+        """See `hansa_client.evaluation.judging.LocalEvaluation`."""
+        from hansa_client.evaluation.judging import FileEvaluation
+
+        self._made()
+        allowed = self._home.settings.evaluation.unprotected_files
+        found = FileEvaluation(self._agreement, self._judged, allow_unprotected=allowed)
+        return found.evaluate(files, order, randomness)
 
     def _ahead(self) -> None:
         try:
@@ -171,21 +215,27 @@ class LazyTraining:
     def _made(self) -> LocalTraining:
         with self._lock:
             if self._trainer is None:
-                self._trainer = trainer_of(self._home, self._agreement)
+                self._trainer, self._judged = _trainer_and_judged(self._home, self._agreement)
             return self._trainer
 
 
 def trainer_of(home: NodeHome, agreement: Agreement) -> LocalTraining:
-    """The trainer on a member's data.
+    """The trainer on a member's data, without the units that are held out for evaluations.
 
     Raises:
         HansaError: the data, the model or the device cannot be used.
     """
+    return _trainer_and_judged(home, agreement)[0]
+
+
+def _trainer_and_judged(home: NodeHome, agreement: Agreement) -> tuple[LocalTraining, Dataset | None]:
+    """The trainer, and the records on which files are judged, if there are any."""
     import torch
 
     from hansa.errors import DataSourceError, ModelError
     from hansa.models import build_model
     from hansa_client.data import encode, read_records
+    from hansa_client.evaluation.units import parted
     from hansa_client.training import TrainerFactory, engine_for
 
     settings = home.settings
@@ -206,5 +256,10 @@ def trainer_of(home: NodeHome, agreement: Agreement) -> LocalTraining:
             remedy="Use the same model files and releases as whoever froze it.",
         )
     records = read_records(home.folder / settings.data, fast.terms, settings.source, settings.columns)
-    dataset = encode(records, fast.terms, built.tokenize)
-    return TrainerFactory(engine_for(built, fast.performance), fast).trainer(settings.name, dataset)
+    own_file, own = None, settings.evaluation.data
+    if own is not None and fast.terms.evaluation is not None and fast.terms.evaluation.units == "own-file":
+        found = read_records(home.folder / own, fast.terms, settings.source, settings.columns)
+        own_file = encode(found, fast.terms, built.tokenize)
+    parts = parted(fast.terms, encode(records, fast.terms, built.tokenize), own_file)
+    trainer = TrainerFactory(engine_for(built, fast.performance), fast).trainer(settings.name, parts.training)
+    return trainer, parts.evaluation

@@ -151,8 +151,11 @@ class MemberLedger:
         charges: Sequence[Charge],
         protection: Protection,
         federation_log: VerifierKey | None = None,
+        dataset_id: str | None = None,
     ) -> SignedEntry:
         """Reserve the worst case of a whole run; the same reservation again changes nothing.
+
+        A run reserves once of each dataset that it spends of.
 
         Args:
             agreement_id: of an agreement that was signed here.
@@ -160,6 +163,7 @@ class MemberLedger:
             charges: what it may release at most, retries included.
             protection: what the agreement protects.
             federation_log: that has to show what the run releases, where the agreement has more than one.
+            dataset_id: of which dataset; by default of the one that this node trains on.
 
         Raises:
             NoBudgetError: nothing was granted for the data.
@@ -169,7 +173,10 @@ class MemberLedger:
             PrivacyParameterError: there is nothing to reserve, or no guarantee can be stated.
             LogStoreError: it cannot be stored.
         """
-        account = self._account_of(run) or self._account()
+        kinds = [charge.kind for charge in charges]
+        account = (
+            self._account(dataset_id) if dataset_id else self._account_of(run, *kinds) or self._account()
+        )
         if self._own.signed_at(agreement_id) is None:
             raise BudgetRefusedError(
                 f"agreement {agreement_id[:12]} is not signed in this member's ledger",
@@ -181,7 +188,7 @@ class MemberLedger:
                 f"the agreement protects a {protection}; the budget was granted for a {granted}",
                 remedy="Agree on what was granted for, or have the officer grant for another dataset id.",
             )
-        book, before = account.book, self._own.reserved(run)
+        book, before = account.book, self._own.reserved(run, account.granted.dataset_id)
         if before is None:
             record = records.Reservation(run, agreement_id, tuple(charges))
             log = None if federation_log is None else federation_log.text
@@ -202,7 +209,7 @@ class MemberLedger:
             LogStoreError: the log could not be written before.
         """
         self._own.require_sound()
-        account = self._account_of(run)
+        account = self._account_of(run, kind) or self._account_of(run)
         if account is None:
             raise BudgetRefusedError(f"run {run[:12]} has no open reservation")
         if round_number is not None:
@@ -239,7 +246,7 @@ class MemberLedger:
             EntryError: an entry cannot say that.
             LogStoreError: it cannot be stored; nothing may leave.
         """
-        account = self._account_of(run)
+        account = self._account_of(run, purpose) or self._account_of(run)
         held = None if account is None else account.book.reservation(run)
         if account is None or held is None or held.agreement != agreement_id:
             raise BudgetRefusedError(f"run {run[:12]} reserved nothing under this agreement")
@@ -269,7 +276,8 @@ class MemberLedger:
         """End a run: what it reserved and did not release is free again, as far as the rule allows.
 
         Returns:
-            The entry; the one that is there already if the run was closed; `None` if nothing was reserved.
+            The entry of the first dataset that it reserved of; the one that is there already if the run was closed; `None`
+            if nothing was reserved.
 
         Raises:
             BudgetRefusedError: the run is another agreement's.
@@ -386,13 +394,16 @@ class MemberLedger:
         self._accounts[granted.dataset_id] = _Account(granted, reader, book)
 
     def _close(self, agreement_id: str, run: str, *, in_full: bool) -> SignedEntry | None:
-        account = self._account_of(run)
-        held = None if account is None else account.book.reservation(run)
-        if account is None or held is None:
-            return None
-        if held.agreement != agreement_id:
+        ended = [
+            self._close_one(account, agreement_id, run, in_full=in_full) for account in self._accounts_of(run)
+        ]
+        return next(iter(ended), None)
+
+    def _close_one(self, account: _Account, agreement_id: str, run: str, *, in_full: bool) -> SignedEntry:
+        held = account.book.reservation(run)
+        if held is None or held.agreement != agreement_id:
             raise BudgetRefusedError(f"run {run[:12]} reserved nothing under this agreement")
-        before = self._own.closed(run)
+        before = self._own.closed(run, account.granted.dataset_id)
         if before is not None:
             return before
         book = account.book
@@ -425,16 +436,22 @@ class MemberLedger:
                 f"run {run[:12]} has released in round {last}, and not again in {round_number}"
             )
 
-    def _account(self) -> _Account:
-        chosen = self._chosen or next(reversed(self._accounts), None)
+    def _account(self, dataset_id: str | None = None) -> _Account:
+        chosen = dataset_id or self._chosen or next(reversed(self._accounts), None)
         account = None if chosen is None else self._accounts.get(chosen)
         if account is None:
             what = "its data" if chosen is None else f"dataset {chosen[:12]}"
             raise NoBudgetError(f"{self.member!r} has no budget for {what}: nothing can be reserved")
         return account
 
-    def _account_of(self, run: str) -> _Account | None:
-        return next(
-            (account for account in self._accounts.values() if account.book.reservation(run) is not None),
-            None,
-        )
+    def _accounts_of(self, run: str) -> list[_Account]:
+        """Those of which a run has reserved, in the order of their grants."""
+        return [account for account in self._accounts.values() if account.book.reservation(run) is not None]
+
+    def _account_of(self, run: str, *kinds: str) -> _Account | None:
+        """The first of which a run has reserved, of these kinds or of any."""
+        for account in self._accounts_of(run):
+            held = account.book.reservation(run)
+            if held is not None and (not kinds or {charge.kind for charge in held.charges} & {*kinds}):
+                return account
+        return None

@@ -252,7 +252,9 @@ class Mirror:
     def outstanding(self) -> tuple[bytes, ...]:
         """The member's own entries under the agreements of this log that it does not show yet, in order."""
         agreements = self._keys.agreements
-        places = {place for one in agreements if (place := self._own.signed_at(one)) is not None}
+        signed = [one for one in agreements if self._own.signed_at(one) is not None]
+        places = {place for one in signed if (place := self._own.signed_at(one)) is not None}
+        places.update(place for one in signed for place in self._own.attacks_under(one))
         for run in self._own.runs():
             if (
                 self._own.agreement_of(run) in agreements

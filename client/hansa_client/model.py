@@ -67,6 +67,7 @@ class DerivedModel:
         self._first = initial_state(
             training.server, start, average_tail=training.average_tail, rounds=training.rounds
         )
+        self._rounds = training.rounds
         self._terms, self._context, self._derive = terms, Context(terms, run), derive
         self._store, self._name = store, f"{run}.model"
         kept = None if store is None else store.get(self._name)
@@ -104,6 +105,25 @@ class DerivedModel:
             self._last_sum = aggregate.sha256
         if self.round != before:
             self._keep()
+
+    def check_final(self, manifest: Manifest, *, first: bool) -> None:
+        """Check that a manifest speaks of this very model, which training has finished.
+
+        Args:
+            manifest: of an evaluation.
+            first: whether nothing but training came before, so that the last sum is the one that led to the model.
+
+        Raises:
+            ModelMismatchError: of another one, or training goes on.
+        """
+        if (
+            self.round != self._rounds
+            or manifest.model_sha256 != self._state.message.array_hashes["weights"]
+            or (first and manifest.previous_aggregate_sha256 != self._last_sum)
+        ):
+            raise ModelMismatchError(
+                f"round {manifest.round} judges a model that this member does not hold, or that is not finished"
+            )
 
     def check(self, manifest: Manifest) -> None:
         """Check that a manifest speaks of this very model, and of the sum that led to it.

@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from hansa.agreement import Agreement
-from hansa.errors import TrainingError, WireError
+from hansa.errors import DataError, Problem, TrainingError, WireError
+from hansa.gate.errors import GateMismatchError
+from hansa.ledger.errors import EntryError
 from hansa.privacy.parts import InParts, PartSeeds
 from hansa.privacy.randomness import Randomness
 from hansa.privacy.rotation import Rotation
 from hansa.protocol import (
     PolicyCode,
+    approved_reply,
     closed_reply,
     hello_reply,
     public_weights,
+    read_approval_request,
     read_witness_request,
     refusal,
     rotation_of,
@@ -35,6 +39,9 @@ from hansa.secagg import Manifest
 from hansa.wire import Message
 from hansa_client.records import Records
 from hansa_client.summing import SumIdentity, SumParty
+
+if TYPE_CHECKING:
+    from hansa_client.evaluation.judging import LocalEvaluation
 
 MAX_RUNS = 4  # in hand at once; a run has its machine and its model in memory
 Vector = npt.NDArray[np.float64]
@@ -71,8 +78,9 @@ class Node:
         records: the member's own log, its budget and its copy of the federation's log.
         randomness: makes a fresh source for a step of a run.
         sums: with what it takes part in secure sums.
+        evaluation: evaluates model files on the member's data, where the agreement asks for that.
 
-    Guarantees: no reply depends on data except through `LocalTraining.train`, whose result is charged and on record
+    Guarantees: no reply depends on data except through `LocalTraining.train` and `LocalEvaluation.evaluate`, whose result is charged and on record
         before it leaves, and leaves only masked, as part of a sum; a round is answered once, and the same request gets
         the same reply.
     Leaks: that the member took part, and when.
@@ -86,10 +94,11 @@ class Node:
         records: Records,
         randomness: Callable[[str, int], Randomness],
         sums: SumIdentity,
+        evaluation: LocalEvaluation | None = None,
     ) -> None:
         self.agreement = agreement
         self.member = member
-        self._training = training
+        self._training, self._evaluation = training, evaluation
         self._records = records
         self._randomness = randomness
         self._sums = sums
@@ -130,6 +139,8 @@ class Node:
             return self._witness(request)
         if request.kind == "close":
             return self._close(request)
+        if request.kind == "approve":
+            return self._approve(request)
         if request.kind == "hello":
             return hello_reply(request, self.member)
         return refusal(request, PolicyCode.MESSAGE)
@@ -137,7 +148,7 @@ class Node:
     def _party(self, run: str) -> SumParty:
         party = self._parties.pop(run, None)
         if party is None:
-            party = SumParty(self.agreement, run, self._sums, self._records, self._update)
+            party = SumParty(self.agreement, run, self._sums, self._records, self._update, self._table)
         self._parties[run] = party
         while len(self._parties) > MAX_RUNS:
             self._parties.pop(next(iter(self._parties)))  # what it must remember lies in its store
@@ -158,6 +169,15 @@ class Node:
             )
         return made
 
+    def _table(self, run: str, step: int, files: Mapping[str, bytes], order: tuple[str, ...]) -> GridVector:
+        """The noisy table of an evaluation, int64 [cells]."""
+        if self._evaluation is None:
+            raise DataError(
+                "this member cannot evaluate",
+                [Problem("evaluation", "has no data at this node", "say where they are, in node.toml")],
+            )
+        return self._evaluation.evaluate(files, order, self._randomness(run, step + 1))
+
     def _close(self, request: Message) -> Message:
         run = request.text("run")
         self._party(run).end()
@@ -169,3 +189,11 @@ class Node:
         cosignature = self._records.hear(read_witness_request(request))
         word = replace(self._records.word(request.text("run")), cosignature=cosignature)
         return witnessed_reply(request, word)
+
+    def _approve(self, request: Message) -> Message:
+        try:
+            signature = self._records.approve(request.text("run"), read_approval_request(request))
+        except (GateMismatchError, EntryError) as error:
+            _LOG.warning("%s: nothing was approved: %s", self.member, error.diagnostics())
+            return refusal(request, PolicyCode.GATE)
+        return approved_reply(request, signature)

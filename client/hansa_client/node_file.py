@@ -33,7 +33,7 @@ from hansa_client.policy import Policy
 FILE = "node.toml"
 _MEMBERS_OWN = (
     "witness_key", "officer", "former_keys", "sealing_key", "state", "data", "source", "columns",
-    "performance", "policy", "max_retries", "metrics",
+    "performance", "policy", "evaluation", "max_retries", "metrics",
 )  # fmt: skip
 CREDENTIAL = "credential:"  # before the name of a systemd credential
 LEDGER = "ledger.sqlite"  # in the state folder
@@ -41,6 +41,21 @@ _NONCE = "recovery.nonce"
 
 Role: TypeAlias = Literal["member", "coordinator", "auditor"]
 PathText: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
+
+
+class NodeEvaluation(Section):
+    """`[evaluation]` of `node.toml`: what a member judges models on, where an agreement asks for that.
+
+    Attributes:
+        data: records of its own, under agreements with ``units = "own-file"``; read like those of training.
+        dataset_id: of the budget for units that are held out of training, which the privacy officer has granted as disjoint
+            from that of training. Without one, evaluations are charged with training.
+        unprotected_files: whether files are run where the machine cannot put up every wall around them.
+    """
+
+    data: PathText | None = None
+    dataset_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = None
+    unprotected_files: bool = True
 
 
 class NodeFile(Section):
@@ -66,6 +81,7 @@ class NodeFile(Section):
         source, columns: how the data are read and where each column of an agreement is found. A member's.
         performance: how fast it trains and in how much memory; never what it promises. A member's.
         policy: in what the member takes part. A member's.
+        evaluation: what it judges models on. A member's.
         metrics: where its numbers are served, if anywhere. A member's.
         max_retries: how often in one run a step may be summed again, each time charged anew. A member's.
     """
@@ -89,6 +105,7 @@ class NodeFile(Section):
     columns: Mapping[str, Column | str | int] = Field(default_factory=dict)
     performance: Performance = Performance()
     policy: Policy = Policy()
+    evaluation: NodeEvaluation = NodeEvaluation()
     metrics: Metrics = Metrics()
     max_retries: Annotated[int, Field(ge=0, le=100)] = 2
 
@@ -409,6 +426,13 @@ max_retries = 2
 # threads = 4                       # processors that training may use
 # memory_gib = 16.0                 # of this process
 # gpu_memory_share = 0.5            # of the device, from 0 to 1
+
+# On what it judges models by group, where an agreement asks for that (docs/fairness.md).
+[evaluation]
+# dataset_id = "..."                # of the budget for units held out of training; without it they are charged with it
+# data = "/srv/hansa/judged"        # under units = "own-file": records of their own
+# unprotected_files = false         # refuse to run a model's file where this machine lacks a wall around it
+
 {METRICS_TOML}
 # How fast it trains and in how much memory, as under [performance] of an agreement; never what is promised.
 [performance]

@@ -16,6 +16,7 @@ from hansa.identity.errors import SignatureError
 from hansa.identity.keys import verify
 from hansa.ledger import (
     AgreementSigned,
+    AttackMade,
     BudgetGranted,
     Keyring,
     Log,
@@ -67,10 +68,11 @@ class OwnLog:
         self._agreements: dict[str, int] = {}
         self._runs: dict[str, list[int]] = {}
         self._agreement_of: dict[str, str] = {}
-        self._reserved: dict[str, int] = {}
-        self._closed: dict[str, int] = {}
+        self._reserved: dict[str, dict[str, int]] = {}  # by run and dataset
+        self._closed: dict[str, dict[str, int]] = {}
         self._releases: dict[tuple[str, int], int] = {}
         self._rounds: dict[str, int] = {}
+        self._attacks: list[tuple[str, int]] = []
         self._last = datetime.fromtimestamp(0, UTC)
         self._sound = True
 
@@ -202,13 +204,20 @@ class OwnLog:
         """Where the entry stands in which the member signed an agreement, if it did."""
         return self._agreements.get(agreement_id)
 
-    def reserved(self, run: str) -> SignedEntry | None:
-        """The entry that reserved a run, if one did."""
-        return self.entry(self._reserved[run]) if run in self._reserved else None
+    def reserved(self, run: str, dataset_id: str | None = None) -> SignedEntry | None:
+        """The entry that reserved a run, of one dataset or the first of all, if one did."""
+        return self._one_of(self._reserved, run, dataset_id)
 
-    def closed(self, run: str) -> SignedEntry | None:
-        """The entry that ended a run, if one did."""
-        return self.entry(self._closed[run]) if run in self._closed else None
+    def closed(self, run: str, dataset_id: str | None = None) -> SignedEntry | None:
+        """The entry that ended a run, of one dataset or the first of all, if one did."""
+        return self._one_of(self._closed, run, dataset_id)
+
+    def _one_of(
+        self, places: dict[str, dict[str, int]], run: str, dataset_id: str | None
+    ) -> SignedEntry | None:
+        found = places.get(run, {})
+        place = next(iter(found.values()), None) if dataset_id is None else found.get(dataset_id)
+        return None if place is None else self.entry(place)
 
     def last_round(self, run: str) -> int:
         """The last round in which a run has released something, 0 for none."""
@@ -249,6 +258,10 @@ class OwnLog:
         """
         return tuple(self.log.entry(place) for place in self._runs.get(run, ()))
 
+    def attacks_under(self, agreement_id: str) -> tuple[int, ...]:
+        """Where attacks on the member's own trainer stand, of one agreement."""
+        return tuple(place for agreement, place in self._attacks if agreement == agreement_id)
+
     def runs(self) -> tuple[str, ...]:
         """All runs that anything was reserved for, in order."""
         return tuple(self._reserved)
@@ -264,11 +277,13 @@ class OwnLog:
             self._agreement_of.setdefault(entry.run, entry.agreement_id)
             self._runs.setdefault(entry.run, [self._agreements[entry.agreement_id]]).append(place)
         if isinstance(entry, Reservation):
-            self._reserved.setdefault(entry.run, place)
+            self._reserved.setdefault(entry.run, {}).setdefault(entry.dataset_id, place)
         if isinstance(entry, Release):
             self._releases[entry.run, entry.round] = place
             self._rounds[entry.run] = max(entry.round, self._rounds.get(entry.run, 0))
+        if isinstance(entry, AttackMade):
+            self._attacks.append((entry.agreement_id, place))
         if isinstance(entry, RunClosed):
-            self._closed[entry.run] = place
+            self._closed.setdefault(entry.run, {})[entry.dataset_id] = place
         if not isinstance(entry, BudgetGranted):  # that is the time of another clock
             self._last = max(self._last, datetime.fromisoformat(entry.at))

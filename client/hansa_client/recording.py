@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 
 from hansa.agreement import Agreement
 from hansa.canonical import canonical_json
 from hansa.errors import PrivacyParameterError
+from hansa.fairness.agreed import run_charges
+from hansa.fairness.release import EVALUATION
 from hansa.ledger import VerifierKey
-from hansa.privacy.charges import TRAINING, charges_of
+from hansa.privacy.charges import TRAINING, Charge
 from hansa.privacy.crosscheck import Finding, checked_epsilon
 from hansa.privacy.events import Spend
 from hansa.privacy.sampling import sampling_of
-from hansa.protocol import MAX_SAID, News, Word
+from hansa.protocol import JUDGED, MAX_SAID, News, Proposed, Word
 from hansa.secagg import Manifest
 from hansa_client.accounting import member_checks
+from hansa_client.evaluation.approving import Approver
 from hansa_client.ledger import MemberLedger
 from hansa_client.mirror import Mirror
 from hansa_client.protection import Protection
@@ -37,6 +40,9 @@ class LedgerRecords:
         nonce: makes fresh random text for this process; a checkpoint that holds it cannot be older than the process.
             `None` where the caller knows that the process goes on from where it was.
         federation_log: key of the log that the mirror copies; reservations name it, so that an auditor knows where to look.
+        training_units: dataset that training is charged to; by default the ledger's own.
+        evaluation_units: dataset of the units that are held out for evaluations, whose grant calls it disjoint from the
+            other; evaluations are charged to it. Without one they are charged with training, and add to it.
 
     Guarantees: nothing is reserved at an ε that another accountant contradicts. Nothing is trained before its whole run is reserved, and nothing leaves before it is on record; a member
         whose log is an older copy than what the federation has seen of it takes no part.
@@ -50,6 +56,9 @@ class LedgerRecords:
         rng: str,
         nonce: Callable[[], str | None] = lambda: secrets.token_hex(16),
         federation_log: VerifierKey | None = None,
+        *,
+        training_units: str | None = None,
+        evaluation_units: str | None = None,
     ) -> None:
         terms, noise = agreement.terms, agreement.require_frozen().noise_multiplier
         delta = terms.privacy.delta
@@ -58,17 +67,18 @@ class LedgerRecords:
         self._agreement_id = agreement.agreement_id
         self._ledger, self._mirror, self._rng = ledger, mirror, rng
         self._federation_log = federation_log
-        self._charges, self._protection = charges_of(terms, noise), Protection.of(terms.privacy)
-        against = {None, *(charge.coalition for charge in self._charges if charge.shared is not None)}
-        self._events = tuple(
-            tuple((canonical_json(dict(spend.event)), spend.count) for spend in spends)
-            for coalition in sorted(against, key=lambda c: c or 0)
-            for spends in ([charge.against(coalition) for charge in self._charges],)
-        )  # against everyone, and where noise is shared against few
-        self._delta = delta
-        self._spend = Spend(
-            self._charges[0].event, sampling_of(terms).events_in(terms.local_steps)
-        )  # of one round
+        self._protection, self._delta = Protection.of(terms.privacy), delta
+        charged = run_charges(agreement, apart=evaluation_units is not None)
+        self._charges: dict[str | None, tuple[Charge, ...]] = {training_units: charged.training}  # by dataset
+        if charged.evaluation:
+            self._charges[evaluation_units] = charged.evaluation
+        steps = {TRAINING: sampling_of(terms).events_in(terms.local_steps), EVALUATION: 1}
+        self._spends = {
+            charge.kind: Spend(charge.event, steps[charge.kind])
+            for charge in (*charged.training, *charged.evaluation)
+        }  # of one round
+        self._events = tuple(events for charges in self._charges.values() for events in _events_of(charges))
+        self._approver = Approver(agreement, ledger.own.signer)
         self._nonce = nonce()
         self._seen: set[str] = (
             set()
@@ -87,13 +97,20 @@ class LedgerRecords:
     def admit(self, run: str, manifest: Manifest) -> None:
         self._mirror.verify_manifest_checkpoint(manifest.checkpoint, self._nonce)
         self._nonce = None  # shown once, this process has seen the log as it is
-        for finding in (found for events in self._events for found in _checked(events, self._delta)):
-            _LOG.warning("the ε of this run is not checked by %s: %s", finding.accountant, finding.reason)
         begun = self._ledger.own.reserved(run) is None
-        self._ledger.reserve(self._agreement_id, run, self._charges, self._protection, self._federation_log)
-        if begun:
-            self._seen.add(run)
-        self._ledger.may_release(run, TRAINING, self._spend.count, manifest.round)
+        for finding in (found for events in self._events for found in _checked(events, self._delta)):
+            if begun:
+                _LOG.warning("the ε of this run is not checked by %s: %s", finding.accountant, finding.reason)
+        for units, charges in self._charges.items():
+            self._ledger.reserve(
+                self._agreement_id, run, charges, self._protection, self._federation_log, units
+            )
+            if begun:
+                self._seen.add(
+                    run
+                )  # at once: if the next is refused, nothing was done, and the run can be closed free
+        purpose = _purpose_of(manifest)
+        self._ledger.may_release(run, purpose, self._spends[purpose].count, manifest.round)
 
     def released(self, run: str, manifest: Manifest, manifest_sha256: str, y_sha256: str) -> None:
         self._ledger.release(
@@ -101,8 +118,8 @@ class LedgerRecords:
             run,
             round_number=manifest.round,
             step=manifest.step,
-            purpose=TRAINING,
-            spend=self._spend,
+            purpose=_purpose_of(manifest),
+            spend=self._spends[_purpose_of(manifest)],
             y_sha256=y_sha256,
             manifest_sha256=manifest_sha256,
             rng=self._rng,
@@ -111,6 +128,9 @@ class LedgerRecords:
     def summed(self, run: str, number: int, vectors: Mapping[str, str]) -> None:
         self._mirror.require_released(run, number, vectors)
 
+    def approve(self, run: str, proposed: Proposed) -> bytes:
+        return self._approver.approve(run, proposed, tuple(self._mirror.view.entries()))
+
     def failed(self, run: str) -> None:
         self._seen.discard(run)
 
@@ -118,6 +138,18 @@ class LedgerRecords:
         end = self._ledger.close if run in self._seen else self._ledger.forfeit
         end(self._agreement_id, run)
         self._ledger.checkpoint()
+
+
+def _purpose_of(manifest: Manifest) -> str:
+    return EVALUATION if manifest.purpose == JUDGED else TRAINING
+
+
+def _events_of(charges: Sequence[Charge]) -> Iterator[tuple[tuple[bytes, int], ...]]:
+    """What is charged against everyone, and where noise is shared against few."""
+    against = {None, *(charge.coalition for charge in charges if charge.shared is not None)}
+    for coalition in sorted(against, key=lambda c: c or 0):
+        spends = [charge.against(coalition) for charge in charges]
+        yield tuple((canonical_json(dict(spend.event)), spend.count) for spend in spends)
 
 
 @cache

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from hansa.protocol import News, Word
+from hansa.gate.errors import GateMismatchError
+from hansa.protocol import News, Proposed, Word
 from hansa.secagg import Manifest
 
 
@@ -48,6 +49,13 @@ class Records(Protocol):
             HansaError: one is not. Nothing has changed.
         """
 
+    def approve(self, run: str, proposed: Proposed) -> bytes:
+        """Sign a gate or a publication that was recomputed here.
+
+        Raises:
+            GateMismatchError: it is not what follows from the log and the agreement; nothing is signed.
+        """
+
     def failed(self, run: str) -> None:
         """A contribution that was admitted came to nothing, and that it did may follow from data."""
 
@@ -77,6 +85,10 @@ class NoRecords:
 
     def summed(self, run: str, number: int, vectors: Mapping[str, str]) -> None:
         """Always."""
+
+    def approve(self, run: str, proposed: Proposed) -> bytes:  # noqa: ARG002  # the port's
+        """Never."""
+        raise GateMismatchError("without a log there is nothing that a gate could rest on")
 
     def failed(self, run: str) -> None:
         """Nothing was reserved."""

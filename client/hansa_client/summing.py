@@ -14,11 +14,12 @@ from hansa.agreement import Agreement
 from hansa.errors import HansaError, TrainingError
 from hansa.identity import Roster, Signer
 from hansa.privacy.parts import PartSeeds
-from hansa.protocol import Answered, Derivation, read_sum_request, sum_reply, sum_terms
+from hansa.protocol import JUDGED, Answered, Derivation, read_sum_request, sum_reply, sum_terms
 from hansa.secagg import Manifest, MaskWorkers, Member, Seal, Store, answer
 from hansa.secagg.bundle import bundle as make_bundle
 from hansa.secagg.errors import ContributionWithheldError
-from hansa.wire import Message
+from hansa.wire import Array, Message
+from hansa_client.evaluation.admission import evaluation_number, files_of
 from hansa_client.model import Derive, DerivedModel
 from hansa_client.records import Records
 
@@ -66,6 +67,7 @@ class SumParty:
         train: makes the weighted update of a manifest's round, or the integers of a pooled step, from the model's weights and
             the seeds of noise in parts.
             Whatever it raises reads as absence from outside.
+        judge: makes the noisy table of an evaluation from the files of that many and their order; likewise.
 
     Guarantees: nothing that `train` raises or returns leaves, except masked, or as a code that follows from
         messages and public terms alone.
@@ -78,8 +80,11 @@ class SumParty:
         identity: SumIdentity,
         records: Records,
         train: Callable[[str, Manifest, Vector, PartSeeds | None], Contribution],
+        judge: Callable[[str, int, Mapping[str, bytes], tuple[str, ...]], Contribution],
     ) -> None:
-        self._run, self._records, self._train = run, records, train
+        self._run, self._records, self._train, self._judge = run, records, train, judge
+        self._agreed = agreement.terms
+        self._files: Mapping[str, Array] = {}  # that the request in hand has brought
         self._dimension = agreement.require_frozen().model.parameters
         derive = identity.derive or Derivation(agreement, run)
         kept = identity.store if identity.keep_model else None
@@ -110,7 +115,9 @@ class SumParty:
             replies = make_bundle([])
         else:
             self._model.follow(asked.aggregates)
+            self._files = asked.files
             replies = answer(self._machine, asked.bundle, self._refused)
+            self._files = {}
         if self._over:
             self._machine.end()  # durable: this member takes no part in the run any more, whoever asks
         word = replace(self._records.word(self._run), cosignature=cosignature)
@@ -118,12 +125,19 @@ class SumParty:
 
     def contribute(self, manifest: Manifest, seeds: PartSeeds | None = None) -> Contribution:
         """See `hansa.secagg.Contributor`."""
-        self._model.check(manifest)
+        files = dict[str, bytes]()
+        if manifest.purpose == JUDGED:
+            self._model.check_final(manifest, first=evaluation_number(self._agreed, manifest) == 1)
+            files = files_of(self._agreed, manifest, self._files)
+        else:
+            self._model.check(manifest)
         if manifest.round <= self._tried:
             raise ContributionWithheldError(f"the contribution to round {manifest.round} failed before")
         self._records.admit(self._run, manifest)
         self._tried = manifest.round
         try:
+            if files:
+                return self._judge(self._run, manifest.step, files, manifest.artifacts)
             return self._train(self._run, manifest, self._model.weights, seeds)
         except TrainingError:
             self._over = True

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,16 +24,19 @@ from hansa.secagg import FolderStore, MaskWorkers
 from hansa.secagg.record import RoundRecord
 from hansa.server_step import published_weights
 from hansa.wire import array_sha256, to_bytes
+from hansa_server.evaluating import Evaluations
 from hansa_server.federation import Outcome, check_model_zero, run_federation
 from hansa_server.history import History
 from hansa_server.home import CoordinatorHome
 from hansa_server.members import Members
+from hansa_server.publication.approvals import Approvals
 from hansa_server.runs import ENDED, Runs, State
 from hansa_server.sqlite_journal import SqliteJournal
 from hansa_server.summation import SecureSummation, SumHouse
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
+PACKAGE = "publication"  # folder of the package, in that of the run
 _LOCK_S = 30.0  # a Flower run that was killed may take some seconds to go
 _LOG = logging.getLogger("hansa.coordinator")
 
@@ -79,8 +83,20 @@ def coordinate(home: CoordinatorHome, runs: Runs, run: str, members_of: Callable
             runs.tell(run, "running", round_number=outcome.state.round)
 
         summation = SecureSummation(agreement, members, journal, run, house)
+        conclude = None
+        if agreement.terms.published and house.history is not None:
+            approvals = Approvals(agreement, run, members, journal, house.history)
+            evaluations = Evaluations(agreement, run, summation)
+            conclude = partial(_publish, home, folder, evaluations, approvals)
         outcome = run_federation(
-            agreement, model, members, journal, run=run, summation=summation, after_round=after_round
+            agreement,
+            model,
+            members,
+            journal,
+            run=run,
+            summation=summation,
+            after_round=after_round,
+            conclude=conclude,
         )
         _leave(folder, outcome)
         if agreement.terms.private:
@@ -88,7 +104,24 @@ def coordinate(home: CoordinatorHome, runs: Runs, run: str, members_of: Callable
             export_tiles(log, note, folder / "federation")
         why = outcome.stopped_because
         state: State = "done" if why is None else "stopped" if outcome.stopped_by == "person" else "partial"
-        runs.tell(run, state, note=why or "", round_number=outcome.state.round)
+        runs.tell(run, state, note=why or outcome.not_concluded or "", round_number=outcome.state.round)
+
+
+def _publish(
+    home: CoordinatorHome, folder: Path, evaluations: Evaluations, approvals: Approvals, outcome: Outcome
+) -> None:
+    """Publish the final model into the run's folder, or leave there what stood in the way."""
+    from hansa.models import build_model  # torch
+    from hansa_server.publication.concluding import Conclusion, conclude_run
+    from hansa_server.publication.publishing import Publisher
+
+    built = build_model(home.agreement.terms, folder=home.agreement.folder)
+    publisher = Publisher(home.signer(), home.keys, folder / PACKAGE)
+    if publisher.folder.exists():
+        return  # a run that is called again after it has published
+    conclude_run(
+        outcome.state, built, evaluations, approvals, Conclusion(), publisher=publisher, refusals=folder
+    )
 
 
 def history_of(home: CoordinatorHome, log: Log) -> History:

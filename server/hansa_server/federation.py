@@ -37,12 +37,14 @@ class Outcome:
         stopped_because: why the run ended before its last round, or `None`.
         stopped_by: who ended it then: a ``rule`` of the run, or a ``person``. A stop is final: members are told
             that the run is over.
+        not_concluded: why what was to follow training did not take place, or `None`. The model is finished all the same.
     """
 
     state: ServerState
     rounds: list[RoundRecord] = field(default_factory=list)
     stopped_because: str | None = None
     stopped_by: Literal["rule", "person"] | None = None
+    not_concluded: str | None = None
 
 
 def run_federation(
@@ -54,6 +56,7 @@ def run_federation(
     run: str,
     summation: Summation,
     after_round: Callable[[Outcome], None] | None = None,
+    conclude: Callable[[Outcome], None] | None = None,
 ) -> Outcome:
     """Train as agreed: sum the members' updates, step, until the last round.
 
@@ -65,6 +68,8 @@ def run_federation(
         run: a name that no other run of these members has.
         summation: how the members' updates become a sum: `SecureSummation`.
         after_round: called with the outcome so far; may measure, and raise KeyboardInterrupt to stop.
+        conclude: called once the last round is finished and members still take part: evaluations of the model, and what
+            follows from them. What it raises as `HansaError` ends it, and is told in the outcome.
 
     Returns:
         The outcome; partial, with the reason, if too few members remained, a sum was not one of honest vectors, the
@@ -95,6 +100,13 @@ def run_federation(
     except KeyboardInterrupt:
         outcome.stopped_because = f"stopped by a person after round {outcome.state.round}"
         outcome.stopped_by = "person"
+    if conclude is not None and outcome.stopped_because is None:
+        try:
+            conclude(outcome)
+        except EngineError:
+            raise
+        except HansaError as error:
+            outcome.not_concluded = error.cause
     # close: members free what they reserved and did not spend, and forget their secrets
     closing = {member.name: close_request(agreement, run) for member in terms.members}
     closed = journal.once(f"{run}/close", partial(members.exchange, closing, training.deadline_s))

@@ -8,6 +8,7 @@ from all that it has cosigned before.
 from __future__ import annotations
 
 import logging
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,9 @@ from hansa.ledger import (
     Aggregate,
     AgreementSigned,
     AmendmentMade,
+    AttackMade,
     Checkpoint,
+    Evaluation,
     Keyring,
     Log,
     LogPolicy,
@@ -40,11 +43,12 @@ from hansa.ledger import (
 )
 from hansa.ledger.entry import OfAgreement
 from hansa.ledger.errors import NoteSignatureError
-from hansa.protocol import MAX_NEWS, MAX_SAID, News, Word, first_of, fresh_line
+from hansa.ledger.kinds import Kind
+from hansa.protocol import JUDGED, MAX_NEWS, MAX_SAID, News, Word, first_of, fresh_line
 from hansa.secagg import SumOutcome
 
 _LOG = logging.getLogger("hansa.coordinator")
-_MEMBERS_OWN = (AgreementSigned, Reservation, Release, RunClosed, Abort)
+_MEMBERS_OWN = (AgreementSigned, Reservation, Release, RunClosed, Abort, AttackMade)
 
 
 class History:
@@ -93,6 +97,7 @@ class History:
         self._amended: list[Amendment] = []  # that the log holds, in order
         self._known: set[bytes] = set()
         self._releases: dict[tuple[str, str, int], Release] = {}
+        self._evaluated: set[tuple[str, int]] = set()  # rounds whose table is in the log
         self._ended: set[tuple[str, int]] = set()  # rounds that have an aggregate or an abort
         self._said = self._size = 0  # up to where members' own entries reach, and all
         self._heard = Counter[str]()  # how many entries of each member were taken since a round ended
@@ -127,6 +132,16 @@ class History:
         Only then can every member accept it in a manifest.
         """
         return bool(self._cosigned) and self._covers >= self._said and self._fresh.issuperset(self._lines())
+
+    @property
+    def covered(self) -> bool:
+        """Whether a checkpoint that enough members have cosigned covers all that the log holds."""
+        return bool(self._cosigned) and self._covers >= self._size
+
+    @property
+    def quorum(self) -> int:
+        """How many members must approve or cosign."""
+        return self._quorum
 
     @property
     def reached(self) -> int:
@@ -211,12 +226,37 @@ class History:
         """What a member said about its vector of a round, if it has."""
         return self._releases.get((member, run, number))
 
-    def aggregate(self, outcome: SumOutcome, model_sha256: str) -> None:
+    def evaluation(self, outcome: SumOutcome, number: int, files: tuple[str, ...]) -> None:
+        """Log a finished evaluation, once: its sum as an aggregate, and beside it the noisy table itself.
+
+        Args:
+            outcome: of the secure sum.
+            number: which of the evaluations that the agreement allows.
+            files: SHA-256 of the file that was judged, and of the one that it was compared with, if any.
+        """
+        record = outcome.record
+        if (record.run, record.round) in self._evaluated:
+            return
+        self.aggregate(outcome, None)
+        entry = Evaluation(
+            at=self.now(),
+            agreement_id=self._agreement_id,
+            run=record.run,
+            number=number,
+            artifact_sha256=files[0],
+            reference_sha256=files[1] if len(files) > 1 else None,
+            round=record.round,
+            aggregate_sha256=record.aggregate_sha256,
+            table=b64encode(outcome.total.astype("<i4").tobytes()).decode("ascii"),
+        )
+        self._append([SignedEntry.sign(entry, self._signer)])
+
+    def aggregate(self, outcome: SumOutcome, model_sha256: str | None) -> None:
         """Log a finished round, once.
 
         Args:
             outcome: of the secure sum.
-            model_sha256: of the model that follows.
+            model_sha256: of the model that follows, where one does.
         """
         record = outcome.record
         if (record.run, record.round) in self._ended:
@@ -229,10 +269,10 @@ class History:
         receipts = (Statement.parse(line).value for line in record.receipts)
         received = {said["member"] for said in receipts if said["round"] == record.round}
         entry = Aggregate(
-            at=self._now(),
+            at=self.now(),
             agreement_id=self._agreement_id,
             run=record.run,
-            purpose="training",
+            purpose="evaluation" if outcome.purpose == JUDGED else "training",
             round=record.round,
             step=outcome.step,
             manifest_sha256=Statement.parse(record.manifest).sha256,
@@ -244,12 +284,31 @@ class History:
         )
         self._append([SignedEntry.sign(entry, self._signer)])
 
+    def sign(self, entry: Kind) -> SignedEntry:
+        """An entry of the coordinator's, with its signature."""
+        return SignedEntry.sign(entry, self._signer)
+
+    def record(self, signed: SignedEntry) -> None:
+        """Log an entry with all the signatures that it needs, once.
+
+        Raises:
+            HansaError: a signature is missing or does not count; nothing was logged.
+        """
+        if signed.encoded in self._known:
+            return
+        self._keyring.verify(signed, self._size)
+        self._append([signed])
+
+    def now(self) -> str:
+        """The time for an entry."""
+        return utc(self._clock())
+
     def abort(self, run: str, number: int, code: str, missing: tuple[str, ...]) -> None:
         """Log a round that ended without a sum, once."""
         if (run, number) in self._ended:
             return
         entry = Abort(
-            at=self._now(),
+            at=self.now(),
             agreement_id=self._agreement_id,
             run=run,
             party=COORDINATOR,
@@ -294,6 +353,8 @@ class History:
             self._said = self._size
         if isinstance(entry, Release):
             self._releases[entry.member, entry.run, entry.round] = entry
+        elif isinstance(entry, Evaluation):
+            self._evaluated.add((entry.run, entry.round))
         elif isinstance(entry, Aggregate) or (isinstance(entry, Abort) and entry.party == COORDINATOR):
             self._ended.add((entry.run, entry.round))
             self._heard.clear()
@@ -307,7 +368,7 @@ class History:
             )
         for proposal in amendments[len(held) :]:
             approvals = {statement.signer: statement for statement in proposal.approvals}
-            entry = AmendmentMade.of(proposal.amendment, approvals, self._now())
+            entry = AmendmentMade.of(proposal.amendment, approvals, self.now())
             self._keyring.amended(entry, self._size)  # what members would refuse never stands in the log
             self._append([SignedEntry.sign(entry, self._signer)])
 
@@ -360,6 +421,3 @@ class History:
     def _lines(self) -> tuple[str, ...]:
         """The nonces that members wait for."""
         return tuple(fresh_line(name, self._nonces[name]) for name in sorted(self._nonces))
-
-    def _now(self) -> str:
-        return utc(self._clock())

@@ -27,6 +27,7 @@ from hansa.errors import (
 from hansa.identity import Roster, Signer, Statement
 from hansa.identity.errors import AmendmentError
 from hansa.protocol import (
+    JUDGED,
     MAX_AGGREGATES,
     UPDATE,
     Aggregate,
@@ -57,7 +58,7 @@ from hansa.secagg.record import RoundRecord as SignedRound
 from hansa.secagg.ring import RingVector
 from hansa.secagg.store import Store
 from hansa.server_step import ServerState
-from hansa.wire import Message
+from hansa.wire import Array, Message
 from hansa_server.history import History
 from hansa_server.journal import Journal
 from hansa_server.members import Members
@@ -97,6 +98,17 @@ class Summation(Protocol):
 
     def closed(self, requests: Mapping[str, Message], replies: Mapping[str, Message]) -> None:
         """Put on record what members say when the run is over, and have the record witnessed."""
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What one sum is of, as its manifest says it."""
+
+    purpose: str
+    step: int
+    model_sha256: str
+    last: bool  # no sum is planned after it
+    files: Mapping[str, Array] = field(default_factory=dict)  # by SHA-256, the judged one first
 
 
 @dataclass(frozen=True)
@@ -192,15 +204,56 @@ class SecureSummation:
         self._previous: SignedRound | None = None
         self._follows = dict.fromkeys(house.roster.members, 0)  # how many of them each member's model has
         self._summed: SumOutcome | None = None
+        self._files: Mapping[str, Array] = {}  # that go out with a manifest
         self._silent: set[str] = set()  # who did not answer when it was asked last
         self._exchanges = self._retries = 0
         self._phase = Phase.KEYS
 
     def sum(self, state: ServerState, note: Note) -> Aggregate:
-        tally = Tally(state.round + 1, tuple(self._house.roster.members))
+        last = state.round + 1 == state.rounds and self._agreement.terms.evaluation is None
+        wanted = _Wanted(UPDATE, state.round, state.message.array_hashes["weights"], last)
+        outcome, line = self._summing(wanted, note)
+        aggregate = Aggregate(
+            state.round,
+            outcome.survivors,
+            outcome.total,
+            line,
+            outcome.round,
+            known_sha256=outcome.record.aggregate_sha256,
+        )
+        self._keep(aggregate)
+        return aggregate
+
+    def judge(self, state: ServerState, number: int, files: Mapping[str, Array], note: Note) -> SumOutcome:
+        """Sum the members' noisy tables of one evaluation, and put the sum on record.
+
+        Args:
+            state: of the finished model.
+            number: which of the evaluations that the agreement allows, from 1.
+            files: bytes as uint8 by SHA-256: the file that is judged, then the one that it is compared with.
+            note: is given the round's record, also where it failed.
+
+        Raises:
+            TooFewMembersError: too few answered; names who is missing and why.
+            HansaError: there is no sum that could be used.
+        """
+        evaluation, step = self._agreement.terms.evaluation, state.rounds + number - 1
+        last = evaluation is not None and number == evaluation.evaluations
+        outcome, _ = self._summing(
+            _Wanted(JUDGED, step, state.message.array_hashes["weights"], last, files), note
+        )
+        self._house.records(outcome.record)
+        if self._house.history is not None:
+            self._house.history.evaluation(outcome, number, tuple(files))
+        self._summed = None
+        return outcome
+
+    def _summing(self, wanted: _Wanted, note: Note) -> tuple[SumOutcome, str]:
+        """One sum, and the statement of who has recomputed it; summed again where that is allowed."""
+        tally = Tally(wanted.step + 1, tuple(self._house.roster.members))
         while True:
             try:
-                outcome = self._round(state, tally)
+                outcome = self._round(wanted, tally)
                 verified = self._verify(outcome)
             except QuorumError as error:
                 self._ended(self._machine.abandon(), type(error).__name__, error.missing)
@@ -218,19 +271,9 @@ class SecureSummation:
                 note(tally.record())
                 raise
             note(tally.record(outcome, None if verified is None else verified.signer))
-            line = "" if verified is None else verified.line
-            aggregate = Aggregate(
-                state.round,
-                outcome.survivors,
-                outcome.total,
-                line,
-                outcome.round,
-                known_sha256=outcome.record.aggregate_sha256,
-            )
             self._previous = outcome.record
-            self._keep(aggregate)
             self._summed = outcome
-            return aggregate
+            return outcome, "" if verified is None else verified.line
 
     def followed(self, state: ServerState) -> None:
         if self._summed is None:
@@ -240,22 +283,28 @@ class SecureSummation:
             self._house.history.aggregate(self._summed, state.message.array_hashes["weights"])
         self._summed = None
 
-    def _round(self, state: ServerState, tally: Tally) -> SumOutcome:
+    def _round(self, wanted: _Wanted, tally: Tally) -> SumOutcome:
         """One round of the machine: prepare it, unless that was done meanwhile, and sum it."""
         self._phase = Phase.KEYS
         again = Counter[Phase]()
         while not self._machine.ready:
             self._exchange(tally, again)
-        weights = state.message.array_hashes["weights"]
         # kept: a run that is called again must name the very checkpoint that the manifest named before
         checkpoint = self._journal.once(
             f"{self._run}/checkpoint/{self._exchanges}", partial(self._settled, tally)
         )
-        last = tally.number == state.rounds
-        number = self._machine.begin(UPDATE, state.round, weights, checkpoint, last=last)
+        number = self._machine.begin(
+            wanted.purpose,
+            wanted.step,
+            wanted.model_sha256,
+            checkpoint,
+            artifacts=tuple(wanted.files),
+            last=wanted.last,
+        )
         tally.rounds.append(number)
         while True:
             self._phase = self._machine.phases[number]
+            self._files = wanted.files if self._phase == Phase.MASKED else {}
             outcome = self._exchange(tally, again)
             if outcome is not None:
                 return outcome
@@ -301,7 +350,7 @@ class SecureSummation:
         steps = (step for step in range(first, first + MAX_AGGREGATES) if step in self._aggregates)
         history = self._house.history
         news = history.news(name) if history is not None and history.due(name) else None
-        return Asked(bundle, tuple(self._aggregates[step] for step in steps), news)
+        return Asked(bundle, tuple(self._aggregates[step] for step in steps), news, self._files)
 
     def _keep(self, aggregate: Aggregate) -> None:
         """Keep a sum until every member's model has followed it."""

@@ -20,6 +20,7 @@ class ExitStatus(IntEnum):
     REFUSED = 3
     VERIFICATION_FAILED = 4
     CONNECTION = 5
+    NOT_PUBLISHED = 6
 
 
 class Problem:

@@ -17,6 +17,8 @@ import numpy.typing as npt
 from hansa.agreement import Agreement, Terms
 from hansa.agreement.force import not_in_force
 from hansa.agreement.terms import Encoder
+from hansa.artifact.judged import verdicts_of
+from hansa.canonical import sha256_hex
 from hansa.identity.authority import EPHEMERAL_NAME
 from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.attack_words import told
@@ -26,10 +28,13 @@ from hansa.protocol import public_weights, shared_noise
 from hansa.quorum import threshold
 from hansa.report import (
     AttackReport,
+    ConditionReport,
     EventCount,
+    FairnessReport,
     HistoryPoint,
     MemberReport,
     PhaseReport,
+    PublicationReport,
     Quality,
     Reference,
     Report,
@@ -42,6 +47,7 @@ from hansa.wire import array_sha256
 from hansa_client.attack import Attack
 from hansa_client.training import TrainingPlan
 from hansa_server.federation import Outcome
+from hansa_server.publication.concluding import Conclusion
 from hansa_server.rounds import RoundRecord, SumFacts
 from hansa_simulations.league import MemberBudget
 
@@ -72,6 +78,9 @@ class Run:
         budgets: what each member has spent; `None` where no privacy is claimed.
         train_seconds: by member, where it was seen.
         attack: on the trainer, where one was asked for.
+        fairness: private evaluations of the final model, where the agreement has any.
+        conclusion: how far its publication came, where the agreement asks for one.
+        not_concluded: why what follows training ended early, if it did.
     """
 
     agreement: Agreement
@@ -81,6 +90,9 @@ class Run:
     budgets: Mapping[str, MemberBudget | None]
     train_seconds: Mapping[str, float]
     attack: Attack | None = None
+    fairness: FairnessReport | None = None
+    conclusion: Conclusion | None = None
+    not_concluded: str | None = None
 
     @classmethod
     def together(cls, agreement: Agreement, parts: Sequence[Run]) -> Run:
@@ -170,7 +182,7 @@ def assemble(
         rounds_planned=terms.training.rounds,
         parameters=frozen.model.parameters,
         randomness=_randomness(agreement, seed),
-        notes=tuple(_notes(terms)),
+        notes=tuple(_notes(original, terms)),
         not_in_force=not_in_force(terms),
         members=tuple(_members(run)),
         quality=measured.quality,
@@ -181,6 +193,8 @@ def assemble(
         round_log=tuple(_round_log(run)),
         references=measured.references,
         attack=None if run.attack is None else _attack(run.attack),
+        fairness=run.fairness,
+        publication=None if run.conclusion is None else _publication(run.conclusion, run.not_concluded),
         events=tuple(_events(run)),
         versions={
             "python": platform.python_version(),
@@ -361,7 +375,41 @@ def _attack(made: Attack) -> AttackReport:
     )
 
 
-def _notes(terms: Terms) -> list[str]:
+def _publication(conclusion: Conclusion, why: str | None) -> PublicationReport:
+    judged, made, package = conclusion.judged, conclusion.made, conclusion.package
+    conditions: list[ConditionReport] = []
+    if judged is not None:
+        for condition, verdict in zip(judged.decision.conditions, verdicts_of(judged.decision), strict=True):
+            conditions.append(
+                ConditionReport(
+                    name=verdict.name,
+                    verdict=verdict.verdict,
+                    holds=condition.holds,
+                    excused=verdict.excused,
+                    sentence=verdict.sentence,
+                )
+            )
+    if why is not None:
+        status: Literal["published", "open", "refused", "failed"] = (
+            "refused" if conclusion.obstacles else "failed"
+        )
+    else:
+        status = "open" if package is None else "published"
+    shipped = None if made is None else made.judged
+    return PublicationReport(
+        status=status,
+        because=why or "",
+        package=None if package is None else package.folder.name,
+        artifact_sha256=None if shipped is None else sha256_hex(shipped),
+        bytes_shipped=0 if shipped is None else len(shipped),
+        bytes_uncompressed=0 if made is None or made.reference is None else len(made.reference),
+        gate_sha256=None if judged is None else judged.gate.entry.sha256,
+        approved_by=() if judged is None else judged.approved_by,
+        conditions=tuple(conditions),
+    )
+
+
+def _notes(original: Agreement, terms: Terms) -> list[str]:
     notes = [
         "All members and the coordinator ran on this machine, with keys that were made for this run and prove "
         "nobody's identity: the secure sum was carried out in full, and protected nobody from whoever ran this."
@@ -382,6 +430,12 @@ def _notes(terms: Terms) -> list[str]:
         )
     else:
         notes.append("No privacy is claimed: nothing was clipped and no noise was added.")
+    noise = None if original.simulation is None else original.simulation.planted
+    if noise is not None:
+        notes.append(
+            f"An experiment: {noise.share:.0%} of the labels of {noise.attribute}={noise.value} were turned into others, in all "
+            "records of all members."
+        )
     if isinstance(terms.model, Encoder) and terms.model.warm_start:
         notes.append(
             f"Model 0 was warmed up by {terms.model.warm_start} non-private steps on public generated text; "

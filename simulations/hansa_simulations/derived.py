@@ -78,8 +78,12 @@ class Derivation:
 
 
 def without_privacy(agreement: Agreement) -> Agreement:
-    """The same training without clipping and noise."""
-    return agreement.derive(privacy={"mechanism": "none", "epsilon": None, "delta": None, **_UNSHARED})
+    """The same training without clipping and noise, and without evaluations that nothing would hide."""
+    return agreement.derive(
+        privacy={"mechanism": "none", "epsilon": None, "delta": None, **_UNSHARED},
+        evaluation=None,
+        publication=None,
+    )
 
 
 def under(agreement: Agreement, mechanism: str) -> Agreement:
@@ -110,7 +114,9 @@ def alone(agreement: Agreement, member: str) -> Agreement:
 
 
 def _by_itself(agreement: Agreement) -> Agreement:
-    """Who trains without others shares no noise with them."""
+    """Who trains without others shares no noise with them, and has nobody to evaluate with."""
+    if agreement.terms.evaluation is not None:
+        agreement = agreement.derive(evaluation=None, publication=None)
     if agreement.terms.privacy.mechanism != "distributed":
         return agreement
     return agreement.derive(privacy={"mechanism": "local", **_UNSHARED})

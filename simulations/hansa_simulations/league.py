@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from hansa.agreement import Agreement
 from hansa.errors import ModelError, UsageError
+from hansa.fairness.release import EVALUATION
 from hansa.ledger import LogView, SqliteLogStore, VerifierKey
 from hansa.models import BuiltModel, build_model
+from hansa.privacy.charges import Charge
 from hansa.privacy.events import Spend
 from hansa.privacy.loss import PrivacyLoss
 from hansa.privacy.randomness import PublicSampling, Randomness, SecretRandomness
@@ -28,6 +30,7 @@ from hansa.server_step import ServerState
 from hansa.wire import Message
 from hansa_client.attack import Attack
 from hansa_client.data import Dataset
+from hansa_client.evaluation.judging import FileEvaluation, Files
 from hansa_client.flower_node import AnswersRequests
 from hansa_client.node import GridVector, LocalTraining, Node
 from hansa_client.records import NoRecords, Records
@@ -38,7 +41,15 @@ from hansa_simulations.baseline import BaselineNode
 from hansa_simulations.baseline import budget_book as baseline_book
 from hansa_simulations.baseline.state import FileStore, MemoryStore, StateStore
 from hansa_simulations.identities import Identities
-from hansa_simulations.ledgers import LEDGER_FILE, MemberStores, book_of, ledger_in, records_in, stores_in
+from hansa_simulations.ledgers import (
+    LEDGER_FILE,
+    MemberStores,
+    book_of,
+    granted_in,
+    ledger_in,
+    records_in,
+    stores_in,
+)
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
@@ -101,6 +112,7 @@ class TrainingLeague:
         timings: folder for how long members were busy; `None` keeps it in memory.
         engine: for the model, if this process has built it already.
         sums: for secure sums; a baseline has none.
+        judging: evaluation records by member, where the agreement has evaluations.
 
     Raises:
         ModelError: the model that a process built is not the one that the agreement was frozen with.
@@ -115,11 +127,12 @@ class TrainingLeague:
         timings: Path | None = None,
         engine: GradientEngine | None = None,
         sums: Sums | None = None,
+        judging: Mapping[str, Dataset | None] | None = None,
     ) -> None:
         if sums is not None and sums.roaming and home is None:
             raise UsageError("members that any process may answer for need a folder for their state")
         self.agreement = agreement
-        self._datasets = dict(datasets)
+        self._datasets, self._judging = dict(datasets), dict(judging or {})
         self._seed = seed
         self._home = home
         self._timings = timings
@@ -161,8 +174,18 @@ class TrainingLeague:
             stack.callback(folder.close)
             yield self._node(name, self._sums, stores, folder)
 
+    def evaluation_spent(self, name: str, run: str) -> tuple[Charge, bool] | None:
+        """What a member's log says that it reserved for evaluations in a run, and whether of units that never train."""
+        with self.log(name) as log:
+            for place in range(len(granted_in(log))):
+                held = book_of(log, place).reservation(run)
+                for charge in () if held is None else held.charges:
+                    if charge.kind == EVALUATION:
+                        return charge, place > 0
+        return None
+
     def budget(self, name: str) -> MemberBudget | None:
-        """What a member has spent, as the member itself keeps it; `None` where no privacy is claimed."""
+        """What a member has spent of the units that train, as the member itself keeps it; `None` where no privacy is claimed."""
         spend = TrainingPlan.of(self.agreement, name).spend()
         if spend is None:
             return None
@@ -236,7 +259,14 @@ class TrainingLeague:
         if self.agreement.terms.private:
             log = VerifierKey.parse(sums.federation_log)
             records = records_in(stores, self.agreement, name, sums.identities, log, fresh=not sums.roaming)
-        return Node(self.agreement, name, self._trainer(name), records, self._randomness(name), identity)
+        evaluation = (
+            None
+            if self.agreement.terms.evaluation is None
+            else _Judging(self.agreement, self._judging.get(name))
+        )
+        return Node(
+            self.agreement, name, self._trainer(name), records, self._randomness(name), identity, evaluation
+        )
 
     def _baseline(self, name: str) -> BaselineNode:
         spend = TrainingPlan.of(self.agreement, name).spend()
@@ -322,6 +352,17 @@ class _Roaming:
     def handle(self, request: Message) -> Message:
         with self._league.node_from_files(self._name) as node:
             return node.handle(request)
+
+
+class _Judging:
+    """A member's evaluation, made when it is asked for: what is wrong with its records is told then, in its own log."""
+
+    def __init__(self, agreement: Agreement, records: Dataset | None) -> None:
+        self._agreement, self._records = agreement, records
+
+    def evaluate(self, files: Files, order: tuple[str, ...], randomness: Randomness) -> GridVector:
+        """See `LocalEvaluation`."""
+        return FileEvaluation(self._agreement, self._records).evaluate(files, order, randomness)
 
 
 class _Timed:

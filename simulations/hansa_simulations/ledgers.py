@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +16,9 @@ from types import MappingProxyType
 from hansa.agreement import Agreement
 from hansa.canonical import canonical_hash
 from hansa.errors import PrivacyParameterError
+from hansa.fairness.agreed import run_charges
 from hansa.ledger import (
+    BudgetGranted,
     InMemoryWitness,
     Log,
     LogStore,
@@ -32,9 +34,10 @@ from hansa.ledger import (
 )
 from hansa.ledger.budgets import granted, records_of
 from hansa.ledger.errors import NoBudgetError
+from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.book import BudgetBook
+from hansa.privacy.charges import Charge
 from hansa.privacy.composition import rule_for
-from hansa.privacy.distributed import losses
 from hansa.privacy.loss import PrivacyLoss
 from hansa.privacy.records import Grant, Limit, new_dataset_id
 from hansa.quorum import threshold
@@ -123,7 +126,9 @@ def records_in(
     """
     ledger = ledger_in(stores, name, identities)
     if not ledger.books:
-        ledger.grant(_grant(agreement, name, identities))
+        for grant in _grants(agreement, name, identities):
+            ledger.grant(grant)
+    training, held_out = _datasets(agreement, ledger)
     ledger.sign_agreement(
         agreement.agreement_id,
         terms_id=agreement.terms_id,
@@ -138,7 +143,16 @@ def records_in(
     )
     mirror = Mirror(stores.mirror, federation, ledger.own, identities.witness_signer(name), stores.witness)
     nonce = (lambda: secrets.token_hex(16)) if fresh else (lambda: None)
-    return LedgerRecords(agreement, ledger, mirror, RNG, nonce, federation_log)
+    return LedgerRecords(
+        agreement,
+        ledger,
+        mirror,
+        RNG,
+        nonce,
+        federation_log,
+        training_units=training,
+        evaluation_units=held_out,
+    )
 
 
 def ledger_in(stores: MemberStores, name: str, identities: Identities) -> MemberLedger:
@@ -152,10 +166,45 @@ def ledger_in(stores: MemberStores, name: str, identities: Identities) -> Member
     )
 
 
-def book_of(log: LogView) -> BudgetBook:
-    """The budget that a member's log makes, for reading."""
+def book_of(log: LogView, place: int = 0) -> BudgetBook:
+    """A budget that a member's log makes, for reading.
+
+    Args:
+        log: of the member.
+        place: of the budget among those that were granted: 0 is that of the units that train.
+    """
     entries = (SignedEntry.parse(data).entry for data in log.entries())
-    return BudgetBook.replay(records_of(entries))
+    return BudgetBook.replay(records_of(entries, granted_in(log)[place]))
+
+
+def granted_in(log: LogView) -> list[str]:
+    """The datasets for which budgets were granted, in order."""
+    entries = (SignedEntry.parse(data).entry for data in log.entries())
+    return [entry.dataset_id for entry in entries if isinstance(entry, BudgetGranted)]
+
+
+def _datasets(agreement: Agreement, ledger: MemberLedger) -> tuple[str, str | None]:
+    """The datasets of the units that train, and of those that are held out, where there are two.
+
+    Raises:
+        NoBudgetError: the ledger is of units that were shared out otherwise, so that neither limit would hold for its units.
+    """
+    wanted = _reason(agreement)
+    if any(grant.reason != wanted for grant in ledger.grants.values()):
+        raise NoBudgetError(
+            f"the budget of {ledger.member!r} was granted for units that are shared out otherwise between training and "
+            "evaluations",
+            remedy="Name another --members-home, or an agreement with the same [evaluation] units, share and key.",
+        )
+    first, *more = ledger.grants
+    return first, next(iter(more), None)
+
+
+def _reason(agreement: Agreement) -> str:
+    evaluation, told = agreement.terms.evaluation, "simulated: what the first agreement asks for"
+    if evaluation is None or evaluation.units != "held-out":
+        return told
+    return f"{told}; {evaluation.share:g} of the units, by the key {evaluation.key}, evaluate and never train"
 
 
 @cache
@@ -165,31 +214,47 @@ def software() -> Mapping[str, str]:
     return MappingProxyType({"python": platform.python_version(), **versions})
 
 
-def _noise_of(agreement: Agreement) -> float:
-    noise = agreement.require_frozen().noise_multiplier
-    if noise is None:
-        raise PrivacyParameterError("a frozen agreement that promises privacy names its noise")
-    return noise
+def _grants(agreement: Agreement, name: str, identities: Identities) -> Iterator[SignedEntry]:
+    """What the agreement asks for: of the units that train, and of those that are held out for evaluations."""
+    terms = agreement.terms
+    charged = run_charges(agreement, apart=True)
+    added = terms.evaluation is not None and not charged.evaluation
+    first = _granting(agreement, charged.training, None if added else terms.privacy.epsilon)
+    yield _signed(agreement, first, name, identities)
+    if charged.evaluation and terms.evaluation is not None:
+        second = _granting(agreement, charged.evaluation, terms.evaluation.epsilon, (first.dataset,))
+        yield _signed(agreement, second, name, identities)
 
 
-def _grant(agreement: Agreement, name: str, identities: Identities) -> SignedEntry:
+def _granting(
+    agreement: Agreement, charges: Sequence[Charge], epsilon: float | None, apart: tuple[str, ...] = ()
+) -> Grant:
+    """Limits that admit these charges: the agreement's ε where it names one for them alone, else what they come to."""
     privacy = agreement.terms.privacy
-    if privacy.epsilon is None or privacy.delta is None:
+    delta = privacy.delta
+    if delta is None:
         raise PrivacyParameterError("an agreement without epsilon and delta has no budget")
-    loss = PrivacyLoss(privacy.epsilon, privacy.delta)
-    rule = rule_for(loss)
-    grant = Grant(new_dataset_id(), Limit(loss, rule))
-    if privacy.mechanism == "distributed":
-        # the agreement's ε is the one against few; everyone together faces a share of the noise alone
-        cost = losses(agreement.terms, _noise_of(agreement)).epsilon_any
-        everyone = Limit(PrivacyLoss(cost, privacy.delta), rule)
-        grant = Grant(grant.dataset, everyone, Limit(loss, rule), privacy.colluding)
+
+    def limit(coalition: int | None) -> PrivacyLoss:
+        return PrivacyLoss(epsilon_spent([c.against(coalition) for c in charges], delta), delta)
+
+    shared = privacy.mechanism == "distributed"
+    loss = limit(privacy.colluding if shared else None) if epsilon is None else PrivacyLoss(epsilon, delta)
+    rule, dataset = rule_for(loss), new_dataset_id()
+    if not shared:
+        return Grant(dataset, Limit(loss, rule), disjoint_from=apart)
+    # the agreement's ε is the one against few; everyone together faces a share of the noise alone
+    return Grant(dataset, Limit(limit(None), rule), Limit(loss, rule), privacy.colluding, apart)
+
+
+def _signed(agreement: Agreement, grant: Grant, name: str, identities: Identities) -> SignedEntry:
+    privacy = agreement.terms.privacy
     entry = granted(
         grant,
         member=name,
         unit=privacy.unit,
         max_records_per_unit=privacy.max_records_per_unit,
         at=utc(datetime.now(UTC)),
-        reason="simulated: what the first agreement asks for",
+        reason=_reason(agreement),
     )
     return SignedEntry.sign(entry, identities.signer(officer_of(name)))

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 from hansa.agreement import Agreement
 from hansa.errors import BudgetRefusedError
-from hansa.ledger import BudgetReader, LogView, SignedEntry
+from hansa.fairness.agreed import run_charges
+from hansa.ledger import BudgetGranted, LogView, SignedEntry
+from hansa.ledger.budgets import records_of
 from hansa.privacy.book import BudgetBook
-from hansa.privacy.charges import charges_of
 from hansa.protocol import PolicyCode
 from hansa_client.protection import Protection
 from hansa_server.federation import Outcome
@@ -44,18 +45,20 @@ def _refusal(agreement: Agreement, log: LogView, run: str) -> BudgetRefusedError
     terms, noise = agreement.terms, agreement.require_frozen().noise_multiplier
     if noise is None:
         return None
-    reader = BudgetReader()
-    entries = (SignedEntry.parse(data).entry for data in log.entries())
-    book = BudgetBook.replay(record for entry in entries if (record := reader.read(entry)) is not None)
+    entries = [SignedEntry.parse(data).entry for data in log.entries()]
+    grants = [entry for entry in entries if isinstance(entry, BudgetGranted)]
+    charged = run_charges(agreement, apart=len(grants) > 1)
     asked = Protection.of(terms.privacy)
-    granted = asked if reader.granted is None else Protection.granted(reader.granted)
-    if asked != granted:
-        return BudgetRefusedError(
-            f"the agreement protects a {asked}; the budget was granted for a {granted}",
-            remedy="Name another --members-home, or an agreement that protects the same.",
-        )
-    try:
-        book.reserve(run, charges_of(terms, noise), agreement.agreement_id)
-    except BudgetRefusedError as error:
-        return error
+    for granted, charges in zip(grants, (charged.training, charged.evaluation), strict=False):
+        if asked != Protection.granted(granted):
+            return BudgetRefusedError(
+                f"the agreement protects a {asked}; the budget was granted for a {Protection.granted(granted)}",
+                remedy="Name another --members-home, or an agreement that protects the same.",
+            )
+        book = BudgetBook.replay(records_of(entries, granted.dataset_id))
+        try:
+            if charges and book.reservation(run) is None:
+                book.reserve(run, charges, agreement.agreement_id)
+        except BudgetRefusedError as error:
+            return error
     return None

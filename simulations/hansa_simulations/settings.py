@@ -26,6 +26,21 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class OverrideAsked:
+    """A person's word about a condition of the gate that may turn out inconclusive; the coordinator signs it.
+
+    Attributes:
+        condition: as the gate names it.
+        name, role, reason: of the person.
+    """
+
+    condition: str
+    name: str
+    role: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Settings:
     """How a simulation is run; nothing here changes the terms.
 
@@ -35,6 +50,10 @@ class Settings:
         home: folder in which members keep their state between runs.
         attack: whether the trainer is attacked once the run is done.
         ledgers: folder for the logs of the run, as an auditor gets them; `None` keeps none.
+        published: folder of the run's output, for a package or a refusal where the agreement asks for a publication;
+            `None` ends with the gate.
+        overrides: of conditions that turn out inconclusive.
+        concluding: whether anything follows training at all.
         progress: told what is done.
         stop: once it is set, the run ends after the round in hand and reports what was done.
     """
@@ -44,6 +63,9 @@ class Settings:
     home: Path | None = None
     ledgers: Path | None = None
     attack: bool = False
+    published: Path | None = None
+    overrides: tuple[OverrideAsked, ...] = ()
+    concluding: bool = True
     progress: Progress = field(default_factory=Progress)
     stop: threading.Event = field(default_factory=threading.Event)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -24,8 +24,9 @@ from hansa_simulations.derived import Derivation, alone, pooled, under, without_
 from hansa_simulations.evaluation import Evaluator
 from hansa_simulations.models import built_from
 from hansa_simulations.quality import mean_quality
-from hansa_simulations.settings import Clock, Progress, Settings
+from hansa_simulations.settings import Clock, OverrideAsked, Progress, Settings
 from hansa_simulations.splits import load_members
+from hansa_simulations.splits.planted import planted
 from hansa_simulations.training import frozen_for, train_members
 from hansa_simulations.warm_start import warm_start
 
@@ -75,6 +76,7 @@ def simulate(
     references: bool = False,
     compare: bool = False,
     attack: bool = False,
+    overrides: Sequence[OverrideAsked] = (),
     members_home: Path | None = None,
     out: Path | None = None,
     force: bool = False,
@@ -95,9 +97,10 @@ def simulate(
         references: also train without privacy and on pooled data, to say what federation and privacy each cost.
         compare: also run what the other mechanism and pooled data reach at the same ε and δ, with every seed.
         attack: also attack the members' trainer with canaries that are nobody's data, and report what that shows.
+        overrides: of conditions of the gate that turn out inconclusive, by named persons.
         members_home: folder in which members keep their budgets between runs.
         out: folder to write `report.json`, `report.html`, `model.safetensors`, `agreement.toml` and, where privacy is
-            claimed, `ledgers` to.
+            claimed, `ledgers` to; where the agreement publishes, also `publication` or `refusal.json`.
         force: replace what `out` holds.
         progress: told what is done.
         stop: once it is set, the run ends after the round in hand, with a partial report.
@@ -117,6 +120,7 @@ def simulate(
         members_home,
         ledgers,
         attack=attack,
+        overrides=tuple(overrides),
         progress=progress or Progress(),
         stop=stop or threading.Event(),
     )
@@ -124,7 +128,8 @@ def simulate(
     for number in range(repeat):
         one = replace(settings, seed=seed + number)
         with_references = references and number == 0
-        one = replace(one, attack=attack and number == repeat - 1)  # the report is that of the last run
+        last = number == repeat - 1  # the report is that of the last run
+        one = replace(one, attack=attack and last, concluding=last, published=out if last else None)
         try:
             finished.append(
                 _run(
@@ -224,14 +229,17 @@ def _run(
         quality, weights = evaluator.quality_of_each({name: models.get(name, start) for name in train}), None
     else:
         used = together if agreement.terms.baseline == "pooled" else train
-        run = train_members(agreement, used, gradients, start, settings, clock, evaluator)
+        own_files = {
+            name: member.test for name, member in held.items()
+        }  # where each judges on records of its own
+        run = train_members(agreement, used, gradients, start, settings, clock, evaluator, own_files)
         weights = run.weights
         with clock.part("measuring"):
             quality = evaluator.quality(weights)
     compared: list[Reference] = []
     if run.stopped_because is None:
         apart = replace(
-            settings, home=None, ledgers=None, attack=False
+            settings, home=None, ledgers=None, attack=False, published=None, concluding=False
         )  # a comparison spends nothing of what members keep
         for kind, other in others:
             if settings.stop.is_set():
@@ -264,12 +272,13 @@ def _built(agreement: Agreement, model: torch.nn.Module | None) -> BuiltModel:
 
 
 def _load(agreement: Agreement, data: Path | None, seed: int, built: BuiltModel) -> dict[str, MemberData]:
-    records = load_members(agreement, data, seed)
-    terms = agreement.terms
-    return {
-        name: MemberData(encode(held.train, terms, built.tokenize), encode(held.test, terms, built.tokenize))
-        for name, held in records.items()
-    }
+    records, terms = load_members(agreement, data, seed), agreement.terms
+    noise = None if agreement.simulation is None else agreement.simulation.planted
+    found = {}
+    for place, (name, held) in enumerate(records.items()):
+        sides = (encode(side, terms, built.tokenize) for side in (held.train, held.test))
+        found[name] = MemberData(*(planted(side, terms, noise, (place, i)) for i, side in enumerate(sides)))
+    return found
 
 
 def _check_members(agreement: Agreement, held: Mapping[str, MemberData]) -> None:

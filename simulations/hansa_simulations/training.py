@@ -22,15 +22,19 @@ from hansa.report import Quality
 from hansa.server_step import published_weights
 from hansa_client.attack import attack_gradients
 from hansa_client.data import Dataset
+from hansa_client.evaluation.units import parted
 from hansa_client.training.gradients import GradientEngine
+from hansa_server.evaluating import Evaluations
 from hansa_server.federation import Outcome, run_federation
 from hansa_server.journal import InMemoryJournal
 from hansa_server.members import Members
 from hansa_server.summation import SecureSummation, Summation
 from hansa_simulations.assembly import Run
 from hansa_simulations.baseline import PlainSummation
+from hansa_simulations.ending import Ending
 from hansa_simulations.engines import engine_named
 from hansa_simulations.evaluation import Evaluator
+from hansa_simulations.fairness import told_of
 from hansa_simulations.league import TrainingLeague
 from hansa_simulations.ledgers import require_ledgers
 from hansa_simulations.refusals import budget_refusals
@@ -50,11 +54,21 @@ def train_members(
     settings: Settings,
     clock: Clock,
     evaluator: Evaluator | None = None,
+    own_files: Mapping[str, Dataset] | None = None,
 ) -> Run:
-    """Freeze the agreement and run its federation; measure on the way if there is something to measure with."""
+    """Freeze the agreement and run its federation; measure on the way if there is something to measure with.
+
+    Args:
+        own_files: evaluation records by member, for agreements under which each has a file of its own.
+    """
     with clock.part("calibrating noise"):
         agreement = frozen_for(agreement, gradients.built, start)
     terms, every = agreement.terms, agreement.performance.evaluate_every
+    parts = {name: parted(terms, held, (own_files or {}).get(name)) for name, held in train.items()}
+    train, judging = (
+        {name: part.training for name, part in parts.items()},
+        {name: part.evaluation for name, part in parts.items()},
+    )
     history: list[tuple[int, Quality]] = []
     finished: list[Outcome] = []
 
@@ -79,19 +93,32 @@ def train_members(
             require_ledgers(settings.home, list(train))
         seat = None if terms.baseline else Seat.taken(agreement, run, settings.home)
         sums = None if seat is None else seat.sums(start, roaming=engine.name != "local")
-        league = TrainingLeague(agreement, train, settings.seed, home, timings, gradients, sums)
+        league = TrainingLeague(agreement, train, settings.seed, home, timings, gradients, sums, judging)
         stack.callback(league.close)
+
+        ending = Ending(gradients.built, settings, clock)
 
         def coordinate(members: Members) -> None:
             journal = InMemoryJournal(keep=1)  # nobody calls this run again
             summation: Summation
+            conclude = None
             if seat is None:
                 summation = PlainSummation(agreement, members, journal, run)
             else:
-                summation = SecureSummation(agreement, members, journal, run, seat.house())
+                house = seat.house()
+                summation = secure = SecureSummation(agreement, members, journal, run, house)
+                if terms.evaluation is not None and settings.concluding:
+                    conclude = ending.of(seat, house, Evaluations(agreement, run, secure), members, journal)
             finished.append(
                 run_federation(
-                    agreement, start, members, journal, run=run, summation=summation, after_round=after_round
+                    agreement,
+                    start,
+                    members,
+                    journal,
+                    run=run,
+                    summation=summation,
+                    after_round=after_round,
+                    conclude=conclude,
                 )
             )
 
@@ -113,6 +140,9 @@ def train_members(
             league.record_attack(attack)
         budgets = {name: league.budget(name) for name in train}
         train_seconds = league.train_seconds()
+        reserved = (
+            {} if terms.evaluation is None else {name: league.evaluation_spent(name, run) for name in train}
+        )
         if settings.ledgers is not None:
             shutil.rmtree(
                 settings.ledgers, ignore_errors=True
@@ -128,6 +158,9 @@ def train_members(
         budgets=budgets,
         train_seconds=train_seconds,
         attack=attack,
+        fairness=told_of(agreement, ending.evaluated, outcome, reserved),
+        conclusion=ending.conclusion,
+        not_concluded=outcome.not_concluded,
     )
 
 

@@ -13,6 +13,7 @@ from hansa.audit import errors as audit_errors
 from hansa.errors import HansaError
 from hansa.fairness import errors as fairness_errors
 from hansa.following import errors as following_errors
+from hansa.gate import errors as gate_errors
 from hansa.identity import errors as identity_errors
 from hansa.ledger import errors as ledger_errors
 from hansa.privacy import errors as privacy_errors
@@ -27,6 +28,7 @@ MODULES = {
         audit_errors,
         fairness_errors,
         following_errors,
+        gate_errors,
         identity_errors,
         ledger_errors,
         privacy_errors,

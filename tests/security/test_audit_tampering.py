@@ -42,6 +42,7 @@ from support.audits import (
     write_store,
 )
 from support.cli import hansa
+from support.ledgers import TABLE, TABLE_SHA256
 from support.published import report_of, write_report_json
 
 TRUTH = story()
@@ -93,20 +94,21 @@ class TestNothingIsWrong:
         aggregate = TRUTH.find("federation", "aggregate", round=3)
         assert any(one["entry"] == aggregate and LATE in one["what"] for one in remarks)
 
-    def test_entries_whose_content_this_release_does_not_judge_are_told(self, tmp_path: Path) -> None:
+    def test_an_evaluation_without_its_sum_is_found(self, tmp_path: Path) -> None:
         evaluation = Evaluation(
             at=at(99),
             agreement_id=AGREEMENT,
             run=RUN,
             number=1,
             artifact_sha256="e5" * 32,
+            reference_sha256=None,
             round=4,
-            aggregate_sha256="e5" * 32,
-            report_sha256="e5" * 32,
+            aggregate_sha256=TABLE_SHA256,
+            table=TABLE,
         )
         called = audited(TRUTH.with_federation([*TRUTH.federation, signed(evaluation)]).write(tmp_path))
-        assert called.status == 0
-        assert any("of type evaluation name" in one["what"] for one in called.data["not_checked"])
+        assert called.status == 4
+        assert "no sum of tables of that round stands before it" in failure_of(called, "federation")["what"]
 
     def test_several_processes_find_the_same(self, tmp_path: Path) -> None:
         ledgers = TRUTH.write(tmp_path)

@@ -53,7 +53,7 @@ def test_an_honest_package_is_accepted(package, keys):
 
 def test_a_changed_byte_is_found_in_every_file(package, copy, keys):
     names = sorted(path.name for path in package.iterdir())
-    assert len(names) == 13
+    assert len(names) == 14
     for name in names:
         data = bytearray((package / name).read_bytes())
         for place in sorted({0, len(data) // 3, len(data) // 2, len(data) - 1}):
@@ -149,11 +149,41 @@ def test_nothing_is_published_twice(package):
 
 def test_an_epsilon_that_does_not_follow_from_the_events_is_found(copy, keys, monkeypatch):
     # all parties lie together: documents, approvals and signature fit, and the number is still recomputed
-    from hansa.artifact import privacy
+    from hansa.gate.record import MemberSpent
     from support import packages
 
-    monkeypatch.setattr(privacy, "epsilon_spent", lambda *_: 0.25)
-    packages.published(copy.parent / "lie")
+    with monkeypatch.context() as lying:
+        lying.setattr(MemberSpent, "epsilon", lambda *_: 0.25)
+        packages.published(copy.parent / "lie")
     with pytest.raises(PackageError, match="contradicts itself") as caught:
         verify_package(copy.parent / "lie", keys)
     assert "0.25" in caught.value.diagnostics()
+
+
+def test_a_gate_that_says_open_where_the_sums_say_otherwise_publishes_nothing(tmp_path, keys):
+    # coordinator and a quorum of members lie together: whoever has the package still sees the sums
+    from support.gates import HOLDS, UNFAIR
+
+    for name, cells in (("unfair", UNFAIR), ("few", {"f": (40, 10, 10, 40), "m": (860, 140, 140, 860)})):
+        published(tmp_path / name, cells=cells, decision="open", conditions=(HOLDS,))
+        with pytest.raises(PackageError, match="did not go through the gate") as caught:
+            verify_package(tmp_path / name, keys)
+        assert "closed" in caught.value.diagnostics()
+
+
+def test_a_quality_that_does_not_follow_from_the_sums_is_found(tmp_path, keys, monkeypatch):
+    from hansa.artifact import judged
+    from support import packages
+
+    honest = judged.fairness_table
+
+    def better(*told):
+        table = honest(*told)
+        rows = [row.model_copy(update={"records": row.records + 1}) for row in table.rows]
+        return table.model_copy(update={"rows": rows})
+
+    monkeypatch.setattr(packages, "fairness_table", better)
+    published(tmp_path / "better")
+    with pytest.raises(PackageError) as caught:
+        verify_package(tmp_path / "better", keys)
+    assert "not the quality that follows" in caught.value.diagnostics()

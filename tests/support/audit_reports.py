@@ -21,6 +21,7 @@ from hansa.ledger import (
 )
 from hansa.report.schema import Report
 from support.audits import AGREEMENT, KEYS, MEMBERS, ROSTER, RUN, SIGNERS, Story, at, signed
+from support.ledgers import TABLE, TABLE_SHA256
 
 MADE = "2026-03-02T08:00:00+00:00"
 HASH, OTHER = "c3" * 32, "d4" * 32
@@ -65,7 +66,13 @@ def published(told: Story) -> Story:
             signed(Membership(**base, member=MEMBERS[0], change="join", reason="")),
             signed(
                 Evaluation(
-                    **run, number=1, artifact_sha256=HASH, round=9, aggregate_sha256=OTHER, report_sha256=HASH
+                    **run,
+                    number=1,
+                    artifact_sha256=HASH,
+                    reference_sha256=None,
+                    round=9,
+                    aggregate_sha256=TABLE_SHA256,
+                    table=TABLE,
                 )
             ),
             signed(

@@ -17,6 +17,7 @@ from hansa.privacy.randomness import PublicSampling, SecretRandomness
 from hansa.secagg import MemoryStore, Seal
 from hansa.secagg.bundle import unbundle
 from hansa.wire import Message, parse
+from hansa_client.evaluation.judging import LocalEvaluation
 from hansa_client.node import Node
 from hansa_client.records import NoRecords, Records
 from hansa_client.summing import SumIdentity
@@ -49,7 +50,9 @@ def kinds(request: Message) -> set[str]:
 def parts(message: Message) -> list[Message]:
     """The messages in a request's or a reply's bundle."""
     arrays = {
-        name: array for name, array in message.arrays.items() if not name.startswith(("total.", "log."))
+        name: array
+        for name, array in message.arrays.items()
+        if not name.startswith(("total.", "log.", "file."))
     }
     body: Any = message.body["bundle"]
     return unbundle(Message("secagg.bundle", body, arrays))
@@ -66,6 +69,7 @@ class Federation:
         between: sees every request on its way, and may change, drop or forge.
         exchanges: the kinds asked for in each exchange.
         max_retries: that members allow.
+        evaluations: with what each member evaluates files, where it can.
         stores: of each member's log, mirror and witness; those of an earlier federation go on from there.
         identities: of everybody; with `stores` of an earlier federation they are needed too.
     """
@@ -76,6 +80,7 @@ class Federation:
     between: Between = honest
     exchanges: list[set[str]] = field(default_factory=list)
     max_retries: int = 10
+    evaluations: Mapping[str, LocalEvaluation] = field(default_factory=dict)
     stores: dict[str, MemberStores] = field(default_factory=dict)
     identities: Identities | None = None
 
@@ -119,6 +124,7 @@ class Federation:
                 Seal(self.keys.seal_keys[name]),
                 max_retries=self.max_retries,
             ),
+            self.evaluations.get(name),
         )
 
     def restart(self, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 from collections.abc import Iterator
@@ -44,6 +45,9 @@ from hansa.ledger import (
 from hansa.ledger.kinds import Kind
 from hansa.privacy.charges import Charge
 from hansa.privacy.events import Spend, poisson_gaussian
+
+CELLS = bytes(range(16))  # four cells of an evaluation
+TABLE, TABLE_SHA256 = base64.b64encode(CELLS).decode(), hashlib.sha256(CELLS).hexdigest()
 
 AT = "2026-03-01T12:00:00Z"
 AGREEMENT, TERMS, HASH, OTHER = "a1" * 32, "b2" * 32, "c3" * 32, "d4" * 32
@@ -192,7 +196,13 @@ def one_of_each() -> dict[str, Kind]:
             model_sha256=HASH,
         ),
         Evaluation(
-            **run, number=1, artifact_sha256=HASH, round=9, aggregate_sha256=OTHER, report_sha256=HASH
+            **run,
+            number=1,
+            artifact_sha256=HASH,
+            reference_sha256=None,
+            round=9,
+            aggregate_sha256=TABLE_SHA256,
+            table=TABLE,
         ),
         Gate(**run, artifact_sha256=HASH, evaluation_sha256=OTHER, conditions=(condition,), decision="open"),
         Publication(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,34 +12,40 @@ from hansa.agreement import Agreement
 from hansa.agreement.document import Frozen, FrozenModel
 from hansa.agreement.terms import (
     CategoryFeature,
+    CategoryGroup,
     Data,
     Encoder,
+    Evaluation,
+    Fairness,
     LogisticModel,
     Member,
     NumberFeature,
     Privacy,
+    Publication,
     Task,
     Terms,
     TextFeature,
     Training,
 )
-from hansa.artifact import FairnessTable, Release, draft_package, privacy_statement, seal_package
-from hansa.artifact.contents import GroupRow, Measured, StepTold, Verdict
+from hansa.artifact import Release, draft_package, privacy_statement, seal_package
+from hansa.artifact.contents import StepTold
+from hansa.artifact.judged import evidence_in, evidence_of, fairness_table
 from hansa.canonical import sha256_hex
+from hansa.gate.approving import evaluation_of
 from hansa.identity import COORDINATOR, Signer
 from hansa.ledger import (
     Log,
     MemoryLogStore,
     NoteSignature,
-    Publication,
-    SignedEntry,
+    Override,
     SignedNote,
     TlogProof,
     TrustedKeys,
 )
+from hansa.ledger import Publication as PublicationEntry
 from hansa.models import build_model
-from hansa.privacy.events import Spend, poisson_gaussian
 from hansa_server.publication.compress import Candidate, DynamicInt8, ExportOnnx, compress
+from support.gates import FAIR, RUN, RunStory, approved, total_of
 from support.ledgers import (
     AT,
     HASH,
@@ -61,20 +69,23 @@ TERMS = Terms(
             CategoryFeature(kind="category", name="sex", values=("f", "m"), missing="own"),
             CategoryFeature(kind="category", name="ward", values=("1", "2", "3"), baseline="1"),
         ),
+        groups=(CategoryGroup(kind="category", name="gender", values=("f", "m")),),
     ),
     model=LogisticModel(kind="logistic"),
     training=Training(rounds=1),
     privacy=Privacy(
         mechanism="local", epsilon=3.0, delta=1e-5, clipping_norm=1.0, sampling_rate=0.1, steps=10
     ),
+    fairness=Fairness(max_gap=0.2, min_worst_group=0.6, min_group_size=50),
+    publication=Publication(compress=("onnx", "int8"), min_quality=0.7, max_quality_loss=0.1),
+    evaluation=Evaluation(max_rows_per_cell=100, epsilon=2.0, share=0.2, compared="decisions"),
 )
-SPENDS = {name: [Spend(poisson_gaussian(0.1, 2.0), 10)] for name in MEMBERS}
 CSV = "age,sex,ward\n30,f,1\n200,m,2.0\n-5,,3\n"
 
 
 TEXT_TERMS = TERMS.model_copy(
     update={
-        "data": Data(label="y", features=(TextFeature(kind="text", name="note"),)),
+        "data": Data(label="y", features=(TextFeature(kind="text", name="note"),), groups=TERMS.data.groups),
         "model": Encoder(
             kind="encoder",
             vocabulary="admission-notes",
@@ -101,6 +112,7 @@ def agreement_of(terms: Terms) -> Agreement:
             terms_id=agreement.terms_id,
             model=FrozenModel(parameters=12, initial_sha256=HASH, frozen_sha256=HASH),
             noise_multiplier=2.0,
+            evaluation_noise_multiplier=2.1,
             member_keys={name: SIGNERS[name].public_key for name in MEMBERS},
             coordinator_key=SIGNERS[COORDINATOR].public_key,
         )
@@ -127,24 +139,6 @@ def candidate(terms: Terms = TERMS) -> Candidate:
     drawn = np.random.default_rng(1).normal(0, 0.3, built.flat.size)
     weights = np.linspace(-1.0, 1.0, built.flat.size) if terms is TERMS else built.initial_vector() + drawn
     return Candidate.of(terms, built, weights)
-
-
-def fairness_of(model: bytes, *, private: bool = True) -> FairnessTable:
-    """A table about the file."""
-    half = Measured(value=0.8, low=0.75, high=0.85)
-    return FairnessTable(
-        artifact_sha256=sha256_hex(model),
-        metric="accuracy",
-        rows=[
-            GroupRow(attribute="", group="", records=1000, published=half, uncompressed=half, flipped=0.01),
-            GroupRow(
-                attribute="sex", group="f", records=520, published=half, uncompressed=half, flipped=0.01
-            ),
-            GroupRow(attribute="sex", group="m", records=40),
-        ],
-        verdicts=[Verdict(name="accuracy >= 0.7", verdict="pass", low=0.75, high=0.85)],
-        private=private,
-    )
 
 
 def release_of(model: Candidate) -> Release:
@@ -179,6 +173,9 @@ def published(
     approving: tuple[str, ...] = MEMBERS[:3],
     signer: Signer | None = None,
     terms: Terms = TERMS,
+    cells: Mapping[str, tuple[int, int, int, int]] = FAIR,
+    overrides: Sequence[Override] = (),
+    **lies: Any,
 ) -> Agreement:
     """Write a whole package; nothing is left out.
 
@@ -187,31 +184,45 @@ def published(
         approving: members that sign the publication.
         signer: of the package; by default the coordinator.
         terms: of the agreement.
+        cells: what the members' evaluation came to, by group.
+        overrides: on record before the gate.
+        **lies: what the coordinator's gate says instead of what follows.
     """
     agreement, done = agreement_of(terms), compress(candidate(terms), [ExportOnnx(), DynamicInt8()])
     assert done.onnx is not None
+    artifact = sha256_hex(done.onnx)
+    told = [one.model_copy(update={"artifact_sha256": artifact}) for one in overrides]
+    story = RunStory(agreement, total_of(agreement, cells), artifact, overrides=told)
+    gate = approved(story.gate(**lies), approving)
+    record, decision = story.record(), story.decision()
+    evaluated = evaluation_of(gate.entry, record, agreement, story.manifest())
+    steps = release_of(done).steps
     files = draft_package(
         folder,
         agreement,
         release_of(done),
-        privacy_statement(agreement, SPENDS, release_of(done).steps),
-        fairness_of(done.onnx),
+        privacy_statement(agreement, record.spent, steps),
+        fairness_table(terms, evaluated.tables, decision, artifact),
+        evidence_of(evidence_in([*story.entries(), gate]), story.manifest(), record.fewest),
         keys_of(agreement),
         model=done.onnx,
         weights=done.safetensors({"agreement_id": agreement.agreement_id}),
         tokenizer=done.tokenizer_json,
     )
-    said = Publication(
+    said = PublicationEntry(
         at=AT,
         agreement_id=agreement.agreement_id,
-        run="run-1",
-        artifact_sha256=sha256_hex(done.onnx),
-        gate_sha256=HASH,
+        run=RUN,
+        artifact_sha256=artifact,
+        gate_sha256=gate.entry.sha256,
         files=files,
         steps=tuple(step.name for step in done.told),
     )
-    entry = SignedEntry.sign(said, *(SIGNERS[name] for name in sorted((*approving, COORDINATOR))))
+    entry = approved(said, approving)
     log = Log(MemoryLogStore(), LOG_SIGNER)
-    log.append([signed(release()).encoded, entry.encoded, signed(release(2)).encoded])
-    seal_package(folder, "readmission", entry, cosigned(log, 1), signer or SIGNERS[COORDINATOR])
+    entries = [*story.entries(), gate, entry, signed(release(20))]
+    log.append([one.encoded for one in entries])
+    seal_package(
+        folder, "readmission", entry, cosigned(log, len(entries) - 2), signer or SIGNERS[COORDINATOR]
+    )
     return agreement

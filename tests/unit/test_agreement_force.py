@@ -30,9 +30,7 @@ def test_the_secure_sum_is_in_force(agreement):
         ({"fairness": {"min_worst_group": 0.6}}, "fairness", "not judged"),
         ({"fairness": {"min_group_size": 10}}, "fairness", "not judged"),
         ({"privacy": {"colluding": 2}}, "privacy.colluding", "distributed"),
-        ({"publication": {"compress": ["onnx"]}}, "publication", "as it is"),
-        ({"publication": {"min_quality": 0.6}}, "publication", "as it is"),
-        ({"publication": {"evaluation_epsilon": 0.5}}, "publication", "as it is"),
+        ({"publication": {"min_quality": 0.6}}, "publication", "nothing is judged or signed"),
     ],
 )
 def test_each_part_that_does_nothing_yet_is_said(agreement, changes, place, words):
@@ -61,7 +59,7 @@ def test_patients_as_units_are_in_force():
 
 def test_every_part_is_said_together(agreement):
     derived = agreement.derive(
-        privacy={"colluding": 2}, fairness={"max_gap": 0.1}, publication={"compress": ["onnx"]}
+        privacy={"colluding": 2}, fairness={"max_gap": 0.1}, publication={"min_quality": 0.6}
     )
     assert places(derived) == ["privacy.colluding", "fairness", "publication"]
 
@@ -69,3 +67,13 @@ def test_every_part_is_said_together(agreement):
 def test_distributed_noise_is_in_force():
     shared = terms_of(privacy={"mechanism": "distributed", "colluding": 2}, training={"rounds": 8})
     assert places(shared) == []
+
+
+def test_what_judges_a_file_that_is_published_is_in_force(agreement):
+    derived = agreement.derive(
+        fairness={"max_gap": 0.1},
+        publication={"compress": ["onnx", "int8"], "min_quality": 0.6},
+        evaluation={"max_rows_per_cell": 1000, "epsilon": 1.0, "share": 0.2},
+    )
+    assert derived.terms.published
+    assert places(derived) == []

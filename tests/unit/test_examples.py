@@ -18,7 +18,7 @@ from hansa_simulations.splits import load_members
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples"
 DATA = REPOSITORY.parent / "shared" / "data"
-NAMES = ("quickstart", "heart", "credit", "medquad")
+NAMES = ("quickstart", "heart", "credit", "credit-publication", "medquad")
 # training and test records, as FLamby publishes them, and the ranges of ../shared/peers/heart_reference.py
 FLAMBY_SIZES = {"cleveland": (199, 104), "hungarian": (172, 89), "switzerland": (30, 16), "va": (85, 45)}
 REFERENCE_RANGES = {
@@ -29,7 +29,12 @@ ANSWERS = {
     "ghr": 5430, "gard": 5389, "niddk": 1192, "ninds": 1088, "medlineplus": 981, "seniorhealth": 769,
     "cancergov": 729, "nhlbi": 559, "cdc": 270,
 }  # fmt: skip
-FOLDERS = {"heart": "heart_disease_4hospitals", "credit": "credit_default", "medquad": "medquad"}
+FOLDERS = {
+    "heart": "heart_disease_4hospitals",
+    "credit": "credit_default",
+    "credit-publication": "credit_default",
+    "medquad": "medquad",
+}
 
 
 def data_dir(name: str) -> Path | None:

@@ -12,6 +12,7 @@ from hansa.errors import HansaError, WireError
 from hansa.identity import Signer
 from hansa.ledger import (
     Aggregate,
+    AttackMade,
     Checkpoint,
     Log,
     LogPolicy,
@@ -20,6 +21,7 @@ from hansa.ledger import (
     Release,
     SignedEntry,
     SignedNote,
+    real,
 )
 from hansa.ledger.errors import EntryError, LogStoreError
 from hansa.ledger.kinds import Kind
@@ -74,6 +76,23 @@ class TestWhoseEntries:
         with pytest.raises(WireError, match="not its own"):
             history.take("a", Word(0, said_by(done, "b")))
         assert history.log.size == 0
+
+    def test_an_attack_on_ones_own_trainer_is_taken_for_the_gate(
+        self, done: Federation, history: History
+    ) -> None:
+        release = next(e for e in map(SignedEntry.parse, done.log.entries()) if isinstance(e.entry, Release))
+        made = AttackMade(
+            at=release.entry.at, agreement_id=AGREEMENT.agreement_id, member="a", kind="gradients",
+            canaries=1000, guessed_in=50, guessed_out=50, correct=60, confidence=real(0.95),
+            delta=real(1e-3), spends=release.entry.spends,
+        )  # fmt: skip
+        mine = SignedEntry.sign(made, done.keys.signer("a"))
+        history.take("a", Word(0, (mine.encoded,)))
+        assert tuple(history.log.entries()) == (mine.encoded,)
+        with pytest.raises(WireError, match="not its own"):
+            history.take(
+                "b", Word(0, (SignedEntry.sign(changed(made, correct=61), done.keys.signer("a")).encoded,))
+            )
 
     def test_the_coordinators_are_refused(self, done: Federation, history: History) -> None:
         with pytest.raises(WireError, match="not its own"):

@@ -25,6 +25,7 @@ from hansa.agreement.terms import (
     CustomModel,
     Data,
     Encoder,
+    Evaluation,
     Fairness,
     LogisticModel,
     Member,
@@ -69,6 +70,7 @@ class Frozen(Section):
         terms_id: the terms that were frozen.
         model: hashes of model 0.
         noise_multiplier: calibrated from the terms' ε, δ, rate and steps; absent without a mechanism.
+        evaluation_noise_multiplier: of one evaluation, from its ε and the number of them; absent without `[evaluation]`.
         member_keys: public keys by member; empty where parties have no identities of their own (a simulation).
         coordinator_key: the coordinator's public key, absent with `member_keys`.
         auditor_keys: public keys of those who may attest but take part in no sum, by name.
@@ -77,17 +79,18 @@ class Frozen(Section):
     terms_id: Sha256
     model: FrozenModel
     noise_multiplier: Positive | None = None
+    evaluation_noise_multiplier: Positive | None = None
     member_keys: Mapping[Name, PublicKey] = {}
     coordinator_key: PublicKey | None = None
     auditor_keys: Mapping[Name, PublicKey] = {}
 
     def tree(self) -> dict[str, Json]:
-        """As `Section.tree`, without the keys of coordinator and auditors where none are pinned.
+        """As `Section.tree`, without the keys of coordinator and auditors where none are pinned, and without noise that nobody adds.
 
-        So an agreement without keys has the same id as before these two could be pinned.
+        So an agreement without them has the same id as before there were any.
         """
         tree = super().tree()
-        for name in ("coordinator_key", "auditor_keys"):
+        for name in ("evaluation_noise_multiplier", "coordinator_key", "auditor_keys"):
             if not tree[name]:
                 del tree[name]
         return tree
@@ -156,6 +159,17 @@ class Agreement:
             raise AgreementError(
                 "the frozen part does not fit the terms",
                 [Problem("frozen.noise_multiplier", f"{what}: privacy.mechanism = {mechanism!r}")],
+            )
+        if (frozen.evaluation_noise_multiplier is None) != (self.terms.evaluation is None):
+            what = "says noise that nobody adds" if self.terms.evaluation is None else "is missing"
+            raise AgreementError(
+                "the frozen part does not fit the terms",
+                [
+                    Problem(
+                        "frozen.evaluation_noise_multiplier",
+                        f"{what}: the terms have {'no' if self.terms.evaluation is None else 'an'} [evaluation]",
+                    )
+                ],
             )
         keys = frozen.member_keys, frozen.coordinator_key, frozen.auditor_keys
         problems = list(key_problems([member.name for member in self.terms.members], *keys))
@@ -265,6 +279,7 @@ _SECTIONS: Mapping[str, type[Section]] = {
     "secure_sum": SecureSum,
     "fairness": Fairness,
     "publication": Publication,
+    "evaluation": Evaluation,
 }
 
 
@@ -382,6 +397,13 @@ def _simulation_problems(
             for name in simulation.columns
             if name not in columns
         ]
+        planted = simulation.planted
+        if planted is not None and planted.value not in {
+            value for group in data.groups if group.name == planted.attribute for value in group.values
+        }:
+            problems.append(
+                Problem("simulation.planted", f"{planted.attribute}={planted.value} is no declared group")
+            )
     named: set[str] | None = None
     if simulation.partition.kind == "files":
         named = set(simulation.partition.files)

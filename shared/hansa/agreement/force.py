@@ -12,11 +12,11 @@ _COLLUDING = (
     "privacy.colluding: it counts only under 'distributed'; local noise holds against any number of others"
 )
 _FAIRNESS = (
-    "fairness: quality is shown by group, but max_gap, min_worst_group, min_group_size and exempt are not judged "
-    "and stop nothing"
+    "fairness: max_gap, min_worst_group, min_group_size and exempt are not judged and stop nothing, as "
+    "publication.compress names no file that would be published"
 )
 _PUBLICATION = (
-    "publication: nothing is compressed, evaluated privately, judged or signed; the model is written as it is"
+    "publication: nothing is judged or signed, as publication.compress names no file that would be published"
 )
 _DEFAULT_COLLUDING = Privacy.model_fields["colluding"].default
 
@@ -29,8 +29,8 @@ def not_in_force(terms: Terms) -> tuple[str, ...]:
     found = []
     if terms.privacy.mechanism != "distributed" and terms.privacy.colluding != _DEFAULT_COLLUDING:
         found.append(_COLLUDING)
-    if terms.fairness != Fairness(metric=terms.fairness.metric):
+    if not terms.published and terms.fairness != Fairness(metric=terms.fairness.metric):
         found.append(_FAIRNESS)
-    if terms.publication != Publication():
+    if not terms.published and terms.publication != Publication():
         found.append(_PUBLICATION)
     return tuple(found)

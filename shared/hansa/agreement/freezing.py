@@ -46,6 +46,7 @@ def freeze_with(agreement: Agreement, parts: FrozenParts, start: npt.NDArray[np.
             tokenizer_sha256=parts.tokenizer_sha256,
         ),
         noise_multiplier=_noise_multiplier(agreement),
+        evaluation_noise_multiplier=_evaluation_noise(agreement),
     )
     return agreement.freeze(frozen)
 
@@ -60,3 +61,15 @@ def _noise_multiplier(agreement: Agreement) -> float | None:
     return calibrated_noise_multiplier(
         privacy.epsilon, privacy.delta, sampling_of(agreement.terms), agreement.terms.charged_steps
     )
+
+
+def _evaluation_noise(agreement: Agreement) -> float | None:
+    terms = agreement.terms
+    if terms.evaluation is None or terms.privacy.delta is None:
+        return None
+    from hansa.fairness.beforehand import require_decidable
+    from hansa.fairness.release import evaluation_noise  # numpy and the accountant
+
+    require_decidable(terms)
+
+    return evaluation_noise(terms.evaluation.epsilon, terms.privacy.delta, terms.charged_evaluations)

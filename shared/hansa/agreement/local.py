@@ -124,6 +124,21 @@ class TestSplit(Section):
     seed: Seed = 0
 
 
+class PlantedNoise(Section):
+    """Label noise in one group: an experiment on what a gate makes of a model that serves the group badly.
+
+    Attributes:
+        attribute, value: which group of `Data.groups`.
+        share: of the group's records whose label is turned into another, at every member: what trains, what evaluates, and
+            what the simulator keeps back.
+    """
+
+    attribute: Name
+    value: str
+    share: Annotated[float, Field(gt=0, le=1)]
+    seed: Seed = 0
+
+
 class Simulation(Section):
     """`[simulation]`: data for every member of a simulated federation; in no hash."""
 
@@ -131,6 +146,7 @@ class Simulation(Section):
     columns: Mapping[str, Column | str | int] = Field(default_factory=dict)
     partition: Partition
     test: TestSplit = TestSplit()
+    planted: PlantedNoise | None = None
 
     def column(self, name: str) -> Column:
         """The mapping of an agreement's column; by default a column of the same name."""

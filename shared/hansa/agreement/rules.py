@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from hansa.agreement.evaluating import evaluation_problems
 from hansa.agreement.keys import COORDINATOR
+from hansa.agreement.publication_rules import publication_problems
 from hansa.agreement.terms import (
     SHARED_NOISE_OPTIONS,
     Adapter,
@@ -25,6 +27,7 @@ from hansa.agreement.terms import (
     Model,
     NumberFeature,
     Privacy,
+    Publication,
     Section,
     SecureSum,
     ServerRule,
@@ -84,8 +87,14 @@ def problems_of(sections: Mapping[str, Any]) -> list[Problem]:
         found += _distributed(privacy, training, members, sections.get("secure_sum") or SecureSum())
     if members is not None and baseline is None:
         found += _sum(sections.get("secure_sum") or SecureSum(), members)
+    fairness: Fairness = sections.get("fairness") or Fairness()
     if data is not None:
-        found += _fairness(sections.get("fairness") or Fairness(), data)
+        found += _fairness(fairness, data)
+    if sections.get("evaluation") is not None:
+        found += evaluation_problems(sections)
+    publication: Publication | None = sections.get("publication")
+    if publication is not None and baseline is None:
+        found += publication_problems(publication, sections.get("evaluation"), fairness, privacy, task, data)
     told = {problem.place for problem in found}
     for name, section in sections.items():
         found += [problem for problem in _expressible(name, section) if problem.place not in told]

@@ -11,49 +11,25 @@ import itertools
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, Field
 
+from hansa.agreement.conditions import ConditionTerms
+from hansa.agreement.section import Count as Count  # noqa: PLC0414  # the types of keys are named by what reads terms
+from hansa.agreement.section import Name as Name  # noqa: PLC0414  # the types of keys are named by what reads terms
+from hansa.agreement.section import NonNegative as NonNegative  # noqa: PLC0414  # the types of keys are named by what reads terms
+from hansa.agreement.section import Positive as Positive  # noqa: PLC0414  # the types of keys are named by what reads terms
+from hansa.agreement.section import Section as Section  # noqa: PLC0414  # the types of keys are named by what reads terms
+from hansa.agreement.section import Sha256 as Sha256  # noqa: PLC0414  # the types of keys are named by what reads terms
+from hansa.agreement.section import Text as Text  # noqa: PLC0414  # the types of keys are named by what reads terms
+from hansa.agreement.section import as_tuple
 from hansa.canonical import Json
 from hansa.quorum import smallest_sum
-
-Name: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Text: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=2000)]
-Sha256: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Positive: TypeAlias = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative: TypeAlias = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count: TypeAlias = Annotated[int, Field(ge=1, le=2**31)]
 
 MAX_MEMBERS = 100  # the secure sum is built and tested for leagues up to this size
 SHARED_NOISE_OPTIONS = (
     "rotation",
     "noise_in_parts",
 )  # of `Privacy`; they mean something under ``distributed`` alone
-
-
-def _as_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-class Section(BaseModel):
-    """A section of the agreement: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
-
-    def tree(self) -> dict[str, Json]:
-        """The section as plain JSON values, defaults included: what is hashed, and what a file holds."""
-        return {name: _tree(getattr(self, name)) for name in type(self).model_fields}
-
-
-def _tree(value: object) -> Json:
-    if isinstance(value, Section):
-        return value.tree()
-    if isinstance(value, Mapping):
-        return {str(key): _tree(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_tree(item) for item in value]
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise TypeError(f"{type(value).__name__} is no value of an agreement")
 
 
 # --- what is learned, and by whom -------------------------------------------------------------------------
@@ -70,7 +46,7 @@ class Task(Section):
 
     name: Text
     purpose: str = ""
-    labels: Annotated[tuple[Name, ...], BeforeValidator(_as_tuple), Field(min_length=2, max_length=1000)]
+    labels: Annotated[tuple[Name, ...], BeforeValidator(as_tuple), Field(min_length=2, max_length=1000)]
 
 
 class Member(Section):
@@ -105,7 +81,7 @@ class NumberFeature(Section):
 
     kind: Literal["number"]
     name: Name
-    range: Annotated[tuple[float, float], BeforeValidator(_as_tuple)]
+    range: Annotated[tuple[float, float], BeforeValidator(as_tuple)]
     missing: Literal["drop"] | float = "drop"
 
     @property
@@ -125,7 +101,7 @@ class CategoryFeature(Section):
 
     kind: Literal["category"]
     name: Name
-    values: Annotated[tuple[Name, ...], BeforeValidator(_as_tuple), Field(min_length=2, max_length=10_000)]
+    values: Annotated[tuple[Name, ...], BeforeValidator(as_tuple), Field(min_length=2, max_length=10_000)]
     missing: Name = "drop"
     baseline: Name | None = None
 
@@ -157,7 +133,7 @@ class CategoryGroup(Section):
 
     kind: Literal["category"]
     name: Name
-    values: Annotated[tuple[Name, ...], BeforeValidator(_as_tuple), Field(min_length=2, max_length=100)]
+    values: Annotated[tuple[Name, ...], BeforeValidator(as_tuple), Field(min_length=2, max_length=100)]
 
 
 class BandGroup(Section):
@@ -165,7 +141,7 @@ class BandGroup(Section):
 
     kind: Literal["bands"]
     name: Name
-    edges: Annotated[tuple[float, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=100)]
+    edges: Annotated[tuple[float, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=100)]
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -191,9 +167,9 @@ class Data(Section):
     label: Name
     unit: Name | None = None
     features: Annotated[
-        tuple[Feature, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=10_000)
+        tuple[Feature, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=10_000)
     ]
-    groups: Annotated[tuple[Group, ...], BeforeValidator(_as_tuple), Field(max_length=20)] = ()
+    groups: Annotated[tuple[Group, ...], BeforeValidator(as_tuple), Field(max_length=20)] = ()
 
 
 # --- the model -------------------------------------------------------------------------------------------
@@ -276,7 +252,7 @@ class Adapter(Section):
     kind: Literal["none", "lora", "ffa-lora", "head"] = "none"
     rank: Annotated[int, Field(ge=1, le=1024)] = 8
     alpha: Positive = 16.0
-    targets: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    targets: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
     train_head: bool = True
     seed: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
 
@@ -426,28 +402,87 @@ class Fairness(Section):
     max_gap: Annotated[float, Field(gt=0, le=1)] | None = None
     min_worst_group: Annotated[float, Field(gt=0, le=1)] | None = None
     min_group_size: Count = 200
-    exempt: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    exempt: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
 
 
 class Publication(Section):
     """What is done to the final model, and what it must satisfy to be signed.
 
     Attributes:
-        compress: steps on the final model, in order.
+        compress: steps on the final model, in order. With any the run ends with a publication: what ships is what
+            ``onnx`` or ``int8`` gives.
         min_quality: smallest allowed `Fairness.metric`.
-        max_quality_loss: largest loss of the compressed model against the uncompressed.
-        evaluations: how many private evaluations a model may have.
-        evaluation_epsilon: budget of them all.
+        max_quality_loss: largest loss of the compressed model against the uncompressed, in all and in every group.
+        conditions: more conditions; all of them must hold, and those that the short keys of this section and of
+            `Fairness` state.
+        error: probability, at most, that anything passes or fails wrongly; divided by `Evaluation.evaluations`, used
+            or not.
+        licence: of the published weights, as an SPDX id.
+        version: of the published model.
     """
 
     compress: Annotated[
         tuple[Literal["merge", "prune", "distil", "vocabulary", "onnx", "int8"], ...],
-        BeforeValidator(_as_tuple),
+        BeforeValidator(as_tuple),
     ] = ()
     min_quality: Annotated[float, Field(gt=0, le=1)] | None = None
     max_quality_loss: Annotated[float, Field(ge=0, le=1)] | None = None
-    evaluations: Count = 1
-    evaluation_epsilon: Positive | None = None
+    conditions: ConditionTerms = ()
+    error: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    licence: Text | None = None
+    version: Name = "1.0.0"
+
+    def tree(self) -> dict[str, Json]:
+        """As `Section.tree`, without what came later where it is the default.
+
+        So an agreement without it has the same id as before there was any.
+        """
+        tree = super().tree()
+        for name in ("conditions", "error", "licence", "version"):
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del tree[name]
+        return tree
+
+
+class Evaluation(Section):
+    """How members evaluate a model's file by group, as a release. Without the section there is no such release.
+
+    Rows are counted by `Data.groups`, by `Data.label` and by score. A value outside an attribute's public ones is counted as
+    "no value", which every attribute has.
+
+    Attributes:
+        groups: sets of attributes whose values are crossed, one table each, ``[["sex", "age"], ["region"]]``. By default
+            one table of all where that is not noisier for any attribute, else a table for each.
+        bins: of the score, of equal width; an even number, so that one half is an edge.
+        compared: what is counted of a second file, the reference: nothing, its decisions, or its score bins. An area under
+            the ROC curve is compared by scores.
+        max_rows_per_unit: rows of one privacy unit that are counted, at most: the sensitivity of a table.
+        max_rows_per_cell: rows of one member in one cell, at most. It bounds what a member that lies can do.
+        epsilon: budget of all evaluations of a model together, at `Privacy.delta`.
+        evaluations: how many a model may have. The error of its intervals is divided among them, used or not.
+        units: which units evaluate. ``held-out``: those that a keyed hash of the unit's id keeps out of training, so that no
+            unit is in both and the loss of a unit is the larger of the two. ``own-file``: records of their own at each
+            member, which may be of units that train too; the losses add up.
+        share: of the units that are held out, as expected; under ``held-out`` alone.
+        key: public, of the hash.
+        liars: members that may lie within their caps, without a condition passing wrongly.
+    """
+
+    groups: Annotated[
+        tuple[Annotated[tuple[Name, ...], BeforeValidator(as_tuple)], ...],
+        BeforeValidator(as_tuple),
+        Field(max_length=20),
+    ] = ()
+    bins: Annotated[int, Field(ge=2, le=100)] = 10
+    compared: Literal["none", "decisions", "scores"] = "none"
+    max_rows_per_unit: Count = 1
+    max_rows_per_cell: Count
+    epsilon: Positive
+    evaluations: Annotated[int, Field(ge=1, le=1000)] = 1
+    units: Literal["held-out", "own-file"] = "held-out"
+    share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    key: Annotated[int, Field(ge=0, le=2**53 - 1)] = 0
+    liars: Annotated[int, Field(ge=0, le=MAX_MEMBERS)] = 0
 
 
 class Terms(Section):
@@ -462,7 +497,7 @@ class Terms(Section):
     schema_version: Literal[1] = 1
     task: Task
     members: Annotated[
-        tuple[Member, ...], BeforeValidator(_as_tuple), Field(min_length=1, max_length=MAX_MEMBERS)
+        tuple[Member, ...], BeforeValidator(as_tuple), Field(min_length=1, max_length=MAX_MEMBERS)
     ]
     data: Data
     model: Model
@@ -472,6 +507,7 @@ class Terms(Section):
     secure_sum: SecureSum = SecureSum()
     fairness: Fairness = Fairness()
     publication: Publication = Publication()
+    evaluation: Evaluation | None = None
     baseline: Literal["pooled", "local-only"] | None = None
 
     @property
@@ -485,6 +521,11 @@ class Terms(Section):
         return self.privacy.steps + self.secure_sum.retries * self.local_steps
 
     @property
+    def charged_evaluations(self) -> int:
+        """Tables that a member may release, allowed retries included; 0 where nothing is evaluated."""
+        return 0 if self.evaluation is None else self.evaluation.evaluations + self.secure_sum.retries
+
+    @property
     def smallest_sum(self) -> int:
         """No sum is over fewer members: max(t, `SecureSum.min_members`)."""
         return smallest_sum(len(self.members), self.secure_sum.min_members)
@@ -493,3 +534,8 @@ class Terms(Section):
     def private(self) -> bool:
         """Whether any guarantee is claimed."""
         return self.privacy.mechanism != "none"
+
+    @property
+    def published(self) -> bool:
+        """Whether a run ends with a publication, or with what stood in its way."""
+        return bool(self.publication.compress)

@@ -59,7 +59,7 @@ def model_card(
         "| condition | verdict |",
         "| --- | --- |",
         *(
-            f"| {verdict.name} | {verdict.verdict}{f' ({verdict.excused})' if verdict.excused else ''} |"
+            f"| {_cell(verdict.name)} | {verdict.verdict}{f' ({_cell(verdict.excused)})' if verdict.excused else ''} |"
             for verdict in fairness.verdicts
         ),
         "",
@@ -100,6 +100,11 @@ def _metadata(agreement: Agreement, release: Release, fairness: FairnessTable, *
             f"    metrics: [{{type: {json.dumps(fairness.metric)}, value: {value.value:.4f}}}]",
         ]
     return lines
+
+
+def _cell(text: str) -> str:
+    """Words of a person in a cell of a table: on one line, and no markup."""
+    return " ".join(text.split()).replace("|", "/").replace("<", "‹").replace(">", "›")
 
 
 def _row(row: GroupRow) -> str:

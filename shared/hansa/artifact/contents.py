@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from hansa.canonical import Json
+from hansa.gate.record import MemberSpent
 from hansa.privacy.events import Spend
 
 MODEL = "model.onnx"
@@ -18,6 +19,7 @@ CARD = "MODEL_CARD.md"
 PRIVACY_JSON = "privacy_statement.json"
 PRIVACY_TEXT = "privacy_statement.md"
 FAIRNESS = "fairness.json"
+GATE = "gate.json"
 REPORT = "report.html"
 BOM = "ml-bom.cdx.json"
 AGREEMENT = "agreement.toml"
@@ -25,7 +27,7 @@ KEYS = "keys.json"
 ENTRY = "publication.entry"
 PROOF = "publication.tlog-proof"
 
-DRAFTED = (MODEL, WEIGHTS, CARD, PRIVACY_JSON, PRIVACY_TEXT, FAIRNESS, REPORT, BOM, AGREEMENT, KEYS)
+DRAFTED = (MODEL, WEIGHTS, CARD, PRIVACY_JSON, PRIVACY_TEXT, FAIRNESS, GATE, REPORT, BOM, AGREEMENT, KEYS)
 SEALED = (ENTRY, PROOF)
 
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -78,6 +80,7 @@ class Verdict(Part):
         verdict: three-valued.
         low, high: the interval that was judged.
         excused: by whom and why an inconclusive one did not block; empty where nothing was excused.
+        sentence: what was found, with numbers.
     """
 
     name: str
@@ -85,6 +88,12 @@ class Verdict(Part):
     low: Finite | None = None
     high: Finite | None = None
     excused: str = ""
+    sentence: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether it stands in nobody's way."""
+        return self.verdict == "pass" or (self.verdict == "inconclusive" and bool(self.excused))
 
 
 class FairnessTable(Part):
@@ -107,23 +116,49 @@ class FairnessTable(Part):
     private: bool
 
 
+class GateEvidence(Part):
+    """`gate.json`: from what anyone recomputes the gate.
+
+    Attributes:
+        schema_version: of this form.
+        entries: of the federation's log, each with its signatures, in the log's order: members' releases and sums of
+            evaluations, the evaluations with their noisy tables, attacks, overrides, the gate.
+        manifest: that asked members to evaluate: it names the files by hash.
+        smallest_sum: members in the smallest sum that the model was trained on.
+    """
+
+    schema_version: Literal[1] = 1
+    entries: Annotated[list[str], Field(min_length=1, max_length=1000)]
+    manifest: str
+    smallest_sum: Annotated[int, Field(ge=0)]
+
+
+Events: TypeAlias = list[tuple[dict[str, object], int]]
+
+
 class Loss(Part):
     """What one member's people have lost.
 
     Attributes:
         member: its name.
-        epsilon: of the events below together at the statement's δ.
+        epsilon: at the statement's δ: of `events` together, or of `apart` together where that is more. Nobody is in both.
         events: serialised DP events, each with how often it was released.
+        apart: the same, of evaluations on units that a public rule keeps out of training.
     """
 
     member: str
     epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    events: list[tuple[dict[str, object], int]]
+    events: Events
+    apart: Events = []
 
     @property
-    def spends(self) -> list[Spend]:
+    def spent(self) -> MemberSpent:
         """The events as the accountant takes them."""
-        return [Spend(event, count) for event, count in self.events]  # type: ignore[arg-type]  # JSON, by its reader
+        return MemberSpent(_spends(self.events), _spends(self.apart))
+
+
+def _spends(events: Events) -> tuple[Spend, ...]:
+    return tuple(Spend(event, count) for event, count in events)  # type: ignore[arg-type]  # JSON, by its reader
 
 
 class Answer(Part):
@@ -214,10 +249,10 @@ class Release(Part):
     limits: list[str]
 
 
-def document(part: Part) -> Json:
-    """A part as JSON values."""
-    tree: Json = part.model_dump(mode="json")
-    return tree
+def part_bytes(part: Part) -> bytes:
+    """A document's JSON file: keys sorted, indented by two, ending in a newline."""
+    tree = part.model_dump(mode="json")
+    return (json.dumps(tree, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def file_names(*, texts: bool) -> tuple[str, ...]:

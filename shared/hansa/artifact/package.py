@@ -9,7 +9,6 @@ The entry names every drafted file by its hash; the signature covers these, the 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from hansa.agreement import Agreement
@@ -17,7 +16,7 @@ from hansa.agreement.writing import agreement_toml
 from hansa.artifact import contents
 from hansa.artifact.bom import bill_of_materials
 from hansa.artifact.card import model_card
-from hansa.artifact.contents import FairnessTable, Part, PrivacyStatement, Release
+from hansa.artifact.contents import FairnessTable, GateEvidence, PrivacyStatement, Release, part_bytes
 from hansa.artifact.errors import PackageError, PublicationExistsError
 from hansa.artifact.graph import read_graph
 from hansa.artifact.page import publication_page
@@ -36,6 +35,7 @@ def draft_package(
     release: Release,
     privacy: PrivacyStatement,
     fairness: FairnessTable,
+    evidence: GateEvidence,
     keys: TrustedKeys,
     *,
     model: bytes,
@@ -48,6 +48,7 @@ def draft_package(
         folder: made here; it must not exist.
         agreement: frozen; its file is written without `[simulation]` and `[performance]`, which are of one machine.
         release, privacy, fairness: what the documents say.
+        evidence: from which the gate is recomputed.
         keys: whose word counts about the federation's log.
         model: the ONNX file that ships; the very file that was evaluated.
         weights: the same model before ONNX, as safetensors with metadata.
@@ -72,21 +73,24 @@ def draft_package(
         problems.append(Problem(contents.KEYS, "are of another agreement"))
     if problems:
         raise PackageError("the package cannot be put together", problems, remedy="")
-    large = {contents.MODEL: model, contents.WEIGHTS: weights}
+    shipped = {contents.MODEL: model, contents.WEIGHTS: weights}
     if tokenizer is not None:
-        large[contents.TOKENIZER] = tokenizer.encode()
+        shipped[contents.TOKENIZER] = tokenizer.encode()
     local = Agreement(agreement.terms, frozen=agreement.frozen)
+    documents = {
+        contents.PRIVACY_JSON: part_bytes(privacy),
+        contents.FAIRNESS: part_bytes(fairness),
+        contents.GATE: part_bytes(evidence),
+    }
     texts = {
         contents.CARD: model_card(agreement, release, privacy, fairness),
-        contents.PRIVACY_JSON: part_json(privacy),
         contents.PRIVACY_TEXT: statement_text(privacy),
-        contents.FAIRNESS: part_json(fairness),
         contents.REPORT: publication_page(agreement, release, privacy, fairness),
-        contents.BOM: bill_of_materials(agreement, release, fairness, large),
+        contents.BOM: bill_of_materials(agreement, release, fairness, shipped),
         contents.AGREEMENT: agreement_toml(local),
         contents.KEYS: keys.text,
     }
-    files = {**large, **{name: text.encode() for name, text in texts.items()}}
+    files = {**shipped, **documents, **{name: text.encode() for name, text in texts.items()}}
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
@@ -128,13 +132,3 @@ def seal_package(folder: Path, name: str, entry: SignedEntry, proof: TlogProof, 
         write_new(folder / file, data)
     hashes |= {file: sha256_hex(data) for file, data in last.items()}
     write_new(folder / SIGNATURE, write_signature(name, hashes, coordinator))
-
-
-def part_json(part: Part) -> str:
-    """A document's JSON file: keys sorted, indented by two, ending in a newline."""
-    return (
-        json.dumps(
-            part.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
-        )
-        + "\n"
-    )

@@ -28,14 +28,14 @@ def publication_page(
             fairness=fairness,
             everyone=fairness.rows[0],
             task=agreement.terms.task.name,
-            pictures=_pictures(fairness),
+            pictures=group_pictures(fairness),
             words=words,
         )
         + "\n"
     )
 
 
-def _pictures(fairness: FairnessTable) -> list[Picture]:
+def group_pictures(fairness: FairnessTable) -> list[Picture]:
     """One picture for each attribute: its groups, published and before compression, beside everybody."""
     found = []
     for number, attribute in enumerate(

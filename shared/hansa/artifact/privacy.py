@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from hansa.agreement import Agreement
-from hansa.artifact.contents import Answer, Loss, PrivacyStatement, StepTold
-from hansa.privacy.accountant import epsilon_spent
+from hansa.artifact.contents import Answer, Events, Loss, PrivacyStatement, StepTold
+from hansa.gate.record import MemberSpent
 from hansa.privacy.events import Spend
 from hansa.report.statement import unprotected
 
@@ -19,13 +19,13 @@ _NOTHING = "Nothing is promised: updates left the members without noise."
 
 
 def privacy_statement(
-    agreement: Agreement, spent: Mapping[str, Sequence[Spend]], steps: Sequence[StepTold]
+    agreement: Agreement, spent: Mapping[str, MemberSpent], steps: Sequence[StepTold]
 ) -> PrivacyStatement:
     """Say what is promised.
 
     Args:
         agreement: frozen.
-        spent: all DP events that each member has released under the agreement, evaluations included.
+        spent: all DP events that each member has released in the run, evaluations included.
         steps: of compression.
 
     Guarantees: ε is recomputed from the events with the accountant of record, never taken from anyone.
@@ -37,10 +37,11 @@ def privacy_statement(
         losses = [
             Loss(
                 member=member,
-                epsilon=epsilon_spent(spends, delta),
-                events=[(dict(spend.event), spend.count) for spend in spends],
+                epsilon=one.epsilon(delta),
+                events=_events(one.together),
+                apart=_events(one.apart),
             )
-            for member, spends in spent.items()
+            for member, one in spent.items()
         ]
     claimed = bool(losses)
     return PrivacyStatement(
@@ -55,6 +56,10 @@ def privacy_statement(
         answers=_answers(agreement, losses, steps),
         unprotected=list(unprotected(terms.privacy.unit)),
     )
+
+
+def _events(spends: Sequence[Spend]) -> Events:
+    return [(dict(spend.event), spend.count) for spend in spends]
 
 
 def _answers(agreement: Agreement, losses: Sequence[Loss], steps: Sequence[StepTold]) -> list[Answer]:
@@ -100,6 +105,16 @@ def _answers(agreement: Agreement, losses: Sequence[Loss], steps: Sequence[StepT
             question="How is the loss composed over releases?",
             answer="By privacy loss distributions over every event listed in this statement; whoever verifies the "
             "package recomputes ε from them.",
+        ),
+        Answer(
+            question="Does measuring the model's quality cost privacy?",
+            answer="Yes. The quality by group is a release too: counts with noise, summed over members. Its events are in "
+            "this statement; "
+            + (
+                "they are of units that a public rule keeps out of training, so a unit loses the larger of the two."
+                if any(loss.apart for loss in losses)
+                else "they add to those of training."
+            ),
         ),
         Answer(
             question="Does what was done to the model after training cost privacy?",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,15 @@ from pydantic import ValidationError
 from hansa.agreement import Agreement, parse_agreement
 from hansa.agreement.terms import TextFeature
 from hansa.artifact import contents
-from hansa.artifact.contents import FairnessTable, Part, PrivacyStatement
+from hansa.artifact.contents import FairnessTable, GateEvidence, Part, PrivacyStatement
 from hansa.artifact.errors import ModelFileError, PackageError
 from hansa.artifact.graph import MAX_MODEL_BYTES, Graph, read_graph
+from hansa.artifact.judged import recompute, same_table
 from hansa.artifact.signing import SIGNATURE, read_signature
 from hansa.canonical import sha256_hex
 from hansa.errors import HansaError, Problem, UsageError
+from hansa.fairness.evaluated import Evaluated
 from hansa.ledger import Publication, SignedEntry, TlogProof, TrustedKeys
-from hansa.privacy.accountant import epsilon_spent
 
 MAX_FILES = 64
 _MAX_BYTES = 64 * 1024 * 1024  # of a file other than the model's
@@ -41,6 +43,7 @@ class VerifiedPackage:
         entry: of its publication.
         graph: of its model.
         privacy, fairness: what it says of itself.
+        evaluated: the private evaluation that it was judged by.
         approved_by: members that approved the publication.
         cosigned_by: witnesses of the checkpoint.
         keys: by whose word.
@@ -54,6 +57,7 @@ class VerifiedPackage:
     graph: Graph
     privacy: PrivacyStatement
     fairness: FairnessTable
+    evaluated: Evaluated
     approved_by: tuple[str, ...]
     cosigned_by: tuple[str, ...]
     keys: TrustedKeys
@@ -116,6 +120,7 @@ def verify_package(folder: Path, keys: TrustedKeys | None = None) -> VerifiedPac
     graph = _graph(folder)
     privacy = _read(folder / contents.PRIVACY_JSON, PrivacyStatement)
     fairness = _read(folder / contents.FAIRNESS, FairnessTable)
+    evidence = _read(folder / contents.GATE, GateEvidence)
     problems = [
         *_told(agreement, entry, privacy, fairness, hashes),
         *_ports(graph, agreement, texts=texts),
@@ -123,9 +128,44 @@ def verify_package(folder: Path, keys: TrustedKeys | None = None) -> VerifiedPac
     ]
     if problems:
         raise PackageError("the package contradicts itself", problems)
+    evaluated = _gate(agreement, entry, evidence, privacy, fairness, trusted)
     return VerifiedPackage(
-        folder, name, agreement, entry, graph, privacy, fairness, approved, cosigned, trusted, keys is None
+        folder,
+        name,
+        agreement,
+        entry,
+        graph,
+        privacy,
+        fairness,
+        evaluated,
+        approved,
+        cosigned,
+        trusted,
+        keys is None,
     )
+
+
+def _gate(
+    agreement: Agreement,
+    entry: Publication,
+    evidence: GateEvidence,
+    privacy: PrivacyStatement,
+    fairness: FairnessTable,
+    keys: TrustedKeys,
+) -> Evaluated:
+    """Decide anew, from the noisy sums that members approved."""
+    closed = "the package did not go through the gate"
+    try:
+        gate, table, evaluated = recompute(evidence, privacy, agreement, keys.keyring, entry.gate_sha256)
+    except HansaError as error:
+        raise PackageError(closed, [Problem(contents.GATE, error.cause)]) from None
+    if (gate.run, gate.artifact_sha256) != (entry.run, entry.artifact_sha256):
+        raise PackageError(closed, [Problem(contents.GATE, "is of another run or file than was published")])
+    if not same_table(table, fairness):
+        raise PackageError(
+            closed, [Problem(contents.FAIRNESS, "is not the quality that follows from the noisy sums")]
+        )
+    return evaluated
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -270,12 +310,9 @@ def _told(
         yield Problem(contents.PRIVACY_JSON, "has another unit, mechanism or cap than the agreement")
     if privacy.claimed and privacy.delta is not None:
         for loss in privacy.losses:
-            try:
-                real = epsilon_spent(loss.spends, privacy.delta)
-            except (HansaError, ValueError, TypeError, KeyError) as error:
-                yield Problem(
-                    f"{contents.PRIVACY_JSON}: {loss.member}", f"events cannot be composed: {error}"
-                )
+            real = loss.spent.epsilon(privacy.delta)
+            if math.isnan(real):
+                yield Problem(f"{contents.PRIVACY_JSON}: {loss.member}", "has events that cannot be composed")
                 continue
             if abs(real - loss.epsilon) > _SAME_EPSILON * max(1.0, real):
                 yield Problem(

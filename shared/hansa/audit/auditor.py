@@ -10,6 +10,7 @@ from hansa.audit.budgets import check_budgets
 from hansa.audit.claims import Evidence, check_claims
 from hansa.audit.copies import Kept, Sources
 from hansa.audit.crossing import check_aggregates, compare_logs
+from hansa.audit.evaluations import check_evaluations, check_fairness
 from hansa.audit.findings import CHECKPOINT, FEDERATION, RECORDS, Failure, Findings, Notebook, log_name
 from hansa.audit.integrity import Examined, check_notes, compare_copies, examine, name_log, origins
 from hansa.audit.rounds import OpenedNoise, check_records
@@ -49,6 +50,7 @@ def audit(
     opened: Mapping[tuple[str, int], OpenedNoise] = {}
     if federation is not None:
         check_aggregates(federation, notebook)
+        check_evaluations(federation, notebook)
         opened = check_records(federation, sources.records, keys, notebook)
     elif sources.records is not None:
         notebook.not_checked(
@@ -58,7 +60,9 @@ def audit(
     check_budgets(own, notebook)
     check_shares(federation, own, keys, notebook)
     check_attacks(own, notebook)
-    check_claims(report, Evidence(keys, federation, own, opened), notebook)
+    evidence = Evidence(keys, federation, own, opened)
+    check_claims(report, evidence, notebook)
+    check_fairness(report, evidence, notebook)
     _tell_limits(keys, federation, notebook)
     return notebook.findings(keys.fingerprint)
 
@@ -111,11 +115,16 @@ def _tell_limits(keys: TrustedKeys, federation: Examined | None, notebook: Noteb
         "the agreement's text is not in the logs; compare its noise, rate and steps with the events",
     )
     if federation is not None:
-        later = sorted({"evaluation", "gate", "publication", "override"} & set(federation.facts.types))
+        later = sorted({"gate", "publication", "override"} & set(federation.facts.types))
         if later:
             notebook.not_checked(
                 f"what entries of type {', '.join(later)} name",
-                "this release checks that they are signed and approved, and not the files, tables and conditions",
+                "this release checks that they are signed and approved, and not the files and conditions",
+            )
+        if federation.facts.evaluations:
+            notebook.not_checked(
+                "whether the files that were evaluated are those whose hashes the log holds",
+                "files are not in the logs: compare the hash of the one that was published",
             )
         notebook.not_checked(
             "what happened after the newest checkpoint that was given",

@@ -52,12 +52,14 @@ class Evidence:
     def spans(self, member: str) -> tuple[tuple[RunSpend, ...], ...]:
         """Of what a report may speak: the runs for this federation's log, all under the agreement, or a whole life's.
 
-        A member's book spans all its runs; a report says which events it speaks of, and its ε must be theirs.
+        Each of all units, or of those that train: units that are held out for evaluations have a budget of their own, and
+        `hansa.audit.evaluations` looks at what is said of it. A member's book spans all its runs; a report says which events it speaks of, and its ε must be theirs.
         """
         runs = self.runs(member)
         here = tuple(run for run in runs if run.federation_log in {None, self.keys.federation_log})
         own = self.own.get(member)
-        return (here, runs) if own is None else (here, runs, tuple(own.facts.spending.runs.values()))
+        spans = (here, runs) if own is None else (here, runs, tuple(own.facts.spending.runs.values()))
+        return (*spans, *map(_of_training_units, spans))
 
     def aggregates(self) -> tuple[Aggregate, ...]:
         """The sums of the agreement."""
@@ -65,6 +67,12 @@ class Evidence:
             return ()
         held = (entry for _, entry in self.federation.facts.aggregates)
         return tuple(entry for entry in held if entry.agreement_id == self.keys.agreement_id)
+
+
+def _of_training_units(runs: tuple[RunSpend, ...]) -> tuple[RunSpend, ...]:
+    """Those on datasets that are trained on."""
+    trained = {run.dataset for run in runs if TRAINING in run.charges}
+    return tuple(run for run in runs if run.dataset in trained)
 
 
 def check_claims(report: Report | None, evidence: Evidence, notebook: Notebook) -> None:
@@ -195,7 +203,7 @@ def _check_grant(report: Report, member: MemberReport, evidence: Evidence, noteb
             f"budget and δ that {REPORT} names for {member.name!r}", "its own log was not given"
         )
         return
-    for dataset in {run.dataset for run in evidence.runs(member.name)}:
+    for dataset in {run.dataset for run in _of_training_units(evidence.runs(member.name))}:
         _, grant, entry = log.facts.grants[dataset]
         limit = grant.everyone.loss
         if member.budget_epsilon is None:
@@ -362,6 +370,11 @@ def _check_rounds(report: Report, evidence: Evidence, notebook: Notebook) -> Non
             "the hash of the published model",
             "it is the mean of the last models, and models are not in the logs",
         )
+
+
+def differs(claimed: float, recomputed_epsilon: float) -> bool:
+    """Whether a claimed ε is another one than follows from events."""
+    return not _close(claimed, recomputed_epsilon)
 
 
 def _close(claimed: float, recomputed_epsilon: float) -> bool:

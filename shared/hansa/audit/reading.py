@@ -19,7 +19,7 @@ from hansa.ledger.entry import Entry
 from hansa.ledger.errors import LogVerificationError
 from hansa.ledger.kinds import Kind
 from hansa.ledger.membership import AgreementSigned, AmendmentMade
-from hansa.ledger.outcomes import Aggregate
+from hansa.ledger.outcomes import Aggregate, Evaluation
 from hansa.ledger.signed import Agreed, Keyring, SignedEntry
 from hansa.ledger.spends import Abort, BudgetGranted, Release, Reservation, RunClosed
 from hansa.ledger.trust import TrustedKeys
@@ -132,6 +132,7 @@ class LogFacts:
         grants: budgets, with the place of each.
         records: the records of each budget, with their places.
         aggregates: sums, with their places.
+        evaluations: tables, with their places.
         aborted: rounds that the coordinator calls ended without a sum, by run.
         attacks: on the member's own trainer, with their places.
         clocks: times that went back.
@@ -148,6 +149,7 @@ class LogFacts:
     grants: dict[str, tuple[int, Grant, BudgetGranted]] = field(default_factory=dict)
     records: dict[str, list[tuple[int, Record]]] = field(default_factory=dict)
     aggregates: list[tuple[int, Aggregate]] = field(default_factory=list)
+    evaluations: list[tuple[int, Evaluation]] = field(default_factory=list)
     aborted: dict[str, set[int]] = field(default_factory=dict)
     attacks: list[tuple[int, AttackMade]] = field(default_factory=list)
     clocks: list[Dated] = field(default_factory=list)
@@ -215,6 +217,8 @@ class LogReader:
                 self._attack(index, entry)
             case Aggregate():
                 self._aggregate(index, entry)
+            case Evaluation():
+                facts.evaluations.append((index, entry))
             case Abort(party=party) if party == COORDINATOR:
                 facts.aborted.setdefault(entry.run, set()).add(entry.round)
             case Release():
@@ -286,6 +290,8 @@ class LogReader:
             facts.records.setdefault(str(entry.dataset_id), []).append((index, record))
 
     def _attack(self, index: int, entry: AttackMade) -> None:
+        if self._member is None:
+            return  # a copy, for the gate; it is held against its claim where the member's own log has it
         if entry.member != self._member:
             raise LogVerificationError(
                 f"it tells of an attack of {entry.member!r} in another log than its own"

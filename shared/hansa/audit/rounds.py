@@ -170,7 +170,7 @@ def _check(index: int, entry: Aggregate, line: bytes, federation: Examined, keys
     except HansaError as error:
         raise _RecordError(index, error.cause) from None
     manifest = signed.manifest
-    same = {
+    same: dict[str, tuple[object, object]] = {
         "run": (entry.run, record.run),
         "round": (entry.round, record.round),
         "step": (entry.step, manifest.step),
@@ -179,6 +179,14 @@ def _check(index: int, entry: Aggregate, line: bytes, federation: Examined, keys
         "released vectors": (dict(entry.released), dict(signed.released)),
         "excluded members": (sorted(entry.excluded), sorted(signed.excluded)),
     }
+    judged = next(
+        (e for _, e in federation.facts.evaluations if (e.run, e.round) == (entry.run, entry.round)), None
+    )
+    if (
+        judged is not None and entry.purpose == "evaluation"
+    ):  # of another purpose: `check_evaluations` says so
+        names = (judged.artifact_sha256, judged.reference_sha256)
+        same["files"] = (tuple(filter(None, names)), manifest.artifacts)
     for what, (logged, recorded) in same.items():
         if logged != recorded:
             raise _RecordError(index, f"its record, with all signatures, has another {what} than it says")

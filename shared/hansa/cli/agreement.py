@@ -64,6 +64,10 @@ def check(
     status = ExitStatus.DONE
     with reported(output_format):
         agreement = read_agreement(file)
+        if agreement.terms.published:
+            from hansa.fairness.beforehand import require_decidable  # numpy and the accountant
+
+            require_decidable(agreement.terms)
         summary = agreement_summary(agreement)
         if signatures is not None:
             from hansa.cli.signing import signature_summary  # cryptography

@@ -158,6 +158,9 @@ COMMANDS: Mapping[str, Row | Table] = {
         "Check and run a published model.",
         {
             "verify": Row("Check everything in a published package.", "hansa.cli.model", "verify"),
+            "monitor": Row(
+                "Compare a later private evaluation with the published one.", "hansa.cli.model", "monitor"
+            ),
             "predict": Row(
                 "Run a published model on rows of a CSV, or on texts.",
                 "hansa.cli.model",

@@ -11,9 +11,12 @@ import typer
 
 from hansa.cli.options import ForceOption, FormatOption
 from hansa.cli.output import Format, emit, reported
+from hansa.errors import ExitStatus
 
 if TYPE_CHECKING:
     from hansa.artifact import Predictions, VerifiedPackage
+    from hansa.fairness.intervals import Estimate
+    from hansa.fairness.monitoring import Drift
 
 PackageArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the package.")]
 KeysOption = Annotated[
@@ -68,6 +71,65 @@ def predict(
         emit({"rows": rows, "unprotected": list(found.unprotected)}, text=text, output_format=output_format)
 
 
+def monitor(
+    folder: PackageArgument,
+    copy: Annotated[
+        Path, typer.Argument(metavar="LOG", help="A copy of the federation's log, as a folder of tiles.")
+    ],
+    keys: KeysOption = None,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
+    """Compare a later private evaluation of a published model with the one that it was published by, group by group.
+
+    Status 3 where a group is served worse by now.
+    """
+    status = ExitStatus.DONE
+    with reported(output_format):
+        from hansa.artifact.monitoring import later_evaluation
+        from hansa.artifact.monitoring import monitor as compared
+
+        package = _verified(folder, keys)
+        later = later_evaluation(package, copy)
+        drifts = compared(package, later)
+        worse = [one.name for one in drifts if one.change == "worse"]
+        status = ExitStatus.REFUSED if worse else ExitStatus.DONE
+        data: dict[str, object] = {
+            "name": package.name,
+            "run": later.run,
+            "number": later.number,
+            "contributors": list(later.contributors),
+            "metric": package.fairness.metric,
+            "groups": [_drift(one) for one in drifts],
+        }
+        lines = [
+            f"{package.name}: {package.fairness.metric} of evaluation {later.number} of run {later.run} beside the published one"
+        ]
+        for one in drifts:
+            moved = (
+                ""
+                if one.moved is None
+                else f" {one.moved.value:+.3f} ({one.moved.low:+.3f} to {one.moved.high:+.3f})"
+            )
+            lines.append(f"  {one.name}: {one.change}{moved}")
+        emit(data, text="\n".join(lines), output_format=output_format, status=status)
+    raise typer.Exit(status)
+
+
+def _drift(one: Drift) -> dict[str, object]:
+    def bounds(found: Estimate | None) -> dict[str, float] | None:
+        return None if found is None else {"value": found.value, "low": found.low, "high": found.high}
+
+    return {
+        "group": one.name,
+        "change": one.change,
+        "before": bounds(one.before),
+        "after": bounds(one.after),
+        "moved": bounds(one.moved),
+        "records_before": one.records_before,
+        "records_after": one.records_after,
+    }
+
+
 def _verified(folder: Path, keys: Path | None) -> VerifiedPackage:
     from hansa.artifact import verify_package
     from hansa.ledger import TrustedKeys
@@ -87,6 +149,7 @@ def _told(package: VerifiedPackage) -> dict[str, object]:
         "epsilon": package.privacy.epsilon,
         "delta": package.privacy.delta,
         "unit": package.privacy.unit,
+        "conditions": [verdict.model_dump() for verdict in package.fairness.verdicts],
         "keys_fingerprint": package.keys.fingerprint,
         "keys_of_package": package.keys_of_package,
     }
@@ -104,6 +167,8 @@ def _words(package: VerifiedPackage) -> str:
         f"  files       {len(package.entry.files)} named by the publication, each with the hash that members approved",
         f"  approved by {', '.join(package.approved_by)}",
         f"  log         entry proven under a checkpoint cosigned by {len(package.cosigned_by)}",
+        f"  gate        {_gate(package)}",
+        *(f"              {one.name}: {one.excused}" for one in package.fairness.verdicts if one.excused),
         f"  model       {package.graph.nodes} operators, all of those that are run as data",
         f"  privacy     {claim}",
         f"  keys        {package.keys.fingerprint}",
@@ -114,6 +179,14 @@ def _words(package: VerifiedPackage) -> str:
             "pass --keys."
         )
     return "\n".join(lines)
+
+
+def _gate(package: VerifiedPackage) -> str:
+    verdicts = package.fairness.verdicts
+    passed = sum(one.verdict == "pass" for one in verdicts)
+    excused = sum(bool(one.excused) for one in verdicts)
+    told = f"recomputed from the noisy sums: {passed} of {len(verdicts)} conditions pass"
+    return f"{told}, {excused} excused by name" if excused else told
 
 
 def _csv(found: Predictions) -> str:

@@ -39,12 +39,23 @@ def plan(
     measure: Annotated[
         bool, typer.Option("--measure", help="Also measure the time of a secure sum on this machine.")
     ] = False,
+    quality: Annotated[
+        float,
+        typer.Option(
+            "--quality", help="Assumed of the model: AUC of two labels, the share decided rightly of more."
+        ),
+    ] = 0.85,
+    records: Annotated[
+        float | None,
+        typer.Option("--records", help="Evaluation records of all members; by default as declared."),
+    ] = None,
     output_format: FormatOption = Format.TEXT,
 ) -> None:
     """Compare local and distributed noise at the same ε over step counts and rates, and recommend one.
 
     From public numbers only: the members' declared units, ε, δ, trained weights, threshold and colluding members. Status 3
-    when nothing can be recommended.
+    when nothing can be recommended. Where the agreement has evaluations and conditions, also which of them a league of this
+    size can decide.
     """
     status = ExitStatus.DONE
     with reported(output_format):
@@ -68,8 +79,17 @@ def plan(
             "reason": advice.reason,
             "epsilon_any_limit": epsilon_any,
             "timed": measure,
+            "conditions": None,
         }
-        emit(data, text=plan_text(made, advice), output_format=output_format, status=status)
+        text = plan_text(made, advice)
+        if agreement.terms.evaluation is not None:
+            from hansa.fairness.beforehand import outlook
+            from hansa.planning.conditions import outlook_dict, outlook_text
+
+            seen = outlook(agreement.terms, quality=quality, records=records)
+            data["conditions"] = None if seen is None else outlook_dict(seen)
+            text += f"\n\n{outlook_text(seen)}"
+        emit(data, text=text, output_format=output_format, status=status)
     raise typer.Exit(status)
 
 

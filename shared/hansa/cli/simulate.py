@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
@@ -17,10 +18,12 @@ import typer
 
 from hansa.cli.options import ForceOption, FormatOption
 from hansa.cli.output import Format, emit, reported
-from hansa.errors import ExitStatus
+from hansa.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
+    from hansa.agreement import Agreement
     from hansa.report import Report
+    from hansa_simulations.settings import OverrideAsked
 
 
 class EngineName(StrEnum):
@@ -86,6 +89,26 @@ def simulate(
     attack: Annotated[
         bool, typer.Option("--attack", help="Also attack the trainer with canaries: a lower bound of ε.")
     ] = False,
+    plant_noise: Annotated[
+        str | None,
+        typer.Option(
+            "--plant-noise",
+            metavar="GROUP=VALUE:SHARE",
+            help="An experiment: turn this share of one group's labels into others.",
+        ),
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--override",
+            metavar="CONDITION",
+            help="Excuse a condition of the gate that turns out inconclusive; repeat it.",
+        ),
+    ] = None,
+    override_by: Annotated[
+        str, typer.Option("--override-by", metavar="NAME,ROLE", help="Who excuses it, and as what.")
+    ] = "",
+    override_reason: Annotated[str, typer.Option("--override-reason", help="Why.")] = "",
     members_home: Annotated[
         Path | None,
         typer.Option("--members-home", help="Folder in which members keep their budgets between runs."),
@@ -117,6 +140,9 @@ def simulate(
         read = read_agreement(agreement if agreement is not None else quickstart())
         changes = {"device": device, "processes": processes}
         read = read.with_performance(**{name: value for name, value in changes.items() if value is not None})
+        if plant_noise is not None:
+            read = _planted(read, plant_noise)
+        overrides = _overrides(override or [], override_by, override_reason)
         derivation = Derivation(
             no_dp=no_dp,
             mechanism=None if mechanism is None else mechanism.value,
@@ -137,6 +163,7 @@ def simulate(
                 references=references,
                 compare=compare,
                 attack=attack,
+                overrides=overrides,
                 members_home=members_home,
                 out=out,
                 force=force,
@@ -152,6 +179,39 @@ def simulate(
         status = status_of(report)
         emit(report.model_dump(mode="json"), text=text, output_format=output_format, status=status)
     raise typer.Exit(status)
+
+
+def _overrides(conditions: list[str], by: str, reason: str) -> list[OverrideAsked]:
+    from hansa_simulations.settings import OverrideAsked
+
+    name, _, role = (part.strip() for part in by.partition(","))
+    if conditions and not (name and role and reason.strip()):
+        raise UsageError(
+            "an override names a person, a role and a reason",
+            remedy="Pass --override-by 'NAME, ROLE' and --override-reason TEXT.",
+        )
+    return [OverrideAsked(condition, name, role, reason.strip()) for condition in conditions]
+
+
+def _planted(agreement: Agreement, asked: str) -> Agreement:
+    """The agreement with noise in one group's labels; the data are of this machine, and in no hash."""
+    from hansa.agreement.local import PlantedNoise
+
+    group, _, share = asked.rpartition(":")
+    attribute, _, value = group.partition("=")
+    known = {f"{one.name}={v}" for one in agreement.terms.data.groups for v in one.values}
+    try:
+        noise = PlantedNoise(attribute=attribute, value=value, share=float(share))
+    except ValueError:
+        noise = None
+    if noise is None or group not in known:
+        raise UsageError(
+            f"--plant-noise {asked!r} names no group and share",
+            remedy=f"Write one of {', '.join(sorted(known)) or 'the groups that the agreement lacks'}, a colon, and a share up to 1.",
+        )
+    if agreement.simulation is None:
+        raise UsageError("the agreement has no [simulation], and so no data to plant anything in")
+    return replace(agreement, simulation=agreement.simulation.model_copy(update={"planted": noise}))
 
 
 @contextmanager
@@ -180,9 +240,17 @@ def quickstart() -> Path:
 
 
 def status_of(report: Report) -> ExitStatus:
-    """0 for a run that finished, 3 where a rule stopped it, 1 where a person did or an attack contradicts its ε."""
+    """How a run ended, for the shell.
+
+    0 for one that finished, 6 where the gate refused its model, 3 where a rule stopped it, 1 where a person did, where what
+    follows training failed, or where an attack contradicts its ε.
+    """
     if report.attack is not None and report.attack.contradicts:
         return ExitStatus.FAILED
+    if report.status == "done" and report.publication is not None:
+        return {"refused": ExitStatus.NOT_PUBLISHED, "failed": ExitStatus.FAILED}.get(
+            report.publication.status, ExitStatus.DONE
+        )
     if report.status == "done":
         return ExitStatus.DONE
     return ExitStatus.REFUSED if report.stopped_by == "rule" else ExitStatus.FAILED

@@ -93,6 +93,7 @@ class Judgement:
         estimate: what was judged; `None` where it is no estimate, or could not be measured.
         limit, sense: what it was judged against.
         parts: of which this one is put together.
+        alternatives: whether one part is enough; otherwise every part must hold.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Judgement:
     limit: float | None = None
     sense: Sense | None = None
     parts: tuple[Judgement, ...] = ()
+    alternatives: bool = False
 
     @property
     def holds(self) -> bool:
@@ -112,6 +114,12 @@ class Judgement:
     def leaves(self) -> tuple[Judgement, ...]:
         """Every judgement below that is not put together from others."""
         return tuple(leaf for part in self.parts for leaf in part.leaves()) if self.parts else (self,)
+
+    def needed(self) -> tuple[Judgement, ...]:
+        """The judgements that must all hold for this one to hold; alternatives are one among them."""
+        if not self.parts or self.alternatives:
+            return (self,)
+        return tuple(one for part in self.parts for one in part.needed())
 
 
 @dataclass(frozen=True)
@@ -231,10 +239,19 @@ def any_of(name: str, parts: Sequence[Judgement]) -> Judgement:
     outcome: Outcome = (
         "pass" if "pass" in outcomes else "inconclusive" if "inconclusive" in outcomes else "fail"
     )
-    return _together(name, outcome, parts, exempt=any(part.holds for part in parts))
+    return _together(name, outcome, parts, exempt=any(part.holds for part in parts), alternatives=True)
 
 
-def _together(name: str, outcome: Outcome, parts: Sequence[Judgement], *, exempt: bool) -> Judgement:
+def _together(
+    name: str, outcome: Outcome, parts: Sequence[Judgement], *, exempt: bool, alternatives: bool = False
+) -> Judgement:
     told = [part.sentence for part in parts if part.outcome == outcome]
     sentence = " ".join(told[:3]) + (f" And {len(told) - 3} more." if len(told) > 3 else "")
-    return Judgement(name, outcome, sentence, exempt=outcome == "inconclusive" and exempt, parts=tuple(parts))
+    return Judgement(
+        name,
+        outcome,
+        sentence,
+        exempt=outcome == "inconclusive" and exempt,
+        parts=tuple(parts),
+        alternatives=alternatives,
+    )

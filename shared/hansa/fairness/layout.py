@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from hansa.fairness.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from hansa.agreement.terms import Terms
+    from hansa.agreement.terms import Data, Evaluation, Task, Terms
 
 Compared: TypeAlias = Literal["none", "decisions", "scores"]
 
@@ -106,26 +106,25 @@ class TableLayout:
         """The layout that follows from an agreement, from public terms alone.
 
         Args:
-            terms: of the agreement. An ``auc`` over more than two labels adds a one-vs-rest table for each label.
+            terms: of the agreement. An ``auc`` over more than two labels adds a one-vs-rest table for each label. Where it
+                has an `[evaluation]`, that says all that follows here, and the arguments are passed over.
             bins: of equal width; an even number, so that one half is an edge.
             compared: whether a reference model is counted beside the judged one. ``auc`` is compared by scores.
             crossed: sets of attributes that are counted together, one table each. By default one joint table of all
                 attributes where that is not noisier for any single attribute, else one table for each
                 (docs/decisions/0100).
         """
-        attributes = {group.name: group.values for group in terms.data.groups}
-        sets = quietest_tables(attributes) if crossed is None else tuple(crossed)
-        several = len(terms.task.labels) > 2
-        targets: tuple[int | None, ...] = (None,) if several else (1,)
-        if several and terms.fairness.metric == "auc":
-            targets += tuple(range(len(terms.task.labels)))
-        return cls(
-            attributes=attributes,
-            labels=terms.task.labels,
-            edges=equal_edges(bins),
-            tables=tuple(Table(names, target) for names in sets for target in targets),
-            rows_per_unit=terms.privacy.max_records_per_unit,
-            compared=compared,
+        if terms.evaluation is not None:
+            return layout_of(terms.data, terms.task, terms.fairness.metric, terms.evaluation)
+        cap = terms.privacy.max_records_per_unit
+        return _laid_out(
+            terms.data,
+            terms.task,
+            terms.fairness.metric,
+            bins,
+            compared,
+            None if crossed is None else tuple(crossed),
+            cap,
         )
 
     @property
@@ -168,6 +167,52 @@ class TableLayout:
     def tables_with(self, *names: str) -> tuple[Table, ...]:
         """The tables that tell these attributes apart, one-vs-rest or not."""
         return tuple(table for table in self.tables if set(names) <= set(table.attributes))
+
+
+def layout_of(data: Data, task: Task, metric: str, evaluation: Evaluation) -> TableLayout:
+    """The layout that the sections of an agreement lead to.
+
+    Args:
+        data, task, evaluation: the sections.
+        metric: of `[fairness]`; an ``auc`` over more than two labels adds a one-vs-rest table for each label.
+
+    Raises:
+        EvaluationError: no table is laid out like this.
+    """
+    return _laid_out(
+        data,
+        task,
+        metric,
+        evaluation.bins,
+        evaluation.compared,
+        evaluation.groups or None,
+        evaluation.max_rows_per_unit,
+    )
+
+
+def _laid_out(
+    data: Data,
+    task: Task,
+    metric: str,
+    bins: int,
+    compared: Compared,
+    crossed: tuple[tuple[str, ...], ...] | None,
+    rows_per_unit: int,
+) -> TableLayout:
+    attributes = {group.name: group.values for group in data.groups}
+    sets = quietest_tables(attributes) if crossed is None else crossed
+    several = len(task.labels) > 2
+    targets: tuple[int | None, ...] = (None,) if several else (1,)
+    if several and metric == "auc":
+        targets += tuple(range(len(task.labels)))
+    return TableLayout(
+        attributes=attributes,
+        labels=task.labels,
+        edges=equal_edges(bins),
+        tables=tuple(Table(names, target) for names in sets for target in targets),
+        rows_per_unit=rows_per_unit,
+        compared=compared,
+    )
 
 
 def equal_edges(bins: int) -> tuple[float, ...]:

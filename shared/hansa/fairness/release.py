@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +15,6 @@ from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.charges import Charge
 from hansa.privacy.events import Spend, gaussian
 from hansa.privacy.randomness import Randomness
-
-if TYPE_CHECKING:
-    from hansa.secagg.ring import Quantiser
 
 EVALUATION = "evaluation"
 _FINEST_SHARE = 64.0  # grid units of one share of noise, at least: √(64² − 4) is 64 to 0.05 %
@@ -47,7 +43,7 @@ def evaluation_noise(epsilon: float, delta: float, evaluations: int) -> float:
     if not 0 < epsilon <= _LARGEST_EPSILON or type(evaluations) is not int or evaluations < 1:
         raise PrivacyParameterError(
             f"ε = {epsilon:g} for {evaluations} evaluations: above 0 and at most {_LARGEST_EPSILON:g}, for one or more",
-            remedy="Set publication.evaluation_epsilon and publication.evaluations.",
+            remedy="Set evaluation.epsilon and evaluation.evaluations.",
         )
     low, high = 0.0, 1.0
     while _delta(epsilon, high) > delta:
@@ -78,7 +74,7 @@ class EvaluationPlan:
         layout: what is counted.
         noise_multiplier: of what protects a unit: the member's own noise, or the shares of `honest` members together.
         cell_cap: most rows of one member in one cell.
-        evaluations: how many there may be of a model.
+        evaluations: how many there may be of a model, repeated ones included.
         honest: members whose shares count under the distributed mechanism, max(t, min_members) − c. 1 under the
             local one, where each member's noise is full.
         colluding: c of the distributed mechanism; 0 under the local one.
@@ -145,7 +141,7 @@ class EvaluationPlan:
             randomness: secret; read by nothing else.
 
         Returns:
-            int64 [layout.size], for the ring of `quantiser`.
+            int64 [layout.size], for the ring of `hansa.protocol.table_encoding`.
 
         Raises:
             ValueError: the tables are of another layout.
@@ -155,16 +151,6 @@ class EvaluationPlan:
         noisy = randomness.noise(self.sigma, self.layout.size)
         noisy += clamp(tables, self.cell_cap) * self.scale
         return noisy
-
-    def quantiser(self, members: int) -> Quantiser:
-        """The ring's terms for sums over so many members.
-
-        Raises:
-            SumTermsError: caps and noise of so many members do not fit into the ring.
-        """
-        from hansa.secagg.ring import Quantiser
-
-        return Quantiser(float(self.cell_cap), float(self.scale), members, noise_sd=self.sigma)
 
     def noise_sd(self, contributors: int) -> float:
         """Standard deviation of the noise of one cell of a sum, in rows."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, TypeAlias
+import base64
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from hansa.agreement.terms import Name, Sha256, Text
+from hansa.canonical import sha256_hex
 from hansa.ledger.entry import Counter, Names, OfRun, Ordinal, Part, Purpose, Real, Short
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 FileName: TypeAlias = Annotated[
     str,
@@ -15,6 +21,16 @@ FileName: TypeAlias = Annotated[
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(?:/[A-Za-z0-9][A-Za-z0-9_.-]*)*$", max_length=200
     ),
 ]
+
+
+def _table(text: str) -> str:
+    data = base64.b64decode(text, validate=True)
+    if not data or len(data) % 4 or base64.b64encode(data).decode("ascii") != text:
+        raise ValueError("is no table of integers of four bytes, in Base64")
+    return text
+
+
+TableText: TypeAlias = Annotated[str, StringConstraints(max_length=60_000), AfterValidator(_table)]
 
 
 class Aggregate(OfRun):
@@ -43,21 +59,36 @@ class Aggregate(OfRun):
 
 
 class Evaluation(OfRun):
-    """A private evaluation of one file: its table is the aggregate of a round.
+    """A private evaluation of one file: its noisy table is the aggregate of a round, and stands here for all to read.
 
     Attributes:
-        number: which of the evaluations that the agreement allows this model.
+        number: which of the evaluations that the agreement allows this model, from 1.
         artifact_sha256: of the file that was evaluated, as it would ship.
-        round, aggregate_sha256: the noisy table.
-        report_sha256: of the metrics that follow from it.
+        reference_sha256: of the file that it was compared with, where there was one.
+        round, aggregate_sha256: of the sum.
+        table: the sum itself: Base64 of little-endian int32, one for each cell in the agreement's order.
     """
 
     type: Literal["evaluation"] = "evaluation"
     number: Ordinal
     artifact_sha256: Sha256
+    reference_sha256: Sha256 | None
     round: Ordinal
     aggregate_sha256: Sha256
-    report_sha256: Sha256
+    table: TableText
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Evaluation:
+        if sha256_hex(base64.b64decode(self.table)) != self.aggregate_sha256:
+            raise ValueError("the table is not the sum that is named")
+        return self
+
+    @property
+    def total(self) -> npt.NDArray[np.int32]:
+        """The table, int32 [cells]."""
+        import numpy as np  # reading a log needs none
+
+        return np.frombuffer(base64.b64decode(self.table), dtype="<i4").astype(np.int32)
 
 
 class Condition(Part):

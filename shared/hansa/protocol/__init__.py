@@ -5,6 +5,13 @@ from which the member derives the model for itself, and news of the federation's
 without a sum around it.
 """
 
+from hansa.protocol.approval import (
+    Proposed,
+    approval_request,
+    approved_reply,
+    read_approval_request,
+    read_approved_reply,
+)
 from hansa.protocol.common import (
     PolicyCode,
     close_request,
@@ -14,6 +21,7 @@ from hansa.protocol.common import (
     refusal,
 )
 from hansa.protocol.derivation import (
+    JUDGED,
     UPDATE,
     Aggregate,
     Derivation,
@@ -21,10 +29,12 @@ from hansa.protocol.derivation import (
     rotation_of,
     shared_noise,
     sum_terms,
+    table_encoding,
     update_encoding,
 )
 from hansa.protocol.exchange import (
     MAX_AGGREGATES,
+    MAX_FILES,
     Answered,
     Asked,
     closed_reply,
@@ -40,7 +50,9 @@ from hansa.protocol.exchange import (
 from hansa.protocol.history import MAX_NEWS, MAX_SAID, News, Word, first_of, fresh_line
 
 __all__ = [
+    "JUDGED",
     "MAX_AGGREGATES",
+    "MAX_FILES",
     "MAX_NEWS",
     "MAX_SAID",
     "UPDATE",
@@ -50,7 +62,10 @@ __all__ = [
     "Derivation",
     "News",
     "PolicyCode",
+    "Proposed",
     "Word",
+    "approval_request",
+    "approved_reply",
     "close_request",
     "closed_reply",
     "first_of",
@@ -58,6 +73,8 @@ __all__ = [
     "hello_reply",
     "hello_request",
     "public_weights",
+    "read_approval_request",
+    "read_approved_reply",
     "read_hello",
     "read_sum_reply",
     "read_sum_request",
@@ -69,6 +86,7 @@ __all__ = [
     "sum_reply",
     "sum_request",
     "sum_terms",
+    "table_encoding",
     "update_encoding",
     "witness_request",
     "witnessed_reply",

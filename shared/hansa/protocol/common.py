@@ -20,6 +20,7 @@ class PolicyCode(StrEnum):
     MODEL = "model-mismatch"
     BUDGET = "budget-spent"
     MESSAGE = "message-malformed"
+    GATE = "gate-not-recomputed"
 
 
 def reference(request: Message) -> dict[str, str | int]:

@@ -9,6 +9,8 @@ from functools import cached_property
 
 from hansa.agreement import Agreement, Terms
 from hansa.errors import PrivacyParameterError, WireError
+from hansa.fairness.agreed import plan_of
+from hansa.fairness.release import EvaluationPlan
 from hansa.identity import Roster
 from hansa.privacy.distributed import SharedNoise
 from hansa.privacy.grid import Grid
@@ -19,7 +21,8 @@ from hansa.secagg.terms import SumTerms, VectorTerms
 from hansa.server_step import ServerState, step
 from hansa.wire import array_sha256
 
-UPDATE = "update"  # the one vector that is summed so far: members' weighted updates
+UPDATE = "update"  # what is summed in training: members' weighted updates
+JUDGED = "evaluation"  # what is summed in an evaluation: members' noisy tables
 _NOISE_TAIL = 8.0  # standard deviations within which an update is encoded without clipping
 _BATCH_TAIL = 2.0  # realised over expected batch size, likewise
 _PLAIN_BOUND = 16.0  # of a mean gradient's entry in a run without clipping
@@ -107,6 +110,15 @@ def pooled_encoding(noise: SharedNoise) -> Quantiser:
     return Quantiser(clip, noise.grid.scale, noise.members, noise_sd=noise.share_sigma)
 
 
+def table_encoding(plan: EvaluationPlan, members: int) -> Quantiser:
+    """How members' noisy tables enter the ring: as they are, for sums over so many members at most.
+
+    Raises:
+        SumTermsError: caps and noise of so many members do not fit into the ring.
+    """
+    return Quantiser(float(plan.cell_cap), float(plan.scale), members, noise_sd=plan.sigma)
+
+
 def sum_terms(agreement: Agreement, roster: Roster) -> SumTerms:
     """What the agreement fixes about its secure sums.
 
@@ -118,10 +130,14 @@ def sum_terms(agreement: Agreement, roster: Roster) -> SumTerms:
         SumTermsError: no sum under these terms would be both secret and exact.
     """
     secure_sum, length = agreement.terms.secure_sum, agreement.require_frozen().model.parameters
+    vectors = {UPDATE: VectorTerms(length, update_encoding(agreement), noise_parts(agreement))}
+    if agreement.terms.evaluation is not None:
+        plan = plan_of(agreement)
+        vectors[JUDGED] = VectorTerms(plan.layout.size, table_encoding(plan, len(agreement.terms.members)))
     return SumTerms(
         agreement.agreement_id,
         roster,
-        {UPDATE: VectorTerms(length, update_encoding(agreement), noise_parts(agreement))},
+        vectors,
         min_members=secure_sum.min_members,
         threat_model=secure_sum.threat_model,
         post_quantum=secure_sum.post_quantum,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from hansa.agreement import Agreement
 from hansa.canonical import Json
@@ -24,6 +26,7 @@ from hansa.protocol.history import (
 from hansa.secagg.bundle import BUNDLE
 from hansa.wire import Array, Message
 
+MAX_FILES = 2  # that a request brings to be judged; their bytes are held to the limits of whoever runs them
 MAX_AGGREGATES = 16  # in one request; a member that is further behind catches up over several exchanges
 
 
@@ -35,11 +38,13 @@ class Asked:
         bundle: the secure sum's messages for one member.
         aggregates: that the member lacks, in order of their steps; at most `MAX_AGGREGATES`.
         news: of the federation's log, where there is one.
+        files: to be judged, as bytes in an array uint8, by their SHA-256.
     """
 
     bundle: Message
     aggregates: tuple[Aggregate, ...] = ()
     news: News | None = None
+    files: Mapping[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +76,13 @@ def sum_request(agreement: Agreement, run: str, number: int, asked: Asked) -> Me
     body: Mapping[str, Json] = {
         "agreement_id": agreement.agreement_id, "run": run, "round": number, "bundle": asked.bundle.body,
         "aggregates": listed, "log": None if asked.news is None else news_body(asked.news),
+        "files": sorted(asked.files),
     }  # fmt: skip
     totals = {f"total.{a.step}": a for a in asked.aggregates}
     arrays = {**asked.bundle.arrays, **{name: a.total for name, a in totals.items()}}
     hashed = {**asked.bundle.hashed, **{name: a.sha256 for name, a in totals.items()}}
+    arrays |= {f"file.{name}": data for name, data in asked.files.items()}
+    hashed |= {f"file.{name}": name for name in asked.files}
     if asked.news is not None:
         arrays[ENTRIES] = pack_entries(asked.news.entries)
     return Message("sum", body, arrays, hashed=hashed)
@@ -86,7 +94,7 @@ def read_sum_request(request: Message, dimension: int) -> Asked:
     Raises:
         WireError: it is malformed, or a sum has another length than the model.
     """
-    if set(request.body) != {*REFERENCE, "bundle", "aggregates", "log"}:
+    if set(request.body) != {*REFERENCE, "bundle", "aggregates", "log", "files"}:
         raise WireError("a request for a sum does not have the members of one")
     listed, log = request.body["aggregates"], request.body["log"]
     if not isinstance(listed, list) or len(listed) > MAX_AGGREGATES:
@@ -96,7 +104,10 @@ def read_sum_request(request: Message, dimension: int) -> Asked:
     if len(taken) != len(aggregates):
         raise WireError("a request brings one sum twice")
     news = None if log is None else read_news(log, _entries(request))
-    return Asked(_bundle_of(request, taken if news is None else taken | {ENTRIES}), aggregates, news)
+    files = _files(request)
+    taken |= {f"file.{name}" for name in files}
+    bundle = _bundle_of(request, taken if news is None else taken | {ENTRIES})
+    return Asked(bundle, aggregates, news, files)
 
 
 def sum_reply(request: Message, answered: Answered) -> Message:
@@ -196,6 +207,22 @@ def _aggregate(request: Message, item: Json, dimension: int) -> Aggregate:
     total = request.array(f"total.{at}", "<i4", dimension)
     known = request.array_hashes[f"total.{at}"]
     return Aggregate(at, names, total, verified, number, known_sha256=known)
+
+
+def _files(request: Message) -> dict[str, Array]:
+    """The files that a request brings, by the hashes under which it brings them, each that of its bytes."""
+    listed = request.body["files"]
+    if not isinstance(listed, list) or len(listed) > MAX_FILES or len(set(map(str, listed))) != len(listed):
+        raise WireError("a request brings a list of files, each once, and not too many")
+    files = dict[str, Array]()
+    for name in listed:
+        array = request.arrays.get(f"file.{name}")
+        if not isinstance(name, str) or array is None or array.dtype != np.uint8 or array.ndim != 1:
+            raise WireError("a file travels as bytes under its hash")
+        if request.array_hashes[f"file.{name}"] != name:
+            raise WireError("a file is not the one whose hash it travels under")
+        files[name] = array
+    return files
 
 
 def _bundle_of(message: Message, taken: Collection[str]) -> Message:

@@ -4,8 +4,10 @@
 and `page` draw it. Nothing here imports matplotlib, jinja2 or rich before something is drawn.
 """
 
+from hansa.report.fairness import EvaluationCost, EvaluationReport, FairnessReport
 from hansa.report.files import read_report, write_report
 from hansa.report.page import render_html
+from hansa.report.publication import ConditionReport, PublicationReport
 from hansa.report.schema import (
     AttackReport,
     Counts,
@@ -27,12 +29,17 @@ from hansa.report.text import render_text
 
 __all__ = [
     "AttackReport",
+    "ConditionReport",
     "Counts",
+    "EvaluationCost",
+    "EvaluationReport",
     "EventCount",
+    "FairnessReport",
     "HistoryPoint",
     "Intervals",
     "MemberReport",
     "PhaseReport",
+    "PublicationReport",
     "Quality",
     "Reference",
     "Repeat",

@@ -12,7 +12,9 @@ from typing import Final, Literal
 
 from pydantic import model_validator
 
+from hansa.report.fairness import FairnessReport
 from hansa.report.part import Interval, NonNegative, NonNegativeInt, Part, Sha256
+from hansa.report.publication import PublicationReport
 from hansa.report.shared_noise import SharedNoiseReport
 
 REPORT_SCHEMA_VERSION: Final = 1
@@ -375,6 +377,8 @@ class Report(Part):
         round_log: one entry per round.
         references: what the same task reaches without federation or without privacy, where asked for.
         attack: on the members' trainer, where one was asked for.
+        fairness: private evaluations of the model by group; null where the agreement has none.
+        publication: how the publication ended that the agreement asks for; null without one.
         repeats: the single runs under `--repeat`.
         events: everything that was charged; `members[].epsilon` follows from it.
         versions: of the software that ran.
@@ -419,6 +423,8 @@ class Report(Part):
     round_log: tuple[RoundReport, ...]
     references: tuple[Reference, ...] = ()
     attack: AttackReport | None = None
+    fairness: FairnessReport | None = None
+    publication: PublicationReport | None = None
     repeats: tuple[Repeat, ...] = ()
     events: tuple[EventCount, ...]
     versions: Mapping[str, str]

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from hansa.report import rows, sums, words
+from hansa.report import evaluations, rows, sums, words
+from hansa.report.publication import PublicationReport
 from hansa.report.schema import MemberReport, Report, SecureSumTerms
 from hansa.report.statement import largest_loss, statement, still_reserved
 
@@ -60,6 +61,8 @@ def _sections(report: Report, width: int) -> Iterator[Iterable[RenderableType]]:
     yield _members(report, width)
     for group in rows.groups(report.quality):
         yield _group(group)
+    if report.fairness is not None:
+        yield _evaluations(report)
     if report.secure_sum is not None:
         yield _secure_sum(report, report.secure_sum)
     if report.references:
@@ -68,6 +71,8 @@ def _sections(report: Report, width: int) -> Iterator[Iterable[RenderableType]]:
         yield [_repeats(report)]
     if report.attack is not None:
         yield _listed("An attack on the trainer", report.attack.told)
+    if report.publication is not None:
+        yield _listed("Publication", tuple(_publication(report.publication)))
     for title, lines in (
         ("What to know before believing a number", report.notes),
         ("In the agreement, checked, and not in force yet", report.not_in_force),
@@ -76,6 +81,34 @@ def _sections(report: Report, width: int) -> Iterator[Iterable[RenderableType]]:
         if lines:
             yield _listed(title, lines)
     yield [_identity(report)]
+
+
+def _evaluations(report: Report) -> Iterator[RenderableType]:
+    from rich.table import Table
+    from rich.text import Text
+
+    if report.fairness is not None and report.fairness.not_evaluated:
+        yield Text(f"Not evaluated by group: {report.fairness.not_evaluated}", style="bold yellow")
+    for one in evaluations.shown(report):
+        yield Text(f"Private evaluation by group: {one.heading.lower()}", style="bold")
+        for sentence in one.sentences:
+            yield Text(sentence)
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for column in ("group", "size, noisy", one.columns[0]):
+            table.add_column(column)
+        for row in one.rows:
+            table.add_row(row.name, row.size, row.cells[0])
+        yield table
+
+
+def _publication(told: PublicationReport) -> Iterator[str]:
+    yield told.headline
+    for one in told.conditions:
+        if one.excused or not one.holds:
+            yield f"{one.name}: {one.verdict}{f', {one.excused}' if one.excused else ''}. {one.sentence}"
+    passed = sum(one.verdict == "pass" for one in told.conditions)
+    if told.conditions:
+        yield f"{passed} of {len(told.conditions)} conditions pass."
 
 
 def _title(report: Report) -> Iterator[RenderableType]:

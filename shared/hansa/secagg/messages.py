@@ -141,6 +141,7 @@ class Manifest(Said):
         purpose: which of the agreement's vectors.
         step: where in the run's plan this sum stands; a retry repeats it in a new round.
         model_sha256: the model that every member derives for itself.
+        artifacts: of an evaluation: SHA-256 of the file that is judged, and of the one that it is compared with, if any.
         previous_round: the last round whose survivors members were asked to sign, 0 before the first.
         previous_manifest_sha256, previous_aggregate_sha256: of that round; without an aggregate where it failed.
         checkpoint: the federation log's checkpoint with its cosignatures, as text.
@@ -153,6 +154,7 @@ class Manifest(Said):
     purpose: Label
     step: Counter
     model_sha256: Hash
+    artifacts: Annotated[tuple[Hash, ...], Field(max_length=2)]
     previous_round: Counter
     previous_manifest_sha256: Hash | None
     previous_aggregate_sha256: Hash | None

@@ -92,7 +92,14 @@ class Coordinator:
         return {one.number: one.phase for one in self._rounds()}
 
     def begin(
-        self, purpose: str, step: int, model_sha256: str, checkpoint: str = "", *, last: bool = False
+        self,
+        purpose: str,
+        step: int,
+        model_sha256: str,
+        checkpoint: str = "",
+        *,
+        artifacts: tuple[str, ...] = (),
+        last: bool = False,
     ) -> int:
         """Sum the prepared round; the next one is prepared meanwhile.
 
@@ -101,6 +108,7 @@ class Coordinator:
             step: where in the run's plan; a retry repeats it.
             model_sha256: of the model that every member holds.
             checkpoint: of the federation's log, cosigned.
+            artifacts: of an evaluation: SHA-256 of the files.
             last: no round is planned after this one, so none is prepared meanwhile.
 
         Returns:
@@ -117,6 +125,7 @@ class Coordinator:
         self._upcoming.begin(
             {
                 "purpose": purpose, "step": step, "model_sha256": model_sha256, "checkpoint": checkpoint,
+                "artifacts": artifacts,
                 "previous_round": number, "previous_manifest_sha256": manifest, "previous_aggregate_sha256": aggregate,
             }
         )  # fmt: skip

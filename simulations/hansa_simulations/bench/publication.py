@@ -26,6 +26,7 @@ from hansa_server.publication.compress import (
     compress,
 )
 from hansa_simulations.bench.figures import Bench, Figure, describe_machine
+from hansa_simulations.bench.publication_evaluation import ROWS, evaluation_figure
 from hansa_simulations.bench.publication_model import MIN_GROUP, Task, medquad_task, quick_task
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 Labels = npt.NDArray[np.int64]
 
 _BATCHES = (1, 32)
+QUICK_ROWS = 200
 _NOTES = (
     "Latency is of texts of full length, in turns of both sides; a multiple is of samples of the same turn.",
     "PyTorch runs the merged float32 model in inference mode; attention is eager, as everywhere in Hansa.",
@@ -79,6 +81,8 @@ def measure_publication(
             task, before, int8, ("accuracy_lost_points", "worst_group_lost_points"), (0.5, 1.0), quick=quick
         ),
     ]
+    progress("private evaluation beyond inference")
+    figures.append(evaluation_figure(repeats, rows=QUICK_ROWS if quick else ROWS))
     if student_steps:
         progress("distillation on public texts")
         student = compress(task.candidate, [Distil(task.public, steps=student_steps)])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hansa.agreement.document import read_agreement
+from hansa.agreement.terms import Evaluation
 from hansa.fairness.agreed import conditions_of, rules_of
 from hansa.fairness.composition import And, Or, UnsafeNoGate, equalized_odds
 from hansa.fairness.conditions import (
@@ -258,12 +259,14 @@ def test_an_agreement_states_its_conditions():
     fairness = terms.fairness.model_copy(
         update={"max_gap": 0.1, "min_worst_group": 0.6, "exempt": ("sex=male",)}
     )
-    publication = terms.publication.model_copy(
-        update={"min_quality": 0.7, "max_quality_loss": 0.01, "evaluations": 3}
+    publication = terms.publication.model_copy(update={"min_quality": 0.7, "max_quality_loss": 0.01})
+    evaluation = Evaluation(max_rows_per_cell=10, epsilon=0.5, share=0.2, evaluations=3, liars=1)
+    more = terms.model_copy(
+        update={"fairness": fairness, "publication": publication, "evaluation": evaluation}
     )
-    more = terms.model_copy(update={"fairness": fairness, "publication": publication})
     assert len(conditions_of(more).conditions) == 1 + 3 + 3 + 1 + 3 + 2
     rules = rules_of(more)
-    assert (rules.evaluations, rules.smallest_group, rules.exempt) == (3, 200, frozenset({"sex=male"}))
+    assert (rules.evaluations, rules.liars, rules.smallest_group) == (3, 1, 200)
+    assert rules.exempt == frozenset({"sex=male"})
     private = terms.privacy.model_copy(update={"mechanism": "none", "epsilon": None})
     assert conditions_of(terms.model_copy(update={"privacy": private})) == UnsafeNoGate()

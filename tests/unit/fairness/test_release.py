@@ -15,6 +15,7 @@ from hansa.fairness.views import view
 from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.events import Spend, numbers_of
 from hansa.privacy.randomness import SecretRandomness
+from hansa.protocol import table_encoding
 from hansa.secagg.errors import SumTermsError
 from support.fairness import layout, scored
 
@@ -56,7 +57,7 @@ def test_the_noise_of_a_release_is_what_is_charged(rows, honest, colluding):
 def test_five_members_add_up_in_the_ring():
     rng, plan = np.random.default_rng(5), EvaluationPlan(layout(), 3.73, 400)
     tables = [count(plan.layout, scored(rng, 1000)) for _ in range(5)]
-    quantiser = plan.quantiser(5)
+    quantiser = table_encoding(plan, 5)
     total = np.zeros(plan.layout.size, dtype=np.uint32)
     for table in tables:
         total += quantiser.encode(plan.release(table, SecretRandomness()))
@@ -80,7 +81,7 @@ def test_a_member_is_clamped_before_the_noise():
 
 def test_caps_beyond_the_ring_are_refused():
     with pytest.raises(SumTermsError):
-        EvaluationPlan(layout(), 3.73, 2**26).quantiser(100)
+        table_encoding(EvaluationPlan(layout(), 3.73, 2**26), 100)
 
 
 @pytest.mark.parametrize(

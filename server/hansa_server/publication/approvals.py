@@ -1,0 +1,134 @@
+"""Showing members the log until they have cosigned it, and collecting their approvals of what is to stand in it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from hansa.agreement import Agreement
+from hansa.errors import HansaError
+from hansa.gate.errors import ApprovalError
+from hansa.identity import Statement
+from hansa.ledger import Gate, Publication, SignedEntry
+from hansa.ledger.entry import PURPOSE
+from hansa.protocol import (
+    PolicyCode,
+    Proposed,
+    approval_request,
+    read_approved_reply,
+    read_word_reply,
+    witness_request,
+)
+from hansa.wire import Message
+from hansa_server.history import History
+from hansa_server.journal import Journal
+from hansa_server.members import Members
+
+_MOST_SHOWN = 64  # times: a member that lacks much of the log is shown it in pieces
+_IN_VAIN = 2  # times that nobody gets further before the coordinator gives up
+
+_LOG = logging.getLogger("hansa.coordinator")
+
+
+@dataclass(frozen=True)
+class Approvals:
+    """The members of one run, as far as their approvals and cosignatures are concerned.
+
+    Attributes:
+        agreement: frozen.
+        run: the run's name.
+        members: over some carrier.
+        journal: keeps every exchange.
+        history: the federation's log.
+    """
+
+    agreement: Agreement
+    run: str
+    members: Members
+    journal: Journal
+    history: History
+
+    def shown(self) -> None:
+        """Show the log to everybody until all that it holds is cosigned by a quorum.
+
+        Raises:
+            ApprovalError: too few members cosign it.
+        """
+        in_vain = 0
+        for turn in range(_MOST_SHOWN):
+            if self.history.covered:
+                return
+            reached = self.history.reached
+            requests = {
+                name: witness_request(self.agreement, self.run, self.history.news(name))
+                for name in self.history.roster.active
+            }
+            key = f"{self.run}/shown/{self.history.log.size}/{turn}"
+            replies = self.journal.once(key, partial(self._exchange, requests))
+            self._take(requests, replies)
+            in_vain = 0 if self.history.reached > reached else in_vain + 1
+            if in_vain > _IN_VAIN:
+                break
+        if not self.history.covered:
+            raise ApprovalError("too few members have cosigned the federation's log")
+
+    def of(
+        self, entry: Gate | Publication, documents: Mapping[str, bytes], signed: SignedEntry
+    ) -> SignedEntry:
+        """Have members approve an entry.
+
+        Args:
+            entry: that is proposed.
+            documents: what a member needs beside its own copy of the log, by name.
+            signed: the entry with the coordinator's signature.
+
+        Returns:
+            The entry with the signatures of at least a quorum of members, each verified.
+
+        Raises:
+            ApprovalError: fewer approved it; says who did not.
+        """
+        request = approval_request(self.agreement, self.run, Proposed(entry.data, documents))
+        requests = dict.fromkeys(self.history.roster.active, request)
+        key = f"{self.run}/approve/{entry.sha256}"
+        replies = self.journal.once(key, partial(self._exchange, requests))
+        approved, refused = [], {}
+        for name in requests:
+            try:
+                approved.append(self._approval(name, entry, request, replies))
+            except HansaError as error:
+                refused[name] = error.cause
+                _LOG.warning("%s does not approve the %s: %s", name, entry.type, error.cause)
+        if len(approved) < self.history.quorum:
+            told = "; ".join(f"{name}: {why}" for name, why in sorted(refused.items()))
+            raise ApprovalError(
+                f"{len(approved)} members approve the {entry.type}, {self.history.quorum} are needed ({told})"
+            )
+        return signed.with_statements(approved)
+
+    def _approval(
+        self, name: str, entry: Gate | Publication, request: Message, replies: Mapping[str, Message]
+    ) -> Statement:
+        if name not in replies:
+            raise ApprovalError("no answer")
+        said = read_approved_reply(request, replies[name])
+        if isinstance(said, PolicyCode):
+            raise ApprovalError(f"refuses: {said.value}")
+        statement = Statement(PURPOSE + entry.type, name, entry.data, said)
+        statement.verify(self.history.roster, PURPOSE + entry.type)
+        return statement
+
+    def _exchange(self, requests: Mapping[str, Message]) -> Mapping[str, Message]:
+        return self.members.exchange(requests, self.agreement.terms.training.deadline_s)
+
+    def _take(self, requests: Mapping[str, Message], replies: Mapping[str, Message]) -> None:
+        with self.history.gathering():
+            for name, request in requests.items():
+                try:
+                    word = read_word_reply(request, replies[name]) if name in replies else PolicyCode.ABSENT
+                    if not isinstance(word, PolicyCode):
+                        self.history.take(name, word)
+                except HansaError as error:
+                    _LOG.warning("%s: %s", name, error.cause)

@@ -1,0 +1,145 @@
+"""The gate at the coordinator: an evaluation is decided on, members recompute and sign it, and it stands in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hansa.fairness.evaluated import Evaluated
+from hansa.gate.approving import evaluation_of
+from hansa.gate.deciding import GateDecision, Grounds, decide, short_name
+from hansa.gate.errors import OverrideError
+from hansa.gate.record import RunRecord, read_run
+from hansa.identity import Signer
+from hansa.ledger import Evaluation, Gate, Override, SignedEntry, read_entry
+from hansa_server.publication.approvals import Approvals
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Excuse:
+    """A named person's word about a condition that could not be judged.
+
+    Attributes:
+        condition: as the gate names it.
+        party: member or coordinator for whom the person speaks.
+        name, role: of the person.
+        reason: in words.
+        signer: the party's key.
+    """
+
+    condition: str
+    party: str
+    name: str
+    role: str
+    reason: str
+    signer: Signer
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A gate that stands in the log.
+
+    Attributes:
+        gate: the entry with its approvals.
+        decision: what it says.
+        evaluated: on which evaluation.
+        record: of the run, as the log shows it.
+        manifest: of the evaluation's round.
+    """
+
+    gate: SignedEntry
+    decision: GateDecision
+    evaluated: Evaluated
+    record: RunRecord
+    manifest: bytes
+
+    @property
+    def approved_by(self) -> tuple[str, ...]:
+        """Members that recomputed it."""
+        members = self.record.spent
+        return tuple(one.signer for one in self.gate.statements if one.signer in members)
+
+
+def judge_evaluation(
+    approvals: Approvals, evaluated: Evaluated, manifest: bytes, excuses: Sequence[Excuse] = ()
+) -> Judged:
+    """Decide on an evaluation, have the decision approved, and log it.
+
+    Args:
+        approvals: of the members.
+        evaluated: in the log already.
+        manifest: of its round.
+        excuses: of named persons; they are logged first, signed by their parties.
+
+    Guarantees: what is logged was recomputed from the noisy sums by a quorum of members; a closed gate is logged as well.
+
+    Raises:
+        OverrideError: an excuse is of no condition that is inconclusive, or names nobody or no reason.
+        ApprovalError: too few members come to the same decision, or show that they saw the log.
+    """
+    agreement, history = approvals.agreement, approvals.history
+    entry = _entry_of(approvals, evaluated)
+    _log_excuses(approvals, evaluated, excuses)
+    approvals.shown()
+    record = run_record(approvals)
+    decision = decide(agreement.terms, Grounds.of(record, agreement.terms, evaluated))
+    proposed = decision.entry(
+        history.now(), agreement.agreement_id, approvals.run, evaluated.artifact_sha256, entry.sha256
+    )
+    proposed = kept_entry(approvals, f"gate/{entry.sha256}/{len(excuses)}", proposed)
+    evaluation_of(proposed, record, agreement, manifest)  # what members would refuse is not asked of them
+    signed = approvals.of(proposed, {MANIFEST: manifest}, history.sign(proposed))
+    history.record(signed)
+    approvals.shown()
+    return Judged(signed, decision, evaluated, run_record(approvals), manifest)
+
+
+def run_record(approvals: Approvals) -> RunRecord:
+    """The run as the federation's log shows it now."""
+    entries = (read_entry(data).entry for data in approvals.history.log.entries())
+    return read_run(entries, approvals.agreement.terms, approvals.agreement.agreement_id, approvals.run)
+
+
+def kept_entry(approvals: Approvals, key: str, entry: Gate) -> Gate:
+    """The entry as it was proposed the first time: a run that is called again asks for the same signature."""
+    text = approvals.journal.once(f"{approvals.run}/{key}", entry.data.decode)
+    return Gate.model_validate_json(text)
+
+
+def _entry_of(approvals: Approvals, evaluated: Evaluated) -> Evaluation:
+    found = [one for one in run_record(approvals).evaluations.values() if one.number == evaluated.number]
+    return found[-1]
+
+
+def _log_excuses(approvals: Approvals, evaluated: Evaluated, excuses: Sequence[Excuse]) -> None:
+    if not excuses:
+        return
+    terms = approvals.agreement.terms
+    decision = decide(terms, Grounds.of(run_record(approvals), terms, evaluated))
+    verdicts = {short_name(one.name): one.outcome for one in decision.needed}
+    for excuse in excuses:
+        verdict = verdicts.get(excuse.condition)
+        if verdict == "pass":
+            continue  # nothing is to be excused
+        if verdict != "inconclusive":
+            found = sorted(name for name, outcome in verdicts.items() if outcome == "inconclusive")
+            raise OverrideError(
+                f"{excuse.condition!r} {'fails' if verdict else 'is no condition of this gate'}",
+                remedy=f"Inconclusive are: {'; '.join(found) or 'none'}. What fails is never overridden.",
+            )
+        if not (excuse.name.strip() and excuse.role.strip() and excuse.reason.strip()):
+            raise OverrideError("an override names a person, a role and a reason")
+        entry = Override(
+            at=approvals.history.now(),
+            agreement_id=approvals.agreement.agreement_id,
+            run=approvals.run,
+            party=excuse.party,
+            name=excuse.name,
+            role=excuse.role,
+            condition=excuse.condition,
+            artifact_sha256=evaluated.artifact_sha256,
+            reason=excuse.reason,
+        )
+        approvals.history.record(SignedEntry.sign(entry, excuse.signer))
