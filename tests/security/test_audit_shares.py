@@ -184,3 +184,25 @@ class TestOpenedNoise:
         tree["shared_noise"].update(change)
         (tmp_path / "claimed.json").write_text(json.dumps(tree))
         assert what in failure_of(self.audit(opened_run, tmp_path / "claimed.json"), "report.json")["what"]
+
+    @pytest.mark.parametrize(
+        ("change", "opened", "what"),
+        [
+            ({"remaining": 2.0}, 0, "secure_sum.opened is 0, and the record of the round holds 4"),
+            ({"remaining": 1.5}, 3, "secure_sum.opened is 3, and the record of the round holds 4"),
+            (
+                {"smallest_sum": 4, "honest": 3, "surplus": 4 / 3},
+                4,
+                "shared_noise.smallest_sum is 4, and members opened noise as for 3",
+            ),
+        ],
+    )
+    def test_a_report_that_agrees_with_itself_and_not_with_the_records(
+        self, opened_run: Path, tmp_path: Path, change: dict[str, Any], opened: int, what: str
+    ) -> None:
+        tree = json.loads((opened_run / "report.json").read_text())
+        tree["shared_noise"].update(change)
+        for one in tree["round_log"]:
+            one["secure_sum"]["opened"] = opened
+        (tmp_path / "claimed.json").write_text(json.dumps(tree))
+        assert what in failure_of(self.audit(opened_run, tmp_path / "claimed.json"), "report.json")["what"]

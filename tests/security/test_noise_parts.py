@@ -240,6 +240,14 @@ class TestGreedyCoordinator:
         with pytest.raises(AlreadyAnsweredError):
             made.members["member-1"].handle(other)
 
+    def test_another_round_is_not_opened_and_takes_no_seeds_away(self) -> None:
+        made, _ = league()
+        asked_to_mask(made).exchange()
+        member = made.members["member-1"]
+        assert member._surplus(2, 5) == {}
+        assert m.NOISE_SEED in member._surplus(1, 5)
+        assert member._surplus(1, 5) == {}
+
     def test_an_opened_seed_opens_nothing_that_stays(self) -> None:
         seeds = PartSeeds(NoiseParts(5, 400.0, (60.0, 50.0, 40.0)), bytes)
         for removed in (1, 2, 3):

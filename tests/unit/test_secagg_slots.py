@@ -65,9 +65,10 @@ def test_power_that_is_lost_before_the_old_bytes_are_gone_leaves_the_new(
         fdatasync(handle)
         raise _PowerLostError
 
-    monkeypatch.setattr(os, "fdatasync", flushed_and_lost)
-    with pytest.raises(_PowerLostError):
-        slots.put(NEW)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdatasync", flushed_and_lost)
+        with pytest.raises(_PowerLostError):
+            slots.put(NEW)
     assert OLD in (tmp_path / "a").read_bytes()
     assert _after(tmp_path / "a") == NEW
 
@@ -119,6 +120,7 @@ class TestFolder:
     ) -> None:
         store = FolderStore(tmp_path)
         store.put("r.state", OLD)
+        store.put("r.state", LATER)  # from here on in place
         done: list[str] = []
         fsync, fdatasync = os.fsync, os.fdatasync
         monkeypatch.setattr(os, "fsync", lambda handle: (done.append("vector"), fsync(handle))[1])
@@ -143,6 +145,58 @@ class TestFolder:
         store.put("r.state", LATER)
         store.close()
         assert FolderStore(tmp_path).get("r.state") == LATER
+
+    def test_after_a_flush_that_failed_a_power_loss_brings_nothing_older_back(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The disk may lack what a failed flush left in memory, and still hold what zeros were never flushed over."""
+        store = FolderStore(tmp_path)
+        path = tmp_path / "r.state"
+        store.put("r.state", OLD)
+        first = path.read_bytes()
+        store.put("r.state", NEW)
+        disk = bytearray(path.read_bytes())
+        disk[4096 : 4096 + 65536] = first[4096 : 4096 + 65536]  # zeros over the old place are not waited for
+
+        def broken(_: int) -> None:
+            raise OSError(5, "Input/output error")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fdatasync", broken)
+            with pytest.raises(StateError, match="Input/output error"):
+                store.put(
+                    "r.state", LATER
+                )  # in memory alone: the system counts its pages as clean from here on
+        pwrite = os.pwrite
+
+        def cut(handle: int, data: bytes, at: int) -> int:
+            disk[at : at + 40] = data[:40]
+            pwrite(handle, data[:40], at)
+            raise _PowerLostError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "pwrite", cut)
+            try:
+                store.put("r.state", LATER)
+            except _PowerLostError:
+                path.write_bytes(bytes(disk))
+        store.close()
+        assert FolderStore(tmp_path).get("r.state") == LATER
+
+    def test_what_an_earlier_process_left_in_memory_is_on_disk_before_anybody_reads_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Killed between write and flush, its bytes are what the next one answers by: a power loss must not take them back."""
+        store = FolderStore(tmp_path)
+        store.put("r.state", OLD)
+        store.close()
+        done: list[str] = []
+        pread, fdatasync, fsync = os.pread, os.fdatasync, os.fsync
+        monkeypatch.setattr(os, "fsync", lambda handle: (done.append("folder"), fsync(handle))[1])
+        monkeypatch.setattr(os, "fdatasync", lambda handle: (done.append("flush"), fdatasync(handle))[1])
+        monkeypatch.setattr(os, "pread", lambda *told: (done.append("read"), pread(*told))[1])
+        assert FolderStore(tmp_path).get("r.state") == OLD
+        assert done[:3] == ["folder", "flush", "read"]
 
     def test_a_damaged_state_is_an_error(self, tmp_path: Path) -> None:
         store = FolderStore(tmp_path)

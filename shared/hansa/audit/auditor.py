@@ -13,7 +13,7 @@ from hansa.audit.crossing import check_aggregates, compare_logs
 from hansa.audit.evaluations import check_evaluations, check_fairness
 from hansa.audit.findings import CHECKPOINT, FEDERATION, RECORDS, Failure, Findings, Notebook, log_name
 from hansa.audit.integrity import Examined, check_notes, compare_copies, examine, name_log, origins
-from hansa.audit.rounds import check_records
+from hansa.audit.rounds import OpenedNoise, check_records
 from hansa.audit.shares import check_shares
 from hansa.errors import HansaError
 from hansa.ledger.checkpoint import Checkpoint, LogPolicy
@@ -47,10 +47,11 @@ def audit(
         if log is not None:
             check_notes(log, kept[log.log], notebook)
     compare_logs(federation, own, keys, notebook)
+    opened: Mapping[tuple[str, int], OpenedNoise] = {}
     if federation is not None:
         check_aggregates(federation, notebook)
         check_evaluations(federation, notebook)
-        check_records(federation, sources.records, keys, notebook)
+        opened = check_records(federation, sources.records, keys, notebook)
     elif sources.records is not None:
         notebook.not_checked(
             f"the records of rounds in {RECORDS}",
@@ -59,7 +60,7 @@ def audit(
     check_budgets(own, notebook)
     check_shares(federation, own, keys, notebook)
     check_attacks(own, notebook)
-    evidence = Evidence(keys, federation, own)
+    evidence = Evidence(keys, federation, own, opened)
     check_claims(report, evidence, notebook)
     check_fairness(report, evidence, notebook)
     _tell_limits(keys, federation, notebook)

@@ -10,7 +10,8 @@ from typing import cast
 from hansa.audit.budgets import recomputed
 from hansa.audit.findings import REPORT, Failure, Notebook
 from hansa.audit.integrity import Examined
-from hansa.audit.mechanism import contradiction
+from hansa.audit.mechanism import contradiction, of_opened
+from hansa.audit.rounds import OpenedNoise
 from hansa.audit.spending import RunSpend, total
 from hansa.errors import HansaError
 from hansa.ledger.outcomes import Aggregate
@@ -31,11 +32,13 @@ class Evidence:
         keys: that are trusted.
         federation: its log, if a copy was given.
         own: members' own logs, of those that were given.
+        opened: what the records of rounds prove about opened noise, by run and round.
     """
 
     keys: TrustedKeys
     federation: Examined | None
     own: Mapping[str, Examined]
+    opened: Mapping[tuple[str, int], OpenedNoise]
 
     def log_of(self, member: str) -> Examined | None:
         """Where a member's spends are read: its own log, else the federation's."""
@@ -345,6 +348,11 @@ def _check_rounds(report: Report, evidence: Evidence, notebook: Notebook) -> Non
                 )
                 return
             notebook.passed("claims: who was summed")
+        proven = {entry.round: evidence.opened.get((entry.run, entry.round)) for entry in sums}
+        wrong = of_opened(report, proven, notebook)
+        if wrong is not None:
+            _wrong(*wrong, notebook)
+            return
         if report.rounds != len(sums):
             _wrong("rounds", f"is {report.rounds}, and the log holds {len(sums)} sums", notebook)
             return

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hansa.audit.findings import REPORT, Notebook
+from hansa.audit.rounds import OpenedNoise
 from hansa.audit.spending import RunSpend
 from hansa.privacy.charges import TRAINING, Charge
 from hansa.privacy.events import rate_and_multiplier
@@ -95,6 +96,45 @@ def _of_shares(report: Report, charge: Charge) -> tuple[str, str] | None:
             return f"shared_noise.{name}", f"is {said:g}, and {is_so:g} follows from events and sums"
     if sums and told.fewest < told.smallest_sum:
         return "shared_noise.fewest", f"is {told.fewest}, and no sum is over fewer than {told.smallest_sum}"
+    return None
+
+
+def of_opened(
+    report: Report, proven: Mapping[int, OpenedNoise | None], notebook: Notebook
+) -> tuple[str, str] | None:
+    """The first thing that a report says of opened noise and the rounds' records contradict, and how.
+
+    Args:
+        report: what was published.
+        proven: of each sum of its run, by the secure sum's round; `None` where its record was not given or does not hold.
+        notebook: learns what was compared, and what could not be.
+    """
+    told = report.shared_noise
+    unproven = 0
+    for one in report.round_log:
+        if one.secure_sum is None or not one.present or not one.secure_sum.rounds:
+            continue
+        found = proven.get(one.secure_sum.rounds[-1])
+        if found is None:
+            unproven += 1
+            continue
+        if one.secure_sum.opened != found.opened:
+            return (
+                f"round_log.{one.round}.secure_sum.opened",
+                f"is {one.secure_sum.opened}, and the record of the round holds {found.opened} seeds of noise",
+            )
+        if found.smallest_sum is not None and (told is None or told.smallest_sum != found.smallest_sum):
+            said = "missing" if told is None else f"{told.smallest_sum}"
+            return (
+                "shared_noise.smallest_sum",
+                f"is {said}, and members opened noise as for {found.smallest_sum}",
+            )
+        if told is not None and told.in_parts:
+            notebook.passed("claims: how much noise was opened")
+    if told is not None and told.in_parts and unproven:
+        notebook.not_checked(
+            f"how much noise was opened in {unproven} sums", "records of these rounds were not given"
+        )
     return None
 
 

@@ -43,6 +43,25 @@ class StatedBy:
 
 
 @dataclass(frozen=True)
+class OpenedNoise:
+    """What a round's record proves about the surplus of noise in its sum.
+
+    Attributes:
+        opened: members whose seeds prove what was taken off.
+        smallest_sum: that follows from how many parts each seed opens, of so many survivors; `None` where none was opened.
+    """
+
+    opened: int
+    smallest_sum: int | None
+
+    @classmethod
+    def of(cls, record: VerifiedRecord) -> OpenedNoise:
+        """As the signed statements of a record prove it."""
+        opened = len(record.noise_seeds)
+        return cls(opened, len(record.released) - record.removed if opened else None)
+
+
+@dataclass(frozen=True)
 class _Known:
     index: int
     entry: Aggregate
@@ -53,14 +72,18 @@ class _Known:
 
 def check_records(
     federation: Examined, records: RecordSource | None, keys: TrustedKeys, notebook: Notebook
-) -> None:
-    """Check each round's record, that the log names it by its hash, and that rounds follow from each other."""
+) -> dict[tuple[str, int], OpenedNoise]:
+    """Check each round's record, that the log names it by its hash, and that rounds follow from each other.
+
+    Returns:
+        What was opened of the noise, by run and round, of the records that hold.
+    """
     if records is None:
         notebook.not_checked(
             "manifests, masked statements, confirmations and receipts of the rounds",
             f"no {RECORDS} was given",
         )
-        return
+        return {}
     wanted: dict[str, tuple[int, Aggregate]] = {}
     for index, entry in federation.facts.aggregates:
         first, _ = wanted.setdefault(entry.record_sha256, (index, entry))
@@ -85,6 +108,7 @@ def check_records(
             notebook.failed(Failure(FEDERATION, index, entry.type, what, federation.place))
     _check_chains(known, federation, notebook)
     _tell_limits(known, notebook)
+    return {(one.entry.run, one.entry.round): OpenedNoise.of(one.record) for one in known.values()}
 
 
 class _RecordError(LogVerificationError):

@@ -53,9 +53,8 @@ def start(
             control.wait(0.0)  # before anything is written
             run = runs.begin(league.agreement.agreement_id, league.agreement.terms.training.rounds)
             runs.carried(run, control.start(run))
-        row = _waited(runs, run) if wait else runs.one(run)
-        _answer(row, "Started", output_format)
-    raise typer.Exit(_status(row))
+        status = _going(runs, run, "Started", wait, output_format)
+    raise typer.Exit(status)
 
 
 def resume(
@@ -82,9 +81,8 @@ def resume(
             raise RunStateError(f"run {row.run} is {row.state}", remedy="It goes on by itself.")
         with control_of(league) as control:
             runs.carried(row.run, control.start(row.run))
-        row = _waited(runs, row.run) if wait else runs.one(row.run)
-        _answer(row, "Resumed", output_format)
-    raise typer.Exit(_status(row))
+        status = _going(runs, row.run, "Resumed", wait, output_format)
+    raise typer.Exit(status)
 
 
 def stop(
@@ -178,6 +176,13 @@ def _league(folder: Path, agreement: Path | None) -> CoordinatorHome:
             remedy="A home is one league; name its own agreement.",
         )
     return league
+
+
+def _going(runs: Runs, run: str, what: str, wait: bool, output_format: Format) -> ExitStatus:
+    """Tell of a run that was begun or goes on, once it has ended where somebody waits for that; with which status to exit."""
+    row = _waited(runs, run) if wait else runs.one(run)
+    _answer(row, what, output_format)
+    return _status(row)
 
 
 def _waited(runs: Runs, run: str) -> RunRow:

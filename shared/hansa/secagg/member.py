@@ -359,9 +359,9 @@ class Member:
         Asked for once in a round, for the bytes that t members signed; with two quorums sharing an honest member there is
         one number of survivors for everybody. After a restart the seeds are gone, and the noise stays.
         """
-        seeds, self._seeds = self._seeds, None
-        if not self._terms.confirmed or seeds is None or seeds[0] != number:
+        if not self._terms.confirmed or self._seeds is None or self._seeds[0] != number:
             return {}
+        seeds, self._seeds = self._seeds, None
         removed = seeds[1].parts.removed(survivors)
         return {m.NOISE_SEED: np.frombuffer(seeds[1].opened(removed), np.uint8)} if removed else {}
 

@@ -38,12 +38,14 @@ class SlotFile:
 
     Guarantees: `put` returns when the bytes are on disk. After a crash there are the old bytes or the new; once it has returned,
         only the new: the old place is overwritten with zeros, at once for whoever reads the file in this system, and on disk
-        with the next write.
+        with the next write. What is read when it is opened is on disk by then. After an error nothing of this holds: the bytes go
+        to a new file.
     """
 
     def __init__(self, path: Path) -> None:
         self._handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
+            os.fdatasync(self._handle)  # of a process that was killed before its flush
             self._room = _room_of(os.pread(self._handle, _PAGE, 0))
             self._number, self._place, self._data = self._newest()
         except BaseException:
@@ -63,7 +65,8 @@ class SlotFile:
         """Overwrite the place that is not current, and wait for the disk.
 
         Raises:
-            OSError: nobody knows what the disk holds; the file has to be opened anew.
+            OSError: nobody knows what the disk holds. A system counts pages as written whose flush has failed, so that opening the
+                file anew does not tell: it has to be replaced.
         """
         kept, old = bytes(data), _HEAD.size + len(self._data)
         self._write(1 - self._place, _encoded(self._number + 1, kept))

@@ -115,7 +115,8 @@ class FolderStore:
     a flush.
 
     What is named ``*.state`` is written again and again: after the first time in place, in a file of two places
-    (`hansa.secagg.slots`), which waits once and for the data alone.
+    (`hansa.secagg.slots`), which waits once and for the data alone. Where that failed the next one is a new file again: what
+    the system shows of the old one need not be what the disk holds.
 
     Raises:
         StateError: another process has the folder, or it cannot be used.
@@ -142,6 +143,12 @@ class FolderStore:
         self._threads = ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="hansa-store")
         self._freed: Future[None] | None = None
         self._slots: dict[str, SlotFile] = {}
+        self._failed = set[str]()  # written in place in vain: what the disk holds of them is not known
+        try:
+            self._flush_folder()  # names that a process gave that ended before they were on disk
+        except OSError as error:
+            os.close(lock)
+            raise StateError(f"cannot use {folder}: {error.strerror}") from None
 
     def put(self, name: str, data: bytes | memoryview) -> None:
         """See `Store.put`: a new file, flushed to disk, renamed over the old one, and the folder flushed too."""
@@ -160,6 +167,7 @@ class FolderStore:
                 self._slots[name].put(data)
             except OSError as error:
                 self._leave(name)
+                self._failed.add(name)
                 raise StateError(f"cannot write {self._path(name)}: {error.strerror}") from None
 
     def _parted(
@@ -168,7 +176,8 @@ class FolderStore:
         """What becomes a new file, and what is written in place: the last items, where all others come before them."""
         again = dict[str, bytes | memoryview]()
         for name, data in reversed(list(items.items())):
-            slots = self._opened(name) if name.endswith(_IN_PLACE) else None
+            in_place = name.endswith(_IN_PLACE) and name not in self._failed
+            slots = self._opened(name) if in_place else None
             if slots is None or not slots.fits(data):
                 break
             again[name] = data
@@ -211,6 +220,7 @@ class FolderStore:
                 new[path].replace(path)
             if flush:
                 self._flush_folder()
+                self._failed -= items.keys()
         except OSError as error:
             for half in new.values():
                 with suppress(OSError):  # half of a large vector must not keep a full disk full
