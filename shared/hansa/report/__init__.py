@@ -5,6 +5,7 @@ and `page` draw it. Nothing here imports matplotlib, jinja2 or rich before somet
 """
 
 from hansa.report.fairness import EvaluationCost, EvaluationReport, FairnessReport
+from hansa.report.mitigation import GroupRateReport, MitigationReport
 from hansa.report.files import read_report, write_report
 from hansa.report.page import render_html
 from hansa.report.publication import ConditionReport, PublicationReport
@@ -35,6 +36,8 @@ __all__ = [
     "EvaluationReport",
     "EventCount",
     "FairnessReport",
+    "GroupRateReport",
+    "MitigationReport",
     "HistoryPoint",
     "Intervals",
     "MemberReport",

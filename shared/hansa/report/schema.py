@@ -14,6 +14,7 @@ from pydantic import model_validator
 
 from hansa.report.fairness import FairnessReport
 from hansa.report.part import Interval, NonNegative, NonNegativeInt, Part, Sha256
+from hansa.report.mitigation import MitigationReport
 from hansa.report.publication import PublicationReport
 from hansa.report.shared_noise import SharedNoiseReport
 
@@ -376,6 +377,7 @@ class Report(Part):
         references: what the same task reaches without federation or without privacy, where asked for.
         attack: on the members' trainer, where one was asked for.
         fairness: private evaluations of the model by group; null where the agreement has none.
+        mitigation: what training did about groups; null where the agreement mitigates nothing.
         publication: how the publication ended that the agreement asks for; null without one.
         repeats: the single runs under `--repeat`.
         events: everything that was charged; `members[].epsilon` follows from it.
@@ -422,6 +424,7 @@ class Report(Part):
     references: tuple[Reference, ...] = ()
     attack: AttackReport | None = None
     fairness: FairnessReport | None = None
+    mitigation: MitigationReport | None = None
     publication: PublicationReport | None = None
     repeats: tuple[Repeat, ...] = ()
     events: tuple[EventCount, ...]
