@@ -16,8 +16,8 @@ import torch
 from hansa.agreement import Agreement, read_agreement
 from hansa.errors import OutputExistsError, UsageError
 from hansa.models import BuiltModel, build_model
-from hansa.report.mitigated import WITHOUT
 from hansa.report import Reference, Repeat, Report, write_report
+from hansa.report.mitigated import WITHOUT
 from hansa_client.data import Dataset, encode
 from hansa_client.training import engine_for
 from hansa_simulations.assembly import Measured, Run, assemble

@@ -76,9 +76,13 @@ def mitigation_problems(sections: Mapping[str, Any]) -> Iterator[Problem]:
         return
     for value in group.values:
         if value not in sampling.rates:
-            yield Problem(f"{place}.rates", f"says nothing of {value!r}", "name every value; 1.0 changes nothing")
+            yield Problem(
+                f"{place}.rates", f"says nothing of {value!r}", "name every value; 1.0 changes nothing"
+            )
     for value in sampling.rates:
         if value not in group.values:
             yield Problem(
-                f"{place}.rates.{value}", f"is no value of {group.name!r}", f"known are {', '.join(group.values)}"
+                f"{place}.rates.{value}",
+                f"is no value of {group.name!r}",
+                f"known are {', '.join(group.values)}",
             )

@@ -45,7 +45,8 @@ def contradiction(report: Report, runs: Sequence[RunSpend], notebook: Notebook) 
     if report.mitigation is None:
         return None
     notebook.not_checked(
-        "which groups are drawn at which rates", "the terms say so, and logs hold their hash and the largest rate alone"
+        "which groups are drawn at which rates",
+        "the terms say so, and logs hold their hash and the largest rate alone",
     )
     found = _of_mitigation(report, report.mitigation)
     if found is None:
@@ -91,12 +92,22 @@ def _of_mitigation(report: Report, told: MitigationReport) -> tuple[str, str] | 
     for group in told.groups:
         place = f"mitigation.groups.{group.value}"
         if not 0 < group.rate <= told.accounted_rate:
-            return f"{place}.rate", f"is {group.rate:g}, and no unit may be drawn at more than {told.accounted_rate:g}"
+            return (
+                f"{place}.rate",
+                f"is {group.rate:g}, and no unit may be drawn at more than {told.accounted_rate:g}",
+            )
         losses = [
-            epsilon_at_rate(each, delta, group.rate) for name, each in spends.items() if (delta := deltas[name]) is not None
+            epsilon_at_rate(each, delta, group.rate)
+            for name, each in spends.items()
+            if (delta := deltas[name]) is not None
         ]
-        if group.epsilon is None or not math.isclose(group.epsilon, max(losses, default=0.0), rel_tol=RELATIVE):
-            return f"{place}.epsilon", f"is {group.epsilon}, and {max(losses, default=0.0):.6g} follows from the events"
+        if group.epsilon is None or not math.isclose(
+            group.epsilon, max(losses, default=0.0), rel_tol=RELATIVE
+        ):
+            return (
+                f"{place}.epsilon",
+                f"is {group.epsilon}, and {max(losses, default=0.0):.6g} follows from the events",
+            )
     return None
 
 

@@ -31,6 +31,8 @@ def epsilon_at_rate(spends: Iterable[Spend], delta: float, rate: float) -> float
             found.append(spend)
             continue
         if rate > numbers.rate:
-            raise PrivacyParameterError(f"a unit is drawn at {rate:g}, and the event says {numbers.rate:g} at most")
+            raise PrivacyParameterError(
+                f"a unit is drawn at {rate:g}, and the event says {numbers.rate:g} at most"
+            )
         found.append(Spend(poisson_gaussian(rate, numbers.multiplier), spend.count))
     return epsilon_spent(found, delta)

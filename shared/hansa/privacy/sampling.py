@@ -156,7 +156,9 @@ def sampling_of(terms: Terms) -> Sampling:
 def _by_group(terms: Terms, agreed: GroupRates) -> GroupSampling:
     group = next((one for one in terms.data.groups if one.name == agreed.attribute), None)
     if group is None or set(group.values) != set(agreed.rates) or terms.privacy.sampling != "poisson":
-        raise PrivacyParameterError("the rates of groups are not those of a declared attribute under Poisson sampling")
+        raise PrivacyParameterError(
+            "the rates of groups are not those of a declared attribute under Poisson sampling"
+        )
     relative = tuple((value, agreed.rates[value]) for value in group.values)
     if not all(0 < part <= 1 for _, part in relative):
         raise PrivacyParameterError("a group is drawn at more than the accounted rate, or not at all")

@@ -5,8 +5,8 @@ and `page` draw it. Nothing here imports matplotlib, jinja2 or rich before somet
 """
 
 from hansa.report.fairness import EvaluationCost, EvaluationReport, FairnessReport
-from hansa.report.mitigation import GroupRateReport, MitigationReport
 from hansa.report.files import read_report, write_report
+from hansa.report.mitigation import GroupRateReport, MitigationReport
 from hansa.report.page import render_html
 from hansa.report.publication import ConditionReport, PublicationReport
 from hansa.report.schema import (
@@ -37,10 +37,10 @@ __all__ = [
     "EventCount",
     "FairnessReport",
     "GroupRateReport",
-    "MitigationReport",
     "HistoryPoint",
     "Intervals",
     "MemberReport",
+    "MitigationReport",
     "PhaseReport",
     "PublicationReport",
     "Quality",

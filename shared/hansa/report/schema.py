@@ -13,8 +13,8 @@ from typing import Final, Literal
 from pydantic import model_validator
 
 from hansa.report.fairness import FairnessReport
-from hansa.report.part import Interval, NonNegative, NonNegativeInt, Part, Sha256
 from hansa.report.mitigation import MitigationReport
+from hansa.report.part import Interval, NonNegative, NonNegativeInt, Part, Sha256
 from hansa.report.publication import PublicationReport
 from hansa.report.shared_noise import SharedNoiseReport
 
@@ -270,7 +270,7 @@ class Reference(Part):
     Attributes:
         kind: where the training ran and under which privacy, separated by a comma: ``federated``, ``pooled`` or
             ``local only``, then ``no privacy``, ``same privacy``, or the other mechanism at the same ε: ``local noise`` or
-            ``distributed noise``.
+            ``distributed noise``; or ``no mitigation``, at the same ε.
         agreement_id: of the derived agreement.
         quality: of the reference's final model, on the same test records.
     """
