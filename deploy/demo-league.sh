@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# A whole league on this machine: five members and a coordinator as separate processes, over TLS and with node keys, from
-# nothing to a model whose logs were audited. One command; what it started is stopped when it ends.
+# A whole league on this machine: five members, a coordinator and an auditor as separate processes, over TLS and with node
+# keys, from nothing to a model whose logs were audited. One command; what it started is stopped when it ends.
 #
-#   deploy/demo-league.sh [FOLDER]       # a new folder; by default a temporary one, which is removed at the end
+#   deploy/demo-league.sh [--mechanism local|distributed] [FOLDER]
 #
+# FOLDER is a new one; by default a temporary one, which is removed at the end.
 # HANSA and PYTHON name the programs, where they are not those of .venv.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,6 +15,11 @@ HANSA=${HANSA:-$root/.venv/bin/hansa}
 members=(north south east west harbour)
 export FLWR_TELEMETRY_ENABLED=0 HF_HUB_OFFLINE=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
+mechanism=local
+if [ "${1:-}" = --mechanism ]; then
+  mechanism=${2:?local or distributed}
+  shift 2
+fi
 if [ $# -gt 0 ]; then
   work=$1 kept=yes
   mkdir "$work"
@@ -39,48 +45,12 @@ stop() {
 trap stop EXIT INT TERM
 
 say() { printf '— %s\n' "$*"; }
-quietly() { "$HANSA" "$@" >>"$work/commands.log"; }
 free_port() { "$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
 port=$(free_port)
 ledger=$(free_port)
-mkdir "$work/keys" "$work/links" "$work/signatures" "$work/logs"
-
-say "an authority, and a key and a certificate for everybody"
-quietly ca init "$work/ca" --name "Demo league"
-enrol() { # NAME ADDRESSES…
-  local name=$1
-  shift
-  quietly ca issue "$work/ca" --request "$work/$name/$name.csr" --member "$name" --out "$work/$name.crt" "$@"
-  quietly node certificate "$work/$name.crt" --home "$work/$name" --ca "$work/ca/ca.crt" --crl "$work/ca/ca.crl"
-  cp "$work/$name/$name.pub" "$work/keys"
-}
-"$HANSA" node init coordinator --role coordinator --home "$work/coordinator" --format json >"$work/coordinator.json"
-enrol coordinator --address 127.0.0.1
-for name in "${members[@]}"; do
-  quietly node officer "$name" --out "$work/officer-$name"
-  quietly node init "$name" --home "$work/$name" --officer "$work/officer-$name/$name.officer.pub" \
-    --superlink "127.0.0.1:$port"
-  enrol "$name"
-  cp "$work/$name/$name.link" "$work/links"
-done
-
-say "generated data, an agreement, everybody's signature and a budget behind each"
-"$PYTHON" "$root/deploy/demo_league.py" "$work" "${members[@]}"
-quietly agreement freeze "$work/league.toml" --keys "$work/keys"
+HANSA=$HANSA PYTHON=$PYTHON "$root/deploy/enrol-demo.sh" "$work" 127.0.0.1 "$port" "$ledger" "$mechanism"
 frozen=$work/league.frozen.toml
-for name in "${members[@]}"; do
-  quietly agreement sign "$frozen" --home "$work/$name" --out "$work/signatures/league.frozen.$name.sig"
-  quietly node grant --home "$work/$name" --officer-key "$work/officer-$name/$name.officer.key" \
-    --epsilon 8 --delta 1e-3 --unit record --max-records 1
-done
-key=$("$PYTHON" -c 'import json, sys; print(json.load(open(sys.argv[1]))["data"]["log_key"])' "$work/coordinator.json")
-quietly agreement keys "$frozen" --signatures "$work/signatures" --federation-log "$key" --out "$work/keys.json"
-for name in "${members[@]}"; do
-  quietly node accept "$frozen" --keys "$work/keys.json" --home "$work/$name"
-done
-quietly coordinator init "$frozen" --home "$work/coordinator" --keys "$work/keys.json" --links "$work/links" \
-  --listen "127.0.0.1:$port" --ledger "127.0.0.1:$ledger"
 
 say "the coordinator at 127.0.0.1:$port, and five nodes that dial it"
 "$HANSA" coordinator start --home "$work/coordinator" >"$work/logs/coordinator.log" 2>&1 &
@@ -94,11 +64,24 @@ until grep -q "The league meets" "$work/logs/coordinator.log"; do
   sleep 0.2
 done
 
+follow() { # OPTIONS…
+  "$HANSA" audit follow "127.0.0.1:$ledger" --keys "$work/keys.json" --mirror "$work/mirror" --home "$work/inspector" \
+    --ca "$work/ca/ca.crt" "$@"
+}
+say "an auditor, who mirrors the coordinator's log over mutual TLS and checks it as it grows"
+follow >"$work/logs/inspector.log" 2>&1 &
+auditor=$!
+started+=("$auditor")
+
 say "a run"
 "$HANSA" run start "$frozen" --home "$work/coordinator" --wait
 "$HANSA" coordinator status --home "$work/coordinator"
 
-say "the auditor looks at what everybody's logs say"
+say "the auditor looks at its own mirror, and at what everybody's ledgers say"
+kill -0 "$auditor" # it has found nothing wrong so far
+kill "$auditor"
+wait "$auditor"
+follow --once --format json >"$work/followed.json"
 run=$("$HANSA" run list --home "$work/coordinator" --format json |
   "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)["data"]["runs"][0]["run"])')
 folder=$work/coordinator/coordinator/runs/$run
@@ -106,6 +89,6 @@ copies=()
 for name in "${members[@]}"; do
   copies+=("$work/$name/state/ledger.sqlite")
 done
-"$HANSA" audit verify "$folder/federation" "$folder/rounds.jsonl" "${copies[@]}" --keys "$work/keys.json" \
+"$HANSA" audit verify "$work/mirror" "$folder/rounds.jsonl" "${copies[@]}" --keys "$work/keys.json" \
   --format json >"$work/audit.json"
 "$PYTHON" "$root/deploy/demo_league.py" --verified "$work" "$folder"

@@ -33,7 +33,7 @@ range = [-1.0, 1.0]
 kind = "logistic"
 
 [training]
-rounds = 5
+rounds = {rounds}
 learning_rate = 0.5
 deadline_s = 300.0
 
@@ -41,18 +41,21 @@ deadline_s = 300.0
 retries = 1
 
 [privacy]
-mechanism = "local"
+mechanism = "{mechanism}"
 epsilon = 5.0
 delta = 1e-4
 clipping_norm = 1.0
 sampling_rate = 0.25
-steps = 10
+steps = {steps}
 """
-RECORDS = 400
+RECORDS, ROUNDS = 400, 5
 
 
-def prepare(folder: Path, names: Sequence[str]) -> None:
+def prepare(folder: Path, mechanism: str, names: Sequence[str]) -> None:
     """Write each member's data, say in its `node.toml` where they are, and write the agreement."""
+    steps = (
+        ROUNDS if mechanism == "distributed" else 2 * ROUNDS
+    )  # a step of shared noise is a round of its own
     members = ""
     for number, name in enumerate(names):
         source = random.Random(number)  # noqa: S311  # generated data, not secrets
@@ -68,7 +71,9 @@ def prepare(folder: Path, names: Sequence[str]) -> None:
             text.replace('# data = "/srv/hansa/data"', f'data = "{data.resolve()}"'), encoding="utf-8"
         )
         members += f'[[members]]\nname = "{name}"\nunits = {RECORDS}\n\n'
-    (folder / "league.toml").write_text(TERMS.format(members=members), encoding="utf-8")
+    (folder / "league.toml").write_text(
+        TERMS.format(members=members, mechanism=mechanism, rounds=ROUNDS, steps=steps), encoding="utf-8"
+    )
 
 
 def verified(folder: Path, run: Path) -> None:
@@ -78,9 +83,11 @@ def verified(folder: Path, run: Path) -> None:
         sys.exit(f"the audit ended as {found['status']}")
     rounds = len((run / "rounds.jsonl").read_text(encoding="utf-8").splitlines())
     members = len(list(folder.glob("*/state/ledger.sqlite")))
+    mirrored = json.loads((folder / "followed.json").read_text(encoding="utf-8"))["data"]
     sys.stdout.write(
-        f"Verified: {rounds} rounds of {members} members over TLS, signatures, histories, sums and budgets of the "
-        f"federation's log and {members} members' ledgers; model {run / 'model.npy'}.\n"
+        f"Verified: {rounds} rounds of {members} members over TLS; the auditor's own mirror of {mirrored['entries']} "
+        f"entries, {mirrored['cosigned']} of them cosigned by {len(mirrored['by'])} members, with signatures, histories, "
+        f"sums and budgets of {members} members' ledgers; model {run / 'model.npy'}.\n"
     )
 
 
@@ -88,4 +95,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "--verified":
         verified(Path(sys.argv[2]), Path(sys.argv[3]))
     else:
-        prepare(Path(sys.argv[1]), sys.argv[2:])
+        prepare(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

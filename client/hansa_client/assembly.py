@@ -6,7 +6,7 @@ import logging
 import resource
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -21,9 +21,10 @@ from hansa.errors import AgreementError
 from hansa.ledger import SqliteLogStore, SqliteWitness
 from hansa.ledger.errors import NoBudgetError
 from hansa.privacy.randomness import Randomness, SecretRandomness
+from hansa.privacy.rotation import Rotation
 from hansa.secagg import FolderStore, Seal
 from hansa_client.accepted import Accepted, accepted_in, check_keys
-from hansa_client.desk import Desk
+from hansa_client.desk import Answer, Desk
 from hansa_client.ledger import MemberLedger
 from hansa_client.mirror import Mirror
 from hansa_client.node import LocalTraining, Node
@@ -45,8 +46,12 @@ _LOG = logging.getLogger("hansa.node")
 
 
 @contextmanager
-def desk_of(home: NodeHome) -> Iterator[Desk]:
+def desk_of(home: NodeHome, noted: Callable[[Answer], None] = lambda _: None) -> Iterator[Desk]:
     """The desk of a member, with everything behind it open; nobody else has its ledger and state meanwhile.
+
+    Args:
+        home: of the member.
+        noted: told each answer, for whoever counts.
 
     Raises:
         HansaError: a file of the home is missing, or does not fit the others; nothing has changed.
@@ -64,7 +69,9 @@ def desk_of(home: NodeHome) -> Iterator[Desk]:
             check_keys(home, one.agreement, one.keys)
             _allow(home.settings.policy, one.agreement)
             nodes[one.agreement.agreement_id] = _node(home, one, ledger, rounds, stack)
-        yield Desk(nodes, home.settings.policy, lambda: datetime.now().astimezone(), lambda: is_paused(home))
+        yield Desk(
+            nodes, home.settings.policy, lambda: datetime.now().astimezone(), lambda: is_paused(home), noted
+        )
 
 
 def is_paused(home: NodeHome) -> bool:
@@ -184,9 +191,11 @@ class LazyTraining:
         self._lock = threading.Lock()
         threading.Thread(target=self._ahead, daemon=True).start()
 
-    def train(self, weights: Vector, randomness: Randomness) -> Vector | npt.NDArray[np.int64]:
+    def train(
+        self, weights: Vector, randomness: Randomness, rotation: Rotation | None = None
+    ) -> Vector | npt.NDArray[np.int64]:
         """See `hansa_client.node.LocalTraining`."""
-        return self._made().train(weights, randomness)
+        return self._made().train(weights, randomness, rotation)
 
     def evaluate(self, files: Files, order: tuple[str, ...], randomness: Randomness) -> npt.NDArray[np.int64]:
         """See `hansa_client.evaluation.judging.LocalEvaluation`."""

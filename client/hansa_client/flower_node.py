@@ -131,7 +131,7 @@ def _answered(node: AnswersRequests, message: FlowerMessage, encode: Encode, dec
     try:
         return encode(node.handle(decode(message.content)))
     except Exception:  # noqa: BLE001  # whatever it is, Flower would send its text to the coordinator
-        _LOG.exception("a request was not answered")  # stays here; Flower sees an empty record
+        _LOG.exception("a request was not answered")  # by its type; Flower sees an empty record
         return RecordDict()
 
 
@@ -187,6 +187,12 @@ class Link:
         self._terms, self._node, self._place, self._told = terms, node, place, told
         self._key = public_key_to_bytes(terms.key.public_key())
         self._said = ""
+        self._connected = threading.Event()
+
+    @property
+    def connected(self) -> bool:
+        """Whether this process has its place at the SuperLink now."""
+        return self._connected.is_set()
 
     def serve(self, stop: threading.Event) -> None:
         """Answer requests until `stop` is set; a connection that is lost is made again, for as long as it takes.
@@ -277,8 +283,10 @@ class Link:
         beating = threading.Thread(target=_beat, args=(client, node, lost, ended), daemon=True)
         beating.start()
         try:
+            self._connected.set()
             yield node, lost
         finally:
+            self._connected.clear()
             ended.set()
             beating.join()
             with suppress(httpx.HTTPError):  # it notices by itself that nobody is there
@@ -326,7 +334,10 @@ class Link:
             content = _answered(self._node, asked, to_records, from_records)
             _push(client, node, FlowerMessage(content, reply_to=asked), time.monotonic() - started)
         except (ObjectPullError, ObjectPushError) as error:
-            _LOG.warning("a request of Flower run %d came to nothing: %s", run, error)
+            _LOG.warning(
+                "a request of Flower run %(flower_run)d came to nothing: %(error)s",
+                {"flower_run": run, "error": error},
+            )
         except httpx.HTTPStatusError as error:
             if error.response.status_code not in {
                 httpx.codes.FORBIDDEN,
@@ -334,7 +345,7 @@ class Link:
                 httpx.codes.BAD_REQUEST,
             }:
                 raise
-            _LOG.warning("Flower run %d is over; nobody takes the reply", run)
+            _LOG.warning("Flower run %(flower_run)d is over; nobody takes the reply", {"flower_run": run})
 
     def _pulled(
         self, client: FleetHttpClient, node: FlowerNode, stop: threading.Event

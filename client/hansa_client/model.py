@@ -97,7 +97,10 @@ class DerivedModel:
                 self._check_sum(aggregate)
                 self._state = self._derive(self._state, aggregate)
             except _FALSE as error:
-                _LOG.warning("the sum of step %d is not followed: %s", aggregate.step, error.cause)
+                _LOG.warning(
+                    "the sum of step %(step)d is not followed: %(error)s",
+                    {"step": aggregate.step, "error": error},
+                )
                 break
             self._last_sum = aggregate.sha256
         if self.round != before:
@@ -160,7 +163,8 @@ class DerivedModel:
         statement = Statement.parse(aggregate.verified)
         if statement.signer not in terms.roster.auditors:
             raise TranscriptError("a sum was not recomputed by an auditor of the agreement")
-        if self._context.said(statement, Verified, statement.signer).aggregate_sha256 != aggregate.sha256:
+        said = self._context.said(statement, Verified, statement.signer)
+        if (said.aggregate_sha256, said.round) != (aggregate.sha256, aggregate.round):
             raise TranscriptError("an auditor has recomputed another sum than this one")
 
     def _keep(self) -> None:

@@ -20,7 +20,9 @@ from hansa.agreement import Agreement
 from hansa.errors import DataError, Problem, TrainingError, WireError
 from hansa.gate.errors import GateMismatchError
 from hansa.ledger.errors import EntryError
+from hansa.privacy.parts import InParts, PartSeeds
 from hansa.privacy.randomness import Randomness
+from hansa.privacy.rotation import Rotation
 from hansa.protocol import (
     PolicyCode,
     approved_reply,
@@ -30,8 +32,10 @@ from hansa.protocol import (
     read_approval_request,
     read_witness_request,
     refusal,
+    rotation_of,
     witnessed_reply,
 )
+from hansa.secagg import Manifest
 from hansa.wire import Message
 from hansa_client.records import Records
 from hansa_client.summing import SumIdentity, SumParty
@@ -52,8 +56,16 @@ class LocalTraining(Protocol):
     Under ``distributed`` noise it is a `hansa_client.training.PooledTrainer`.
     """
 
-    def train(self, weights: Vector, randomness: Randomness) -> Vector | GridVector:
-        """The round's local weights minus `weights`, float64 [d]; or the noisy clipped sum of one step, int64 [d]."""
+    def train(
+        self, weights: Vector, randomness: Randomness, rotation: Rotation | None = None
+    ) -> Vector | GridVector:
+        """The round's local weights minus `weights`, float64 [d]; or the noisy clipped sum of one step, int64 [d].
+
+        Args:
+            weights: float64 [d], of the model.
+            randomness: fresh for this call.
+            rotation: of the round's sums, where the agreement has any.
+        """
 
 
 class Node:
@@ -106,10 +118,16 @@ class Node:
             with self._lock:
                 return self._handle(request)
         except WireError as error:
-            _LOG.warning("%s: %s", self.member, error.diagnostics())
+            _LOG.warning(
+                "%(member)s cannot read a request: %(why)s",
+                {"member": self.member, "why": error.diagnostics(), "error": error},
+            )
             return refusal(request, PolicyCode.MESSAGE)
-        except Exception:  # noqa: BLE001  # whatever it was, it may speak of data: it stays in the member's own log
-            _LOG.exception("%s: a request of kind %s was not answered", self.member, request.kind)
+        except Exception:  # noqa: BLE001  # whatever it was, it may speak of data: the member's own log says its type
+            _LOG.exception(
+                "%(member)s: a request of kind %(kind)s was not answered",
+                {"member": self.member, "kind": request.kind[:32]},
+            )
             return refusal(request, PolicyCode.ABSENT)
 
     def _handle(self, request: Message) -> Message:
@@ -136,9 +154,13 @@ class Node:
             self._parties.pop(next(iter(self._parties)))  # what it must remember lies in its store
         return party
 
-    def _update(self, run: str, step: int, weights: Vector) -> Vector | GridVector:
+    def _update(
+        self, run: str, manifest: Manifest, weights: Vector, seeds: PartSeeds | None
+    ) -> Vector | GridVector:
         """The weighted update of a round, float64 [d], or the pooled step's integers, which nothing may scale."""
-        made = self._training.train(weights, self._randomness(run, step + 1))
+        rotation = rotation_of(self.agreement, run, manifest.round)
+        source = self._randomness(run, manifest.step + 1)
+        made = self._training.train(weights, source if seeds is None else InParts(source, seeds), rotation)
         if not self._pooled:
             return np.multiply(self._weight, made, dtype=np.float64)
         if made.dtype != np.int64:

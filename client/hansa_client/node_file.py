@@ -27,12 +27,13 @@ from hansa.identity.errors import KeyFileError, NodeFileError
 from hansa.identity.keys import CREDENTIALS
 from hansa.ledger.note import NoteSigner, SignatureType
 from hansa.ledger.officer import card_name, read_officer
+from hansa.observing.settings import METRICS_TOML, Metrics
 from hansa_client.policy import Policy
 
 FILE = "node.toml"
 _MEMBERS_OWN = (
     "witness_key", "officer", "former_keys", "sealing_key", "state", "data", "source", "columns",
-    "performance", "policy", "evaluation", "max_retries",
+    "performance", "policy", "evaluation", "max_retries", "metrics",
 )  # fmt: skip
 CREDENTIAL = "credential:"  # before the name of a systemd credential
 LEDGER = "ledger.sqlite"  # in the state folder
@@ -81,6 +82,7 @@ class NodeFile(Section):
         performance: how fast it trains and in how much memory; never what it promises. A member's.
         policy: in what the member takes part. A member's.
         evaluation: what it judges models on. A member's.
+        metrics: where its numbers are served, if anywhere. A member's.
         max_retries: how often in one run a step may be summed again, each time charged anew. A member's.
     """
 
@@ -104,6 +106,7 @@ class NodeFile(Section):
     performance: Performance = Performance()
     policy: Policy = Policy()
     evaluation: NodeEvaluation = NodeEvaluation()
+    metrics: Metrics = Metrics()
     max_retries: Annotated[int, Field(ge=0, le=100)] = 2
 
 
@@ -430,6 +433,7 @@ max_retries = 2
 # data = "/srv/hansa/judged"        # under units = "own-file": records of their own
 # unprotected_files = false         # refuse to run a model's file where this machine lacks a wall around it
 
+{METRICS_TOML}
 # How fast it trains and in how much memory, as under [performance] of an agreement; never what is promised.
 [performance]
 # device = "auto"                   # auto, cpu, cuda or cuda:N

@@ -15,7 +15,7 @@ import numpy as np
 
 from hansa.agreement import Agreement
 from hansa.privacy.randomness import SecretRandomness
-from hansa.protocol import public_weights, update_encoding
+from hansa.protocol import public_weights, rotation_of, update_encoding
 from hansa_client.accepted import Vector
 from hansa_client.assembly import trainer_of
 from hansa_client.node_file import NodeHome
@@ -69,7 +69,8 @@ def rehearse(home: NodeHome, agreement: Agreement, model: Vector) -> Rehearsal:
     trainer = trainer_of(home, agreement)
     prepared = time.monotonic()
     weight = public_weights(agreement.terms)[home.settings.name]
-    made = trainer.train(model, SecretRandomness())
+    rotation = rotation_of(agreement, "rehearsal", 1)  # of no run
+    made = trainer.train(model, SecretRandomness(), rotation)
     pooled = made.dtype == np.int64  # a noisy clipped sum, cut to its clamp already: nothing may scale it
     update = made if pooled else np.multiply(weight, made, dtype=np.float64)
     trained = time.monotonic()

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from hansa.agreement import Agreement
 from hansa.errors import HansaError, TrainingError
 from hansa.identity import Roster, Signer
+from hansa.privacy.parts import PartSeeds
 from hansa.protocol import JUDGED, Answered, Derivation, read_sum_request, sum_reply, sum_terms
 from hansa.secagg import Manifest, MaskWorkers, Member, Seal, Store, answer
 from hansa.secagg.bundle import bundle as make_bundle
@@ -63,8 +64,9 @@ class SumParty:
         run: its name.
         identity: of the member.
         records: reserves before anything is trained, and puts every vector on record before it leaves.
-        train: makes the weighted update of a round, or the integers of a pooled step, from the model's weights. Whatever it raises reads as absence from
-            outside.
+        train: makes the weighted update of a manifest's round, or the integers of a pooled step, from the model's weights and
+            the seeds of noise in parts.
+            Whatever it raises reads as absence from outside.
         judge: makes the noisy table of an evaluation from the files of that many and their order; likewise.
 
     Guarantees: nothing that `train` raises or returns leaves, except masked, or as a code that follows from
@@ -77,14 +79,14 @@ class SumParty:
         run: str,
         identity: SumIdentity,
         records: Records,
-        train: Callable[[str, int, Vector], Contribution],
+        train: Callable[[str, Manifest, Vector, PartSeeds | None], Contribution],
         judge: Callable[[str, int, Mapping[str, bytes], tuple[str, ...]], Contribution],
     ) -> None:
         self._run, self._records, self._train, self._judge = run, records, train, judge
         self._agreed = agreement.terms
         self._files: Mapping[str, Array] = {}  # that the request in hand has brought
         self._dimension = agreement.require_frozen().model.parameters
-        derive = identity.derive or Derivation(agreement)
+        derive = identity.derive or Derivation(agreement, run)
         kept = identity.store if identity.keep_model else None
         terms = sum_terms(agreement, identity.roster)
         self._model = DerivedModel(agreement, terms, run, identity.start, derive, kept)
@@ -121,7 +123,7 @@ class SumParty:
         word = replace(self._records.word(self._run), cosignature=cosignature)
         return sum_reply(request, Answered(replies, self._model.round, word))
 
-    def contribute(self, manifest: Manifest) -> Contribution:
+    def contribute(self, manifest: Manifest, seeds: PartSeeds | None = None) -> Contribution:
         """See `hansa.secagg.Contributor`."""
         files = dict[str, bytes]()
         if manifest.purpose == JUDGED:
@@ -136,15 +138,18 @@ class SumParty:
         try:
             if files:
                 return self._judge(self._run, manifest.step, files, manifest.artifacts)
-            return self._train(self._run, manifest.step, self._model.weights)
+            return self._train(self._run, manifest, self._model.weights, seeds)
         except TrainingError:
             self._over = True
             raise
         except HansaError:
             raise
         except Exception as error:  # noqa: BLE001  # as the next lines say
-            # whatever it was, it may speak of data: it stays in the member's own log
-            _LOG.exception("%s: the contribution to round %d failed", self._machine.name, manifest.round)
+            # whatever it was, it may speak of data: the member's own log says its type and place
+            _LOG.exception(
+                "%(member)s: the contribution to round %(round)d failed",
+                {"member": self._machine.name, "round": manifest.round},
+            )
             raise ContributionWithheldError(f"the contribution failed: {type(error).__name__}") from None
 
     def released(self, manifest: Manifest, manifest_sha256: str, y_sha256: str) -> None:
@@ -161,6 +166,9 @@ class SumParty:
         self._model.forget()
 
     def _refused(self, error: HansaError) -> None:
-        _LOG.warning("%s: %s", self._machine.name, error.diagnostics())
+        _LOG.warning(
+            "%(member)s refuses: %(why)s",
+            {"member": self._machine.name, "why": error.diagnostics(), "error": error},
+        )
         if not error.travels:
             self._records.failed(self._run)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
 
-from hansa.errors import UsageError
+from hansa.errors import Problem, UsageError
 from hansa.identity import COORDINATOR, Roster, check_certificate
 from hansa.identity.certificates import member_of
-from hansa.identity.errors import CertificateError, UnknownSignerError
+from hansa.identity.errors import CertificateError, RosterError, UnknownSignerError
 from hansa.identity.pem import pem, read_certificate, read_revocations
 from hansa.ledger import AmendmentMade, Keyring, SignedEntry, TrustedKeys
 from hansa_server.served_logs import ServedLog
@@ -49,6 +50,31 @@ class RosterInForce:
                             self._keyring = self._keyring.amended(entry, index)
                 self._size = size
         return self._keyring.agreements[self._agreement_id].rosters[-1][1]
+
+
+class WithReaders:
+    """A roster, and whom the coordinator lets read beyond it; for admission to a log alone.
+
+    Args:
+        roster: as of now.
+        readers: public key by name. They attest nothing: no agreement knows them.
+
+    Raises, when called:
+        RosterError: a reader has the name or the key of a party.
+    """
+
+    def __init__(self, roster: Callable[[], Roster], readers: Mapping[str, str]) -> None:
+        self._roster, self._readers = roster, dict(readers)
+
+    def __call__(self) -> Roster:
+        """As of now."""
+        roster = self._roster()
+        taken = sorted(set(self._readers) & {*roster.members, *roster.auditors})
+        if taken:
+            raise RosterError(
+                "readers have names of parties", [Problem(name, "is a party") for name in taken]
+            )
+        return replace(roster, auditors={**roster.auditors, **self._readers})
 
 
 class Admission:

@@ -202,7 +202,10 @@ def _leave(folder: Path, outcome: Outcome) -> None:
     weights = published_weights(outcome.state)
     replace_file(folder / "state.message", to_bytes(outcome.state.message))
     replace_file(folder / "model.npy", _npy(weights))
-    _LOG.info("model %s after round %d", array_sha256(weights), outcome.state.round)
+    _LOG.info(
+        "model %(model)s after round %(rounds)d",
+        {"model": array_sha256(weights), "rounds": outcome.state.round},
+    )
 
 
 def _npy(array: Vector) -> bytes:

@@ -82,7 +82,7 @@ def run_federation(
     terms = agreement.terms
     rule, training = terms.training.server, terms.training
     check_model_zero(agreement, model)
-    derive = Derivation(agreement)
+    derive = Derivation(agreement, run)
     outcome = Outcome(initial_state(rule, model, average_tail=training.average_tail, rounds=training.rounds))
     try:
         for _ in range(training.rounds):

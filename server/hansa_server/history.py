@@ -188,7 +188,10 @@ class History:
         new = [signed for signed in said if signed.encoded not in self._known]
         room = MAX_SAID - self._heard[member]
         if len(new) > room:
-            _LOG.warning("%s says more than %d entries in a round; the rest must wait", member, MAX_SAID)
+            _LOG.warning(
+                "%(member)s says more than %(most)d entries in a round; the rest must wait",
+                {"member": member, "most": MAX_SAID},
+            )
             new = new[:room]  # it says the others again
         said_now = set[tuple[str, int]]()  # of which rounds this word releases
         for signed in new:
@@ -373,7 +376,10 @@ class History:
         try:
             SignedNote(newest.text, (signature,)).verify((self._witnesses[member],))
         except NoteSignatureError as error:
-            _LOG.info("%s has cosigned something else than the newest checkpoint: %s", member, error.cause)
+            _LOG.info(
+                "%(member)s has cosigned something else than the newest checkpoint: %(error)s",
+                {"member": member, "error": error},
+            )
             return
         note = self._note = newest.with_signatures(signature)
         if self._waiting is None:

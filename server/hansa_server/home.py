@@ -7,6 +7,7 @@ Needs neither torch nor flwr.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +23,15 @@ from hansa.agreement.terms import Section
 from hansa.errors import CoordinatorError, Problem, UsageError
 from hansa.following.address import Address
 from hansa.identity import COORDINATOR, Roster, Signer
+from hansa.identity.cards import SUFFIX, read_card
+from hansa.identity.errors import RosterError
 from hansa.ledger import NoteSigner, TrustedKeys
+from hansa.observing.settings import METRICS_TOML, Metrics
 
 FILE = "coordinator.toml"
+READERS = (
+    "readers"  # in the league's folder: cards of auditors that read the log and have no part in the agreement
+)
 HOME = "HANSA_COORDINATOR_HOME"  # of processes that the coordinator starts
 PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
 AddressText = Annotated[str, StringConstraints(min_length=3, max_length=300)]
@@ -38,6 +45,7 @@ class CoordinatorFile(Section):
         ledger: ``HOST:PORT`` of the ledger service; empty for none.
         wait_for_all_s: how long a run that begins waits for members beyond those that it needs.
         absent_after_s: how long a member that has lost its place at the SuperLink is waited for in a phase.
+        metrics: where numbers of the runs are served, if anywhere.
         identity_key, log_key, certificate, authority, revocations: files of the home; written by `hansa coordinator init`.
     """
 
@@ -45,6 +53,7 @@ class CoordinatorFile(Section):
     ledger: str = ""
     wait_for_all_s: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     absent_after_s: Annotated[float, Field(ge=0, le=86_400)] = 15.0
+    metrics: Metrics = Metrics()
     identity_key: PathText = "identity.key"
     log_key: PathText = "log.key"
     certificate: PathText = "coordinator.crt"
@@ -68,6 +77,21 @@ class CoordinatorHome:
     def league(self) -> Path:
         """What was agreed: agreement, keys, amendments, links of the members."""
         return self.folder / "league"
+
+    @property
+    def readers(self) -> Mapping[str, str]:
+        """Whom the coordinator lets read its log beyond the parties of the agreement: public key by name.
+
+        Raises:
+            RosterError: a card in the folder is none, or two bear one name.
+        """
+        cards = [read_card(path) for path in sorted((self.league / READERS).glob(f"*{SUFFIX}"))]
+        found = {card.name: card.public_key for card in cards}
+        if len(found) < len(cards):
+            raise RosterError(
+                "two readers have one name", [Problem(str(self.league / READERS), "hold one card each")]
+            )
+        return found
 
     @property
     def state(self) -> Path:
@@ -235,4 +259,4 @@ log_key = "log.key"
 certificate = "coordinator.crt"
 authority = "ca.crt"
 revocations = "ca.crl"
-"""
+{METRICS_TOML}"""

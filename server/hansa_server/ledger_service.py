@@ -292,7 +292,10 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
                 raise UsageError("TLS tells of no certificate")
             return self._admission.admit(shown[0])
         except HansaError as error:
-            _log.warning("%s was refused: %s: %s", context.peer(), error.code, _reason(error))
+            _log.warning(
+                "%(peer)s was refused: %(error)s: %(why)s",
+                {"peer": context.peer(), "error": error, "why": f"{error.code}: {_reason(error)}"},
+            )
             raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "not admitted") from None
 
     def intercept_service(
@@ -378,10 +381,12 @@ def _told(context: grpc.ServicerContext) -> Iterator[None]:
     except ProofError:
         status, words = grpc.StatusCode.INVALID_ARGUMENT, "there is no such proof"
     except LogStoreError as error:
-        _log.error("%s: %s", error.code, error.cause)  # cause and code say all
+        _log.error("the log cannot be read: %(why)s", {"error": error, "why": f"{error.code}: {error.cause}"})
         status, words = grpc.StatusCode.UNAVAILABLE, "the log cannot be read now"
     except HansaError as error:
-        _log.error("%s: %s", error.code, error.cause)
+        _log.error(
+            "a question cannot be answered: %(why)s", {"error": error, "why": f"{error.code}: {error.cause}"}
+        )
         status, words = grpc.StatusCode.INTERNAL, "internal error"
     except Exception:
         if not context.is_active():  # whoever asked has left, or the service has aborted the call itself

@@ -18,6 +18,7 @@ class SumFacts:
         blamed: members whose own signatures prove that they misbehaved, and how.
         costs: bytes and seconds by phase; the next round's preparation is counted there.
         verified_by: who recomputed the sum from the masked vectors and opened seeds, if anyone has yet.
+        opened: members that opened the surplus of their noise, which is taken off the sum.
     """
 
     rounds: tuple[int, ...]
@@ -25,6 +26,7 @@ class SumFacts:
     blamed: Mapping[str, str]
     costs: Mapping[str, PhaseCost]
     verified_by: str | None = None
+    opened: int = 0
 
 
 @dataclass(frozen=True)

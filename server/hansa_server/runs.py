@@ -12,7 +12,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,7 +34,44 @@ CREATE TABLE IF NOT EXISTS runs (
     members TEXT NOT NULL DEFAULT '{}', stop INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE IF NOT EXISTS flower_runs (run TEXT NOT NULL, flower_run TEXT NOT NULL, started TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS exchanges (
+    run TEXT NOT NULL, phase TEXT NOT NULL, count INTEGER NOT NULL, seconds REAL NOT NULL, sent_bytes INTEGER NOT NULL,
+    received_bytes INTEGER NOT NULL, PRIMARY KEY (run, phase)
+) STRICT;
+CREATE TABLE IF NOT EXISTS attendance (run TEXT PRIMARY KEY, members TEXT NOT NULL) STRICT;
 """
+Attendance: TypeAlias = Mapping[str, Literal["present", "late", "absent"]]
+
+
+@dataclass(frozen=True)
+class Exchanged:
+    """What exchanges of one phase cost, together.
+
+    Attributes:
+        phase: of the secure sum, or the kind of request.
+        seconds: from the first request to the last answer that was waited for.
+        sent_bytes, received_bytes: of wire messages, over all members.
+        count: of exchanges.
+    """
+
+    phase: str
+    seconds: float
+    sent_bytes: int
+    received_bytes: int
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What is counted of a run, for those who watch.
+
+    Attributes:
+        phases: by phase, in the order in which each came first.
+        attendance: who answered in the last exchange; ``late`` had a place and did not answer in time.
+    """
+
+    phases: tuple[Exchanged, ...]
+    attendance: Attendance
 
 
 @dataclass(frozen=True)
@@ -135,6 +172,36 @@ class Runs:
                     run,
                 ),
             )
+
+    def in_phase(self, run: str, phase: str) -> None:
+        """Say which phase a run is in."""
+        with self._open() as database:
+            database.execute("UPDATE runs SET phase = ? WHERE run = ?", (phase, run))
+
+    def exchanged(self, run: str, cost: Exchanged, attendance: Attendance) -> None:
+        """Count an exchange."""
+        with self._open() as database:
+            database.execute(
+                "INSERT INTO exchanges VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (run, phase) DO UPDATE SET "
+                "count = count + excluded.count, seconds = seconds + excluded.seconds, "
+                "sent_bytes = sent_bytes + excluded.sent_bytes, received_bytes = received_bytes + excluded.received_bytes",
+                (run, cost.phase, cost.count, cost.seconds, cost.sent_bytes, cost.received_bytes),
+            )
+            database.execute(
+                "INSERT OR REPLACE INTO attendance VALUES (?, ?)", (run, json.dumps(dict(attendance)))
+            )
+
+    def watched(self, run: str) -> Watched:
+        """What was counted of a run, by all the processes that carried it."""
+        with self._open() as database:
+            phases = database.execute(
+                "SELECT phase, seconds, sent_bytes, received_bytes, count FROM exchanges WHERE run = ? ORDER BY rowid",
+                (run,),
+            ).fetchall()
+            row = database.execute("SELECT members FROM attendance WHERE run = ?", (run,)).fetchone()
+        return Watched(
+            tuple(Exchanged(*phase) for phase in phases), {} if row is None else json.loads(row[0])
+        )
 
     def ask_to_stop(self, run: str) -> None:
         """Have a run stop at the next moment at which it can."""

@@ -218,6 +218,7 @@ class SecureSummation:
             outcome.survivors,
             outcome.total,
             line,
+            outcome.round,
             known_sha256=outcome.record.aggregate_sha256,
         )
         self._keep(aggregate)
@@ -398,7 +399,7 @@ class SecureSummation:
             self._remember(name, said)
             self._machine.receive(name, said.bundle)
         except HansaError as error:
-            _LOG.warning("%s: %s", name, error.cause)
+            _LOG.warning("%(member)s: %(error)s", {"member": name, "error": error})
             return PolicyCode.MESSAGE
         # what it says to the manifest tells more than what it says to the next round's preparation
         refused = sorted(self._machine.refusals[before:], key=lambda one: one[1] == Manifest.purpose_name)
@@ -444,7 +445,7 @@ class SecureSummation:
                     if not isinstance(said, PolicyCode):
                         history.take(name, said)
                 except HansaError as error:
-                    _LOG.warning("%s: %s", name, error.cause)
+                    _LOG.warning("%(member)s: %(error)s", {"member": name, "error": error})
 
     def _verify(self, outcome: SumOutcome) -> Statement | None:
         verifier = self._house.verifier

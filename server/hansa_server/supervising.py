@@ -117,6 +117,7 @@ class Supervisor:
             if self._home.settings.ledger:
                 server, port = self._ledger_service()
                 stack.callback(lambda: server.stop(1.0).wait())
+            self._metrics(stack)
             first = True
             while not stop.is_set():
                 with self._superlink() as process, control_of(self._home) as control:
@@ -135,6 +136,15 @@ class Supervisor:
                         return
                     self._told(f"the SuperLink ended with status {process.returncode}; starting it again")
                 stop.wait(_AGAIN_S)
+
+    def _metrics(self, stack: ExitStack) -> None:
+        listen = self._home.settings.metrics.listen
+        if listen:
+            from hansa.observing.scraped import served
+            from hansa_server.metrics import registry_of
+
+            port = stack.enter_context(served(registry_of(self._runs), listen))
+            self._told(f"metrics at port {port}")
 
     def _resume(self, control: Control) -> None:
         """Have runs go on whose process ended while this coordinator lived, unless it ended before at the same place."""
@@ -203,15 +213,17 @@ class Supervisor:
                         process.wait()
 
     def _ledger_service(self) -> tuple[Serving, int]:
-        from hansa_server.admission import Admission, RosterInForce
+        from hansa_server.admission import Admission, RosterInForce, WithReaders
         from hansa_server.ledger_service import ServiceIdentity, ledger_server
         from hansa_server.served_logs import require_named, served_logs
 
         home, settings = self._home, self._home.settings
         served = served_logs([home.log])
         require_named(served, home.keys)
+        roster = WithReaders(RosterInForce(home.keys, served), home.readers)
+        roster()  # a reader with a party's name is told before anybody listens
         admission = Admission(
-            RosterInForce(home.keys, served),
+            roster,
             home.path(settings.authority),
             home.path(settings.revocations),
             lambda: datetime.now(UTC),

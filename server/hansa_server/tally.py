@@ -60,6 +60,7 @@ class Tally:
             blamed={} if outcome is None else dict(outcome.blamed),
             costs={} if outcome is None else dict(outcome.costs),
             verified_by=verified_by,
+            opened=0 if outcome is None else len(outcome.record.noise_seeds),
         )
         return self.with_present(present, facts)
 

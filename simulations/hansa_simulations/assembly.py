@@ -350,6 +350,7 @@ def _sum(facts: SumFacts) -> SumReport:
         blamed=facts.blamed,
         phases=phases,
         verified_by=facts.verified_by,
+        opened=facts.opened,
     )
 
 
@@ -375,7 +376,9 @@ def _shared_noise(run: Run) -> SharedNoiseReport | None:
     if terms.privacy.mechanism != "distributed":
         return None
     noise = shared_noise(run.agreement)
-    sums = [len(record.present) for record in run.rounds if record.present]
+    done = [record for record in run.rounds if record.present]
+    sums = [len(record.present) for record in done]
+    left = [noise.remaining(len(one.present), 0 if one.sum is None else one.sum.opened) for one in done]
     return SharedNoiseReport(
         smallest_sum=noise.smallest_sum,
         colluding=noise.colluding,
@@ -388,6 +391,9 @@ def _shared_noise(run: Run) -> SharedNoiseReport | None:
         most=max(sums, default=0),
         surplus=math.fsum(map(noise.surplus, sums)) / max(len(sums), 1),
         wrap_probability=noise.wrap_probability(terms.charged_steps),
+        rotation=terms.privacy.rotation,
+        in_parts=noise.in_parts,
+        remaining=math.fsum(left) / max(len(left), 1),
     )
 
 

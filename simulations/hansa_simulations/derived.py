@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from hansa.agreement import Agreement
+from hansa.agreement.terms import SHARED_NOISE_OPTIONS
 from hansa.errors import UsageError
+
+_UNSHARED = dict.fromkeys(SHARED_NOISE_OPTIONS)  # taken out of the terms
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ class Derivation:
 def without_privacy(agreement: Agreement) -> Agreement:
     """The same training without clipping and noise, and without evaluations that nothing would hide."""
     return agreement.derive(
-        privacy={"mechanism": "none", "epsilon": None, "delta": None}, evaluation=None, publication=None
+        privacy={"mechanism": "none", "epsilon": None, "delta": None, **_UNSHARED},
+        evaluation=None,
+        publication=None,
     )
 
 
@@ -101,10 +105,11 @@ def under(agreement: Agreement, mechanism: str) -> Agreement:
     Raises:
         AgreementError: the terms do not allow it, as with fixed batches or weights set by hand under ``distributed``.
     """
-    changes: dict[str, Any] = {"privacy": {"mechanism": mechanism}}
-    if mechanism == "distributed":
-        changes["training"] = {"rounds": agreement.terms.privacy.steps}
-    return agreement.derive(**changes)
+    if mechanism != "distributed":
+        return agreement.derive(privacy={"mechanism": mechanism, **_UNSHARED})
+    return agreement.derive(
+        privacy={"mechanism": mechanism}, training={"rounds": agreement.terms.privacy.steps}
+    )
 
 
 def pooled(agreement: Agreement) -> Agreement:
@@ -127,4 +132,4 @@ def _by_itself(agreement: Agreement) -> Agreement:
         agreement = agreement.derive(evaluation=None, publication=None)
     if agreement.terms.privacy.mechanism != "distributed":
         return agreement
-    return agreement.derive(privacy={"mechanism": "local"})
+    return agreement.derive(privacy={"mechanism": "local", **_UNSHARED})

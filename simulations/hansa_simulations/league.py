@@ -21,6 +21,7 @@ from hansa.privacy.charges import Charge
 from hansa.privacy.events import Spend
 from hansa.privacy.loss import PrivacyLoss
 from hansa.privacy.randomness import PublicSampling, Randomness, SecretRandomness
+from hansa.privacy.rotation import Rotation
 from hansa.protocol import Aggregate, Derivation
 from hansa.secagg import FolderStore, Seal
 from hansa.secagg import MemoryStore as MemoryBytes
@@ -138,7 +139,7 @@ class TrainingLeague:
         self._engine = engine
         self._factory: TrainerFactory | None = None
         self._sums = sums
-        self._derive = None if sums is None else SharedDerivation(agreement)
+        self._derive = None if sums is None else SharedDerivation(agreement, sums.run)
         self._nodes: dict[str, AnswersRequests] = {}
         self._trainers: dict[str, _Timed] = {}
         self._logs: dict[str, MemberStores] = {}
@@ -327,15 +328,16 @@ class SharedDerivation:
 
     Args:
         agreement: frozen.
+        run: as of `Derivation`.
     """
 
-    def __init__(self, agreement: Agreement) -> None:
-        self._derive = Derivation(agreement)
-        self._last: tuple[tuple[str, str, tuple[str, ...]], ServerState] | None = None
+    def __init__(self, agreement: Agreement, run: str = "") -> None:
+        self._derive = Derivation(agreement, run)
+        self._last: tuple[tuple[str, str, tuple[str, ...], int], ServerState] | None = None
 
     def __call__(self, state: ServerState, aggregate: Aggregate) -> ServerState:
         """The state after a step; the same object where it was asked for before."""
-        key = state.digest(), aggregate.sha256, aggregate.survivors
+        key = state.digest(), aggregate.sha256, aggregate.survivors, aggregate.round
         if self._last is None or self._last[0] != key:
             self._last = key, self._derive(state, aggregate)
         return self._last[1]
@@ -376,11 +378,13 @@ class _Timed:
         self.seconds = 0.0
         self._path = path
 
-    def train(self, weights: Vector, randomness: Randomness) -> Vector | GridVector:
+    def train(
+        self, weights: Vector, randomness: Randomness, rotation: Rotation | None = None
+    ) -> Vector | GridVector:
         """See `LocalTraining`."""
         started = time.monotonic()
         try:
-            return self._training.train(weights, randomness)
+            return self._training.train(weights, randomness, rotation)
         finally:
             busy = time.monotonic() - started
             self.seconds += busy

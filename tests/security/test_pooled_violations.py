@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from hansa.privacy.rotation import Rotation
 from hansa.privacy.sampling import TruncatedSampling
 from hansa.privacy.truncation import LONGEST_STEP
 from hansa_client.data import Dataset
@@ -23,13 +24,14 @@ from hansa_client.training import PooledTrainer, TrainingPlan
 from hansa_client.training.clipping import ClippedSum
 from hansa_client.training.gradients import GradientEngine
 from support.leagues import table
-from support.pooling import pooled_league
+from support.pooling import frozen, pooled_league
 from support.recorders import Recorder
 from support.violations import ViolationError, output, with_features, with_unit
 
 AGREEMENT, BUILT = pooled_league()
 ENGINE = GradientEngine(BUILT)
 PLAN = TrainingPlan.of(AGREEMENT, "a")
+ROTATED = TrainingPlan.of(frozen(privacy={"rotation": "randomized-hadamard"})[0], "a")
 D = table(24, 1)
 Build = Callable[[GradientEngine, Dataset, TrainingPlan], PooledTrainer]
 
@@ -75,14 +77,16 @@ def traced(build: Build, data: Dataset, plan: TrainingPlan, seed: int) -> Trace:
     trainer = build(ENGINE, data, plan)
     real = trainer._sums.clipped_sum
 
-    def watched(drawn: npt.NDArray[np.int64]) -> Any:
-        found = real(drawn)
+    def watched(drawn: npt.NDArray[np.int64], rotation: Rotation | None) -> Any:
+        found = real(drawn, rotation)
         trace.flow.append(("sum", found.values.shape, str(found.values.dtype), found.grid))
         trace.sums.append(found.values)
         return found
 
     trainer._sums.clipped_sum = watched  # type: ignore[method-assign]
-    trace.made = trainer.train(np.linspace(-0.5, 0.5, BUILT.flat.size), _Mechanism(trace, plan, seed))
+    rotation = Rotation(BUILT.flat.size, f"{seed}".encode()) if plan.rotated else None
+    weights = np.linspace(-0.5, 0.5, BUILT.flat.size)
+    trace.made = trainer.train(weights, _Mechanism(trace, plan, seed), rotation)
     return trace
 
 
@@ -115,10 +119,11 @@ def check_neighbours(build: Build, pair: tuple[Dataset, Dataset], plan: Training
 # --- the real one -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("plan", [PLAN, ROTATED], ids=["plain", "rotated"])
 @pytest.mark.parametrize("place", [0, 11, 24])
-def test_a_unit_shows_only_within_the_sensitivity(place: int) -> None:
+def test_a_unit_shows_only_within_the_sensitivity(place: int, plan: TrainingPlan) -> None:
     moved = [
-        check_neighbours(PooledTrainer, neighbours(one_unit(seed), place), PLAN, seed) for seed in range(8)
+        check_neighbours(PooledTrainer, neighbours(one_unit(seed), place), plan, seed) for seed in range(8)
     ]
     assert PLAN.grid is not None
     assert max(moved) > 0.01 * PLAN.grid.sensitivity  # the unit was drawn: the check could have failed
@@ -137,9 +142,12 @@ def test_batches_that_are_cut_keep_within_their_event() -> None:
 
 @pytest.mark.parametrize("value", [0.0, 1e-45, 1e4, 3.4e38, np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("clamp", [None, 3])
-def test_gradients_of_any_size_stay_within_the_sensitivity(value: float, clamp: int | None) -> None:
+@pytest.mark.parametrize("plan", [PLAN, ROTATED], ids=["plain", "rotated"])
+def test_gradients_of_any_size_stay_within_the_sensitivity(
+    value: float, clamp: int | None, plan: TrainingPlan
+) -> None:
     """Also where coordinates are cut: cutting brings two sums no further apart."""
-    plan = PLAN if clamp is None else replace(PLAN, clamp=clamp)
+    plan = plan if clamp is None else replace(plan, clamp=clamp)
     check_neighbours(PooledTrainer, neighbours(with_features(one_unit(), value)), plan)
 
 
@@ -155,9 +163,9 @@ def test_all_records_of_a_patient_are_one_contribution() -> None:
 class Broken(PooledTrainer):
     """One whose step a test replaces."""
 
-    def _step(self, weights: Any, randomness: Any) -> Any:
+    def _step(self, weights: Any, randomness: Any, rotation: Any) -> Any:
         (drawn,) = self._draws.batches(randomness, 1)
-        return self.spoilt(drawn, self._clamped(drawn, weights), randomness)
+        return self.spoilt(drawn, self._clamped(drawn, weights, rotation), randomness)
 
     def spoilt(self, drawn: Any, clamped: Any, randomness: Any) -> Any:
         raise NotImplementedError
@@ -209,11 +217,22 @@ class SumsTheBatchTwice(PooledTrainer):
         super().__init__(engine, dataset, plan, draws)
         once = self._sums.clipped_sum
 
-        def twice(drawn):
-            found = once(drawn)
+        def twice(drawn, rotation):
+            found = once(drawn, rotation)
             return ClippedSum(found.values * 2, found.grid)
 
         self._sums.clipped_sum = twice
+
+
+class StretchesInsteadOfRotating(PooledTrainer):
+    """A transform that is not orthonormal, as without its factor."""
+
+    def _clamped(self, drawn, weights, rotation):
+        class Stretched(Rotation):
+            def forward(self, values):
+                return super().forward(values) * math.sqrt(self.dimension)
+
+        return super()._clamped(drawn, weights, Stretched(self._size, b"stretched"))
 
 
 @pytest.mark.parametrize(
@@ -227,6 +246,7 @@ class SumsTheBatchTwice(PooledTrainer):
         (NoisesWhereThereIsSomething, "release"),
         (RoundsInFloat, "release"),
         (SumsTheBatchTwice, "sensitivity"),
+        (StretchesInsteadOfRotating, "sensitivity"),
     ],
 )
 def test_a_broken_one_is_caught(build: Build, why: str) -> None:

@@ -319,7 +319,7 @@ class TestContributorRefuses:
         request = league.pending("member-1", m.Manifest)
 
         class Refuses:
-            def contribute(self, manifest: m.Manifest) -> np.ndarray:
+            def contribute(self, manifest: m.Manifest, seeds: object = None) -> np.ndarray:
                 raise RoundRefusedError("not this model")
 
         before = league.members["member-1"]._state

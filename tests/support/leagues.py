@@ -100,6 +100,8 @@ class DoesNothing:
         self._update = update
         self.calls = 0
 
-    def train(self, weights: npt.NDArray[np.float64], randomness: object) -> npt.NDArray[np.float64]:
+    def train(
+        self, weights: npt.NDArray[np.float64], randomness: object, rotation: object = None
+    ) -> npt.NDArray[np.float64]:
         self.calls += 1
         return self._update(weights)

@@ -234,6 +234,26 @@ RULES = {
         "members.0.weight",
         "every unit counts the same",
     ),
+    "a rotation without a sum of gradients": (
+        table(privacy={"mechanism": "local", "rotation": "randomized-hadamard"}),
+        "privacy.rotation",
+        "members share no noise",
+    ),
+    "noise in parts without shares": (
+        table(privacy={"mechanism": "local", "noise_in_parts": True}),
+        "privacy.noise_in_parts",
+        "members share no noise",
+    ),
+    "noise in parts for survivors that nobody signs": (
+        table(privacy={"mechanism": "distributed", "noise_in_parts": True}, training={"rounds": 400}, secure_sum={"threat_model": "honest-but-curious"}),
+        "privacy.noise_in_parts",
+        "they sign none",
+    ),
+    "noise in parts against a coalition that signs twice": (
+        table(privacy={"mechanism": "distributed", "noise_in_parts": True, "colluding": 2}, training={"rounds": 400}, members=[{"name": name, "units": 100} for name in ("north", "harbour", "valley", "m3")], simulation={"partition": {"kind": "files", "files": dict.fromkeys(("north", "harbour", "valley", "m3"), "x.csv")}}),
+        "privacy.noise_in_parts",
+        "at most privacy.colluding = 1",
+    ),
     "no epsilon": (table(privacy={"epsilon": None}), "privacy.epsilon", "is missing"),
     "epsilon of zero": (table(privacy={"epsilon": 0.0}), "privacy.epsilon", "is 0"),
     "epsilon below zero": (table(privacy={"epsilon": -1.0}), "privacy.epsilon", "is -1"),

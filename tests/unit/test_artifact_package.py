@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from hansa.artifact import predict, read_graph, verify_package
+from hansa.artifact.card import model_card
 from hansa.artifact.confined import Limits
-from hansa.artifact.contents import PrivacyStatement
+from hansa.artifact.contents import FairnessTable, PrivacyStatement, Release
 from hansa.artifact.encoding import encode_table, read_rows
 from hansa.artifact.errors import PackageError, PredictionInputError
+from hansa.artifact.page import publication_page
 from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.events import Spend, gaussian
 from support.cli import finished, hansa_process
@@ -82,8 +84,10 @@ def test_the_card_has_metadata_that_a_hub_reads(package):
     metadata = yaml.safe_load(block)
     assert metadata["license"] == "CC-BY-4.0"
     assert metadata["pipeline_tag"] == "tabular-classification"
-    assert metadata["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.8
-    assert "not assessable" in body
+    table = FairnessTable.model_validate_json((package / "fairness.json").read_bytes())
+    stated = metadata["model-index"][0]["results"][0]["metrics"][0]["value"]
+    assert stated == pytest.approx(table.rows[0].published.value, abs=1e-4)
+    assert "| gender=f |" in body
     assert "differential-privacy" in metadata["tags"]
 
 
@@ -102,9 +106,26 @@ def test_the_bill_of_materials_follows_its_schema(package):
 def test_the_page_stands_alone_and_has_pictures(package):
     page = (package / "report.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 1
-    assert "not assessable" in page
+    assert "gender = f" in page
     for foreign in ("http://", "https://", "<script", "src="):
         assert foreign not in page.replace("http://www.w3.org/", "")
+
+
+def test_a_group_that_is_too_small_is_said_to_be(package):
+    verified = verify_package(package)
+    rows = [
+        row.model_copy(update={"published": None, "uncompressed": None, "flipped": None})
+        if row.group == "f"
+        else row
+        for row in verified.fairness.rows
+    ]
+    told = verified.fairness.model_copy(update={"rows": rows})
+    release = Release(
+        name="m", version="1", created="2026-03-01T12:00:00Z", licence="MIT", base_model="", steps=[], software={},
+        sizes=(2, 1), intended="", limits=[],
+    )  # fmt: skip
+    for write in (model_card, publication_page):
+        assert "not assessable" in write(verified.agreement, release, verified.privacy, told)
 
 
 def test_the_model_of_a_package_is_a_small_graph(package):

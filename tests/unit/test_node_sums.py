@@ -262,9 +262,9 @@ class TestDerivedModel:
 
     def verified(self, aggregate: Aggregate, signer: str = VERIFIER, run: str = "r") -> Aggregate:
         context = m.Context(self.TERMS, run)
-        said = {"aggregate_sha256": aggregate.sha256}
-        _, statement = context.state(self.IDENTITIES.signer(signer), m.Verified, aggregate.step + 1, **said)
-        return replace(aggregate, verified=statement.line)
+        said, number = {"aggregate_sha256": aggregate.sha256}, aggregate.step + 1
+        _, statement = context.state(self.IDENTITIES.signer(signer), m.Verified, number, **said)
+        return replace(aggregate, verified=statement.line, round=number)
 
     def sums(self, count: int) -> list[Aggregate]:
         rng = np.random.default_rng(1)

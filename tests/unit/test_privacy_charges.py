@@ -36,6 +36,17 @@ def test_shares_add_up_in_variance():
     assert own > 2 * shared
 
 
+def test_shares_in_parts_leave_less_against_everyone():
+    whole, parts = (
+        distributed_training(PoissonSampling(0.1), 1.2, 100, smallest_sum=4, colluding=1, in_parts_of=n)
+        for n in (0, 5)
+    )
+    assert parts.against(1) == whole.against(1)
+    assert rate_and_multiplier(whole.event)[1] == pytest.approx(1.2 / math.sqrt(3))
+    assert rate_and_multiplier(parts.event)[1] == pytest.approx(1.2 / math.sqrt(4))
+    assert parts.in_parts_of == parts.with_count(3).in_parts_of == parts.with_more_noise(2.0).in_parts_of == 5
+
+
 @pytest.mark.parametrize(("smallest", "colluding"), [(3, 3), (3, 4), (3, 0), (0, 1)])
 def test_somebody_honest_must_be_left(smallest, colluding):
     with pytest.raises(PrivacyParameterError):
@@ -52,6 +63,8 @@ def test_somebody_honest_must_be_left(smallest, colluding):
         ("a", {"type": "Laplace"}, 1),
         ("a", EVENT, 1, SHARED),  # against how many?
         ("a", EVENT, 1, None, 2),
+        ("a", EVENT, 1, None, 0, 5),  # parts of noise that is not shared
+        ("a", EVENT, 1, SHARED, 2, 2),  # all of them may collude
         ("a", EVENT, 1, SHARED, -1),
         ("a", SHARED, 1, EVENT, 1),  # less noise with help than without
         ("a", EVENT, 1, poisson_gaussian(0.01, 2.0), 1),  # another rate is another mechanism

@@ -177,7 +177,7 @@ class TestCalls:
         league.prepare()
         league.coordinator.begin(PURPOSE, 0, MODEL)
 
-        def withheld(_: m.Manifest) -> np.ndarray:
+        def withheld(_: m.Manifest, _seeds: object = None) -> np.ndarray:
             raise BudgetRefusedError("the run asks for ε = 3 and 1 is left")
 
         league.contributors["member-2"].contribute = withheld  # type: ignore[method-assign]

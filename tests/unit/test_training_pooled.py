@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from hansa.errors import TrainingError
+from hansa.errors import PrivacyParameterError, TrainingError
 from hansa.privacy.randomness import SecretRandomness
-from hansa.protocol import UPDATE, Aggregate, Derivation, shared_noise, sum_terms
+from hansa.privacy.rotation import Rotation
+from hansa.protocol import UPDATE, Aggregate, Derivation, rotation_of, shared_noise, sum_terms
 from hansa.server_step import ServerState, initial_state
 from hansa_client.data import Dataset
 from hansa_client.training import PooledTrainer, Trainer, TrainingPlan
 from hansa_client.training.gradients import GradientEngine
 from hansa_simulations.derived import pooled
 from hansa_simulations.identities import Identities
+from support.federations import Federation
 from support.leagues import frozen_league, table
-from support.pooling import MODELS, Silent, contributor, pooled_league, records
+from support.pooling import MODELS, Silent, contributor, frozen, pooled_league, records
 
 
 def summed(agreement, vectors: list[np.ndarray]) -> np.ndarray:
@@ -92,6 +95,62 @@ class TestWithoutNoise:
             drawn = next(together._draws.batches(Silent(step), 1))
             weights -= resolution * together.clipped_sum(drawn).values
         assert np.abs(state.weights - weights).max() < 20 * resolution
+
+
+ROTATED = {"privacy": {"rotation": "randomized-hadamard"}}
+
+
+class TestRotated:
+    def test_a_rotated_step_is_the_plain_one_to_the_grids_resolution(self) -> None:
+        (agreement, built), (other, _) = pooled_league(), frozen(**ROTATED)
+        held, start = records("logistic", built), at_start(agreement, built)
+        moved = []
+        for terms, rotation in ((agreement, None), (other, rotation_of(other, "r", 3))):
+            trainers = [contributor(terms, built, name, one) for name, one in held.items()]
+            made = [trainer.train(start.weights, Silent(), rotation) for trainer in trainers]
+            found = Derivation(terms, "r")(start, Aggregate(0, tuple(held), summed(terms, made), round=3))
+            moved.append((np.stack(made), found.weights - start.weights))
+        (plain, expected), (turned, found) = moved
+        noise = shared_noise(agreement)
+        step = agreement.terms.training.learning_rate / (noise.grid.scale * 0.5 * 120)
+        assert noise == replace(shared_noise(other), rotated=False)
+        # either way each member rounds once, and a rotation keeps the length of what rounding adds
+        assert np.linalg.norm(found - expected) <= step * len(held) * math.sqrt(built.flat.size)
+        assert np.abs(expected).max() > 100 * step
+        assert not np.array_equal(plain, turned)
+
+    def test_another_rotation_leads_to_another_model(self) -> None:
+        agreement, built = frozen(**ROTATED)
+        start = at_start(agreement, built)
+        total = np.arange(built.flat.size, dtype=np.int32)
+        found = {
+            Derivation(agreement, run)(start, Aggregate(0, ("a", "b", "c"), total, round=number)).digest()
+            for run, number in (("r", 1), ("r", 2), ("s", 1))
+        }
+        assert len(found) == 3
+        with pytest.raises(PrivacyParameterError, match="run and the round"):
+            Derivation(agreement)(start, Aggregate(0, ("a", "b", "c"), total))
+
+    @pytest.mark.parametrize("rotated", [True, False])
+    def test_a_rotation_is_there_exactly_where_it_is_agreed(self, rotated: bool) -> None:
+        agreement, built = frozen(**(ROTATED if rotated else {}))
+        trainer = contributor(agreement, built, "a", table(0, 0))
+        with pytest.raises(TrainingError, match="exactly where the agreement says so"):
+            trainer.train(
+                built.initial_vector(), Silent(), None if rotated else Rotation(built.flat.size, b"x")
+            )
+
+    def test_members_follow_a_rotated_run_to_its_end(self) -> None:
+        agreement, built = frozen(**ROTATED)
+        held = records("logistic", built)
+        federation = Federation(agreement, built.initial_vector(), dict.fromkeys("abc", lambda w: w))
+        for name, node in federation.nodes.items():
+            node._training = contributor(agreement, built, name, held[name])
+        outcome = federation.run()
+        assert outcome.stopped_because is None
+        assert outcome.state.round == agreement.terms.training.rounds
+        # a member takes part only in a step of the model that it has derived itself
+        assert all(set(record.present) == set("abc") for record in outcome.rounds)
 
 
 class TestContribution:

@@ -89,7 +89,7 @@ def gradient_scores(
         raise PrivacyParameterError("a run without privacy claims nothing that could be attacked")
     canaries = len(coins.inside)
     rows = max(canaries, math.ceil(SMALLEST_DIMENSION / _TABLES))
-    norm, multiplier = plan.grid.clipping_norm, plan.grid.noise_multiplier(plan.sigma)
+    norm, multiplier = plan.grid.clipping_norm, plan.grid.noise_multiplier(plan.lasting or plan.sigma)
     grid = Grid.of(norm, _TABLES * rows)
     steps = rounds * plan.steps_per_round
     gain = 2 * _EXCESS * norm / (math.sqrt(_TABLES) * records_per_unit)
@@ -102,6 +102,8 @@ def gradient_scores(
     changed = replace(
         plan,
         clamp=clamp,
+        lasting=None,  # what may be taken off is taken off: canaries face what stays
+        rotated=False,  # canaries have coordinates of their own, and lengths are the same
         grid=grid,
         sigma=grid.sigma(multiplier),
         learning_rate=rate,

@@ -33,6 +33,8 @@ class TrainingPlan:
         physical_batch_size: records in one forward pass; a performance setting. `None` is to be measured, and
             `UNMEASURED` where nobody does.
         clamp: under ``distributed``, the largest magnitude of a coordinate of the sum before noise, in grid units.
+        rotated: whether that sum is rotated before it meets the grid.
+        lasting: what of `sigma` is never taken off again, in grid units, where shares are drawn in parts; `None` otherwise.
     """
 
     sampling: Sampling
@@ -45,6 +47,8 @@ class TrainingPlan:
     sigma: float | None
     physical_batch_size: int | None
     clamp: int | None = None
+    rotated: bool = False
+    lasting: float | None = None
 
     @property
     def sampling_rate(self) -> float:
@@ -62,13 +66,14 @@ class TrainingPlan:
         terms, frozen = agreement.terms, agreement.require_frozen()
         units = next(m.units for m in terms.members if m.name == member)
         privacy = terms.privacy
-        grid = sigma = clamp = None
+        grid = sigma = clamp = lasting = None
         if terms.private:
             if frozen.noise_multiplier is None:
                 raise PrivacyParameterError("the frozen agreement promises privacy and names no noise")
             if privacy.mechanism == "distributed":
                 shared = SharedNoise.of(terms, frozen.model.parameters, frozen.noise_multiplier)
                 grid, sigma, clamp = shared.grid, shared.share_sigma, shared.clamp
+                lasting = None if shared.parts is None else shared.parts.lasting
                 units = sum(m.units for m in terms.members)
             else:
                 grid = Grid.of(privacy.clipping_norm, frozen.model.parameters)
@@ -84,6 +89,8 @@ class TrainingPlan:
             sigma=sigma,
             physical_batch_size=agreement.performance.physical_batch_size,
             clamp=clamp,
+            rotated=privacy.rotation != "none",
+            lasting=lasting,
         )
 
     def clipping_rule(self) -> Clipping | None:
@@ -94,7 +101,7 @@ class TrainingPlan:
         """What the whole run is charged as against everyone, or `None` when it claims no privacy."""
         if self.grid is None or self.sigma is None:
             return None
-        event = self.sampling.event(self.grid.noise_multiplier(self.sigma))
+        event = self.sampling.event(self.grid.noise_multiplier(self.lasting or self.sigma))
         return Spend(event, self.sampling.events_in(self.charged_steps))
 
     def round_events(self) -> int:

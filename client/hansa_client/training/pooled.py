@@ -16,6 +16,7 @@ import numpy.typing as npt
 from hansa.errors import TrainingError
 from hansa.privacy.noise_ahead import NoiseAhead
 from hansa.privacy.randomness import Randomness, SecretRandomness
+from hansa.privacy.rotation import Rotation
 from hansa_client.data import Dataset
 from hansa_client.training.gradients import GradientEngine
 from hansa_client.training.kept import KeptActivations
@@ -83,31 +84,37 @@ class PooledTrainer:
         self._draws = keyed_draws(dataset, plan.sampling) if draws is None else draws
         self._engine = engine
         self._sigma, self._clamp, self._size = plan.sigma, plan.clamp, plan.grid.dimension
+        self._rotated = plan.rotated
         self.observed = ClampObservations()
 
-    def train(self, weights: Vector, randomness: Randomness) -> GridVector:
+    def train(self, weights: Vector, randomness: Randomness, rotation: Rotation | None = None) -> GridVector:
         """The noisy clipped sum of one step, never weighted: every record counts the same.
 
         Args:
             weights: float64 [d], the step's global weights.
             randomness: fresh for this call, and drawn from by nobody else meanwhile.
+            rotation: of the round, where the plan has any. The sum is rotated before it is rounded and clamped.
 
         Returns:
             int64 [d], in grid units.
 
         Raises:
-            TrainingError: weights moved that must not.
+            TrainingError: weights moved that must not; or a rotation is missing, or one too many.
         """
+        if (rotation is not None) != self._rotated:
+            raise TrainingError(
+                "a sum is rotated exactly where the agreement says so: the members' grids would differ"
+            )
         if not (self._ahead and isinstance(randomness, SecretRandomness)):
-            return self._step(weights, randomness)
+            return self._step(weights, randomness, rotation)
         with NoiseAhead(
             randomness, self._sigma, self._size, 1
         ) as source:  # while a GPU computes the gradient
-            return self._step(weights, source)
+            return self._step(weights, source, rotation)
 
-    def _step(self, weights: Vector, randomness: Randomness) -> GridVector:
+    def _step(self, weights: Vector, randomness: Randomness, rotation: Rotation | None) -> GridVector:
         (drawn,) = self._draws.batches(randomness, 1)
-        clamped = self._clamped(drawn, weights)
+        clamped = self._clamped(drawn, weights, rotation)
         noise = randomness.noise(self._sigma, self._size)
         noise += clamped
         self.observed.steps += 1
@@ -115,11 +122,11 @@ class PooledTrainer:
         _LOG.info("summed: %s", self.observed)
         return noise
 
-    def _clamped(self, drawn: Units, weights: Vector) -> GridVector:
+    def _clamped(self, drawn: Units, weights: Vector, rotation: Rotation | None) -> GridVector:
         """The clipped sum, each coordinate cut to the clamp: two neighbours' sums come no further apart by it."""
         self._engine.built.flat.load(self._engine.built.module, weights)
         with self._engine.untrained_weights_kept():
-            values = self._sums.clipped_sum(drawn).values
+            values = self._sums.clipped_sum(drawn, rotation).values
         clamped = np.clip(values, -self._clamp, self._clamp)
         self.observed.clamped_coordinates += int(np.count_nonzero(clamped != values))
         return clamped

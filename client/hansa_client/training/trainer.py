@@ -15,6 +15,7 @@ import torch
 from hansa.errors import TrainingError
 from hansa.privacy.noise_ahead import NoiseAhead
 from hansa.privacy.randomness import Randomness, SecretRandomness
+from hansa.privacy.rotation import Rotation
 from hansa_client.data import Dataset
 from hansa_client.training.clipping import ClippedSum, ClippedSumBuilder
 from hansa_client.training.descent import Descent, Noise
@@ -87,19 +88,22 @@ class Trainer:
         self._records_of_unit = _records_by_unit(dataset.units, dataset.number_of_units)
         self.observed = LocalObservations()
 
-    def train(self, weights: Vector, randomness: Randomness) -> Vector:
+    def train(self, weights: Vector, randomness: Randomness, rotation: Rotation | None = None) -> Vector:
         """Take the round's local steps.
 
         Args:
             weights: float64 [d], the round's global weights.
             randomness: fresh for this call, and drawn from by nobody else meanwhile.
+            rotation: none: updates are no sums of gradients.
 
         Returns:
             float64 [d], local weights minus `weights`.
 
         Raises:
-            TrainingError: weights moved that must not, or did not move that must.
+            TrainingError: weights moved that must not, or did not move that must; or updates were to be rotated.
         """
+        if rotation is not None:
+            raise TrainingError("the sum of one pooled step is rotated, not what local steps come to")
         with self._noise_ahead(randomness) as source, self._descent(weights) as descent:
             for drawn in self._draws.batches(source, self._plan.steps_per_round):
                 with self._engine.untrained_weights_kept():
@@ -111,11 +115,12 @@ class Trainer:
         local -= weights
         return local
 
-    def clipped_sum(self, drawn: Units) -> ClippedSum:
+    def clipped_sum(self, drawn: Units, rotation: Rotation | None = None) -> ClippedSum:
         """Add the clipped gradients of some units at the weights that the model holds now.
 
         Args:
             drawn: int64, places of units in the dataset, each once.
+            rotation: of the sum before it is rounded.
         """
         if self._plan.grid is None:
             raise TrainingError("a plan without a mechanism has no clipped sums")
@@ -123,7 +128,7 @@ class Trainer:
         for records, units in self._microbatches(drawn):
             self._engine.add_clipped(builder, *self._batch(records), units, self._below(records))
         self.observed.non_finite_units += builder.non_finite_units
-        return builder.finish()
+        return builder.finish(rotation)
 
     def _noise_ahead(self, randomness: Randomness) -> AbstractContextManager[Randomness]:
         """On a GPU secret noise is made while the step before computes, for the round's steps and no more.

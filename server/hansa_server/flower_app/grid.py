@@ -89,7 +89,7 @@ class GridMembers:
             try:
                 name = read_hello(request, reply)
             except WireError as error:
-                _LOG.warning("node %d: %s", node, error.cause)
+                _LOG.warning("node %(flower_node)d: %(error)s", {"flower_node": node, "error": error})
                 continue
             if name in found:
                 raise EngineError(f"two nodes say that they are member {name!r}")
@@ -123,7 +123,7 @@ class GridMembers:
                 try:
                     replies[node] = self._decode(message.content)
                 except WireError as error:
-                    _LOG.warning("node %d: %s", node, error.cause)
+                    _LOG.warning("node %(flower_node)d: %(error)s", {"flower_node": node, "error": error})
             if not in_time:
                 break
             if waiting:

@@ -162,11 +162,11 @@ class LeagueMembers:
             online.add(name)
             seat = self._seats.get(name)
             if seat is None or (seat.node, seat.since) != (info.node_id, info.last_activated_at) or seat.gone:
-                _LOG.info("%s is there", name)
+                _LOG.info("%(member)s is there", {"member": name})
                 self._seats[name] = _Seat(info.node_id, info.last_activated_at)
         for name, seat in self._seats.items():
             if name not in online and seat.gone is None:
-                _LOG.warning("%s has lost its place", name)
+                _LOG.warning("%(member)s has lost its place", {"member": name})
                 seat.gone = now
 
     def _tell(self, waiting_for: str) -> None:
@@ -230,7 +230,10 @@ class _Asking:
             if message.has_error():
                 # Flower's own word, for example of a place that was lost and taken again between two looks: the node is
                 # asked anew, and repeats what it had answered
-                _LOG.warning("%s could not be asked: Flower's error %d", name, message.error.code)
+                _LOG.warning(
+                    "%(member)s could not be asked: Flower's error %(flower_error)d",
+                    {"member": name, "flower_error": message.error.code},
+                )
                 self._sent.pop(name, None)
                 continue
             if not len(message.content):
@@ -238,7 +241,7 @@ class _Asking:
             try:
                 self.replies[name] = from_records(message.content)
             except WireError as error:
-                _LOG.warning("%s: %s", name, error.cause)
+                _LOG.warning("%(member)s: %(error)s", {"member": name, "error": error})
         return len(self.replies) > before
 
     def too_few(self) -> str:

@@ -11,10 +11,12 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from hansa.errors import CoordinatorError, HansaError, Problem
+from hansa.observing.logs import VARIABLE, LogFormat, log_to
 from hansa_server.coordinating import coordinate, links_of
 from hansa_server.flower_app.league import LeagueMembers, Patience
 from hansa_server.home import HOME, CoordinatorHome, read_home
 from hansa_server.members import Members
+from hansa_server.observed import ObservedMembers
 from hansa_server.runs import Runs
 
 _LOG = logging.getLogger("hansa.coordinator")
@@ -37,7 +39,7 @@ def main(grid: Grid, context: Context) -> None:
     try:
         coordinate(home, runs, run, lambda floor: members_of(grid, home, runs, run, floor))
     except HansaError as error:
-        _LOG.error("%s", error.diagnostics())
+        _LOG.error("the run cannot go on: %(why)s", {"why": error.diagnostics(), "error": error})
         raise
     except Exception:
         _LOG.exception("the run cannot go on")
@@ -46,11 +48,7 @@ def main(grid: Grid, context: Context) -> None:
 
 def _log_to(path: Path) -> None:
     """Flower lets nobody see what a ServerApp writes, so that it goes to a file of the run."""
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("hansa")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    log_to(logging.FileHandler(path), LogFormat(os.environ.get(VARIABLE, LogFormat.TEXT)), only="hansa")
 
 
 def members_of(grid: Grid, home: CoordinatorHome, runs: Runs, run: str, floor: int) -> Members:
@@ -64,4 +62,5 @@ def members_of(grid: Grid, home: CoordinatorHome, runs: Runs, run: str, floor: i
         runs.tell(run, "waiting" if waiting_for else "running", note=waiting_for, members=members)
 
     patience = Patience(floor, home.settings.wait_for_all_s, home.settings.absent_after_s)
-    return LeagueMembers(grid, names, patience, told, lambda: runs.asked_to_stop(run))
+    league = LeagueMembers(grid, names, patience, told, lambda: runs.asked_to_stop(run))
+    return ObservedMembers(league, runs, run, home.agreement.agreement_id, lambda: set(league.here))

@@ -16,6 +16,7 @@ from hansa.agreement.keys import COORDINATOR
 from hansa.agreement.mitigation import mitigation_problems
 from hansa.agreement.publication_rules import publication_problems
 from hansa.agreement.terms import (
+    SHARED_NOISE_OPTIONS,
     Adapter,
     BandGroup,
     CategoryFeature,
@@ -37,7 +38,7 @@ from hansa.agreement.terms import (
 )
 from hansa.errors import Problem
 from hansa.privacy.clipping import LEAST_NORM, MOST_NORM
-from hansa.quorum import members_for, smallest_sum
+from hansa.quorum import members_for, smallest_sum, threshold
 
 RESERVED_NAMES = frozenset({COORDINATOR, "simulation-verifier"})  # signers beside the members
 MAX_INTEGER = 2**53 - 1  # RFC 8785 writes numbers as IEEE 754 doubles
@@ -81,6 +82,8 @@ def problems_of(sections: Mapping[str, Any]) -> list[Problem]:
         found += _schedule(training)
     if model is not None and data is not None:
         found += _model(model, adapter, data)
+    if privacy is not None and privacy.mechanism != "distributed":
+        found += _unshared(privacy)
     if privacy is not None and privacy.mechanism == "distributed" and baseline is None:
         found += _distributed(privacy, training, members, sections.get("secure_sum") or SecureSum())
     if members is not None and baseline is None:
@@ -269,6 +272,8 @@ def _distributed(
             "is 0, and every member knows its own share of the noise: against a member no promise would hold",
             "at least 1",
         )
+    if privacy.noise_in_parts:
+        yield from _noise_in_parts(privacy, members, secure_sum)
     if not members:
         return
     for i, member in enumerate(members):
@@ -286,6 +291,36 @@ def _distributed(
             f"{privacy.colluding} of the {smallest} members of the smallest sum may subtract their shares, which leaves no noise",
             f"{enough} members would do, or a smaller number",
         )
+
+
+def _noise_in_parts(
+    privacy: Privacy, members: tuple[Member, ...] | None, secure_sum: SecureSum
+) -> Iterator[Problem]:
+    """Parts are opened for one set of survivors, which needs members that agree on one."""
+    if secure_sum.threat_model != "malicious":
+        yield Problem(
+            "privacy.noise_in_parts",
+            "opens noise for the survivors that members have signed, and under threat_model = 'honest-but-curious' they sign none",
+            "use threat_model = 'malicious', or leave it out",
+        )
+    if members and privacy.colluding >= 2 * threshold(len(members)) - len(members):
+        most = 2 * threshold(len(members)) - len(members) - 1
+        yield Problem(
+            "privacy.noise_in_parts",
+            f"{privacy.colluding} of {len(members)} members that collude could have two sets of survivors signed, and more "
+            "noise opened than either allows",
+            f"at most privacy.colluding = {most}, or leave it out",
+        )
+
+
+def _unshared(privacy: Privacy) -> Iterator[Problem]:
+    for name in SHARED_NOISE_OPTIONS:
+        if getattr(privacy, name) != Privacy.model_fields[name].default:
+            yield Problem(
+                f"privacy.{name}",
+                f"means nothing under mechanism = {privacy.mechanism!r}, where members share no noise",
+                "use mechanism = 'distributed', or leave it out",
+            )
 
 
 def _server_rule(server: ServerRule) -> Iterator[Problem]:

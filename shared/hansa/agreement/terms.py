@@ -27,6 +27,10 @@ from hansa.canonical import Json
 from hansa.quorum import smallest_sum
 
 MAX_MEMBERS = 100  # the secure sum is built and tested for leagues up to this size
+SHARED_NOISE_OPTIONS = (
+    "rotation",
+    "noise_in_parts",
+)  # of `Privacy`; they mean something under ``distributed`` alone
 
 
 # --- what is learned, and by whom -------------------------------------------------------------------------
@@ -334,6 +338,10 @@ class Privacy(Section):
             `Member.units` becomes a cap: a member that holds more takes no part.
         steps: noisy optimiser steps over the whole run.
         colluding: how many other members may pool what they know under ``distributed``.
+        rotation: under ``distributed``, how a member's sum is turned before it meets the grid. ``randomized-hadamard`` spreads
+            what one coordinate holds over all, so that large sums of large models fit the ring.
+        noise_in_parts: under ``distributed``, whether members draw their shares in parts and open the surplus once they know
+            who contributed. The mean is less noisy; against everyone a member keeps less noise of its own.
     """
 
     mechanism: Literal["local", "distributed", "none"]
@@ -348,6 +356,19 @@ class Privacy(Section):
     max_batch_units: Count | None = None
     steps: Annotated[int, Field(ge=1, le=10_000_000)]
     colluding: Annotated[int, Field(ge=0, le=99)] = 1
+    rotation: Literal["none", "randomized-hadamard"] = "none"
+    noise_in_parts: bool = False
+
+    def tree(self) -> dict[str, Json]:
+        """As `Section.tree`, without options of distributed noise that are not taken.
+
+        So an agreement without them has the same id as before there were any.
+        """
+        tree = super().tree()
+        for name in SHARED_NOISE_OPTIONS:
+            if tree[name] == type(self).model_fields[name].default:
+                del tree[name]
+        return tree
 
 
 class SecureSum(Section):

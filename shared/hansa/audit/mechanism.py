@@ -16,7 +16,7 @@ from hansa.report.schema import Report
 
 RELATIVE = 1e-6  # a multiplier goes through the grid and back, and is the same but for its last digits
 _RATE = "sampling_probability"
-_NOT_IN_LOGS = "the clipping norm, where randomness came from, how many rounds were planned, bytes, times and versions of software"
+_NOT_IN_LOGS = "the clipping norm, whether sums were rotated, where randomness came from, how many rounds were planned, bytes, times and versions of software"
 
 
 def contradiction(report: Report, runs: Sequence[RunSpend], notebook: Notebook) -> tuple[str, str] | None:
@@ -121,16 +121,33 @@ def _of_shares(report: Report, charge: Charge) -> tuple[str, str] | None:
     mean = sum(sums) / (len(sums) * told.honest) if sums and told.honest else 0.0
     facts: list[tuple[str, float, float]] = [
         ("colluding", told.colluding, charge.coalition),
-        ("honest", told.honest, (together / own) ** 2),
+        ("in_parts", told.in_parts, bool(charge.in_parts_of)),
+        (
+            "honest",
+            told.honest,
+            told.smallest_sum - charge.coalition if charge.in_parts_of else (together / own) ** 2,
+        ),
         ("smallest_sum", told.smallest_sum, told.honest + charge.coalition),
         ("share_multiplier", told.share_multiplier, own),
         ("fewest", told.fewest, min(sums, default=0)),
         ("most", told.most, max(sums, default=0)),
         ("surplus", told.surplus, mean),
     ]
+    if told.remaining is not None:
+        facts.append(("remaining", told.remaining, _remaining(report, told.honest, charge.coalition)))
     for name, said, is_so in facts:
         if not math.isclose(said, is_so, rel_tol=RELATIVE):
             return f"shared_noise.{name}", f"is {said:g}, and {is_so:g} follows from events and sums"
     if sums and told.fewest < told.smallest_sum:
         return "shared_noise.fewest", f"is {told.fewest}, and no sum is over fewer than {told.smallest_sum}"
     return None
+
+
+def _remaining(report: Report, honest: int, colluding: int) -> float:
+    """What was left in the sums over what was promised, from how many contributed and how many opened their surplus."""
+    found = []
+    for one in report.round_log:
+        members, opened = len(one.present), 0 if one.secure_sum is None else one.secure_sum.opened
+        if members and honest and members > colluding:
+            found.append((members - opened) / honest + opened / (members - colluding))
+    return math.fsum(found) / max(len(found), 1)

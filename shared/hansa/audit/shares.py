@@ -2,7 +2,8 @@
 
 A reservation under shared noise names two events: the member's own share, and what it faces together with others'. The
 second may count no more shares than the smallest sum held, less those that may be subtracted; and the members of a run have
-one agreement, so that all of them reserve the same.
+one agreement, so that all of them reserve the same. Where shares are drawn in parts, as much stays of each as its sum needs, and
+the first event is what stays where all members contribute; that members draw their parts so is theirs to keep.
 """
 
 from __future__ import annotations
@@ -58,6 +59,14 @@ def _shared(log: Examined) -> Iterator[tuple[RunSpend, str, Charge]]:
 def _too_many(charge: Charge, summed: int | None, league: int) -> str:
     """What is wrong with how many shares a charge counts on, in the smallest sum of its run, or in the whole league."""
     members = league if summed is None else summed
+    if charge.in_parts_of:
+        if members <= charge.coalition or charge.in_parts_of > league:
+            return (
+                f"it counts on noise in parts of {charge.in_parts_of} members, {charge.coalition} of whom may collude; a sum is "
+                f"over {members} of {league}"
+            )
+        # whoever contributes, the parts that stay are the promised noise; against everyone all surplus is gone
+        members = charge.in_parts_of
     if charge.shared is None:
         return ""
     honest = members - charge.coalition
@@ -74,4 +83,9 @@ def _too_many(charge: Charge, summed: int | None, league: int) -> str:
 
 def _same(one: Charge, other: Charge) -> bool:
     """Whether two members of a run charge the same for one release; how many they allow is their own affair."""
-    return (one.event, one.shared, one.coalition) == (other.event, other.shared, other.coalition)
+    return (one.event, one.shared, one.coalition, one.in_parts_of) == (
+        other.event,
+        other.shared,
+        other.coalition,
+        other.in_parts_of,
+    )

@@ -224,6 +224,8 @@ def _shared_noise(agreement: Agreement) -> dict[str, Any]:
         "promised_shares": shared.honest,
         "noise_multiplier": noise,
         "noise_multiplier_of_a_share": shared.share_multiplier,
+        "rotation": terms.privacy.rotation,
+        "noise_in_parts": terms.privacy.noise_in_parts,
         "wrap_probability" if frozen is not None else "wrap_probability_per_weight": wraps,
     }
 

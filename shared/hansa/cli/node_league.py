@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hansa.cli.lines import lines
+from hansa.cli.log_option import LogFormatOption, log_to_stderr
 from hansa.cli.options import FormatOption, HomeOption
 from hansa.cli.output import Format, emit, reported
 from hansa.errors import ExitStatus, UsageError
+from hansa.observing.logs import LogFormat
 
 if TYPE_CHECKING:
     from hansa.wire import Message
+    from hansa_client.desk import Answer
     from hansa_client.flower_node import AnswersRequests, Link
     from hansa_client.node_file import NodeHome
 
@@ -81,21 +84,25 @@ def accept(
         emit(data, text=text, output_format=output_format)
 
 
-def start(home: HomeOption, output_format: FormatOption = Format.TEXT) -> None:
+def start(
+    home: HomeOption,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
     """Serve the accepted agreements until SIGTERM or Ctrl-C: this process is the member's Flower node.
 
     It dials out to the SuperLink and needs no port of its own. It runs no code that is sent to it, asks the member's own
     rules first, and after a restart of either side it is back at its place by itself.
     """
     with reported(output_format):
-        _log_to_stderr()
+        log_to_stderr(log_format)
         from hansa_client.node_file import read_home
 
         node, stop = read_home(home), threading.Event()
 
         def serve() -> None:
-            with _served(node) as (desk, count):
-                link = link_of(node, desk)
+            with _counted(node) as watch, _served(node, watch.noted) as (desk, count):
+                link = watch.link = link_of(node, desk)
                 said = {"name": node.settings.name, "superlink": node.superlink, "agreements": count}
                 text = f"{node.settings.name} serves {count} agreement{'s' if count != 1 else ''} through {node.superlink}."
                 emit(said, text=text, output_format=output_format)
@@ -141,11 +148,43 @@ def link_of(node: NodeHome, desk: AnswersRequests | None = None) -> Link:
             remedy="Install this node's certificate: hansa node certificate FILE.crt --home DIR --ca ca.crt --crl ca.crl",
         )
     terms = LinkTerms(node.superlink, node.authority.read_bytes(), read_link_key(node.link_key))
-    return Link(terms, desk or _Nobody(), _Place(node.link_place), logging.getLogger("hansa.node").info)
+    return Link(terms, desk or _Nobody(), _Place(node.link_place), _tell)
+
+
+def _tell(connection: str) -> None:
+    logging.getLogger("hansa.node").info("%(connection)s", {"connection": connection})
+
+
+class _Watch:
+    """Counts a node's answers, where somebody wants to know."""
+
+    def __init__(self) -> None:
+        self.link: Link | None = None
+        self.noted: Callable[[Answer], None] = lambda _: None
+
+    def connected(self) -> bool:
+        """Whether the node has its place."""
+        return self.link is not None and self.link.connected
 
 
 @contextmanager
-def _served(node: NodeHome) -> Iterator[tuple[AnswersRequests, int]]:
+def _counted(node: NodeHome) -> Iterator[_Watch]:
+    watch, listen = _Watch(), node.settings.metrics.listen
+    if not listen:
+        yield watch
+        return
+    from hansa.observing.scraped import served
+    from hansa_client.metrics import NodeMetrics
+
+    metrics = NodeMetrics(node, watch.connected)
+    watch.noted = metrics.noted
+    with served(metrics.registry, listen) as port:
+        logging.getLogger("hansa.node").info("metrics at port %d", port)
+        yield watch
+
+
+@contextmanager
+def _served(node: NodeHome, noted: Callable[[Answer], None]) -> Iterator[tuple[AnswersRequests, int]]:
     from hansa_client.accepted import accepted_in
 
     count = len(accepted_in(node))
@@ -156,7 +195,7 @@ def _served(node: NodeHome) -> Iterator[tuple[AnswersRequests, int]]:
         )
     from hansa_client.assembly import desk_of
 
-    with desk_of(node) as desk:
+    with desk_of(node, noted) as desk:
         yield desk, count
 
 
@@ -226,11 +265,3 @@ def _until_stopped(serve: Callable[[], None], stop: threading.Event) -> None:
         typer.echo("A request was still being worked on; what it had reserved stays spent.", err=True)
         sys.stdout.flush()
         os._exit(ExitStatus.FAILED)
-
-
-def _log_to_stderr() -> None:
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(name)s %(levelname)s %(message)s"
-    )
-    for name in ("flwr", "httpx", "httpcore"):
-        logging.getLogger(name).setLevel(logging.WARNING)

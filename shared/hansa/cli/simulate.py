@@ -116,6 +116,14 @@ def simulate(
         Path | None,
         typer.Option("--members-home", help="Folder in which members keep their budgets between runs."),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--track",
+            metavar="WHERE",
+            help="Also write the figures to tensorboard:DIR or mlflow:URL; repeat it.",
+        ),
+    ] = None,
     force: ForceOption = False,
     output_format: FormatOption = Format.TEXT,
 ) -> None:
@@ -130,6 +138,7 @@ def simulate(
         from hansa_simulations import Derivation
         from hansa_simulations import simulate as run
         from hansa_simulations.terminal import TerminalProgress
+        from hansa_simulations.tracking import trackers_of
 
         read = read_agreement(agreement if agreement is not None else quickstart())
         changes = {"device": device, "processes": processes}
@@ -145,6 +154,7 @@ def simulate(
             learning_rate=learning_rate,
             no_mitigation=no_mitigation,
         )
+        trackers = trackers_of(track or ())
         stop = threading.Event()
         with TerminalProgress() as progress, _stopping_gently(stop):
             report = run(
@@ -164,6 +174,8 @@ def simulate(
                 progress=progress,
                 stop=stop,
             )
+        for tracker in trackers:
+            tracker.write(report)
         shown = render_text(
             report, width=shutil.get_terminal_size((110, 24)).columns, colour=sys.stdout.isatty()
         )

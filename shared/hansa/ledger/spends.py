@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, JsonValue, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from hansa.agreement.terms import Name, Sha256
 from hansa.errors import PrivacyParameterError
@@ -105,6 +112,7 @@ class Charging(Part):
         count: how many there may be, retries included.
         shared: of one release, against `coalition` other members; null where all noise is the member's own.
         coalition: 0 where there is no `shared`.
+        in_parts_of: members of a league whose shares are drawn in parts; left out where they are drawn in one.
     """
 
     kind: Purpose
@@ -112,6 +120,15 @@ class Charging(Part):
     count: Ordinal
     shared: EventText | None = None
     coalition: Counter = 0
+    in_parts_of: Counter = 0
+
+    @model_serializer(mode="wrap")
+    def _without_parts(self, tree: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """An entry of shares that are drawn in one is what it was before there were parts."""
+        found: dict[str, object] = tree(self)
+        if not self.in_parts_of:
+            del found["in_parts_of"]
+        return found
 
     @model_validator(mode="after")
     def _coherent(self) -> Charging:
@@ -129,6 +146,7 @@ class Charging(Part):
                 "count": charge.count,
                 "shared": None if charge.shared is None else event_text(charge.shared),
                 "coalition": charge.coalition,
+                "in_parts_of": charge.in_parts_of,
             }
         )
 
@@ -140,7 +158,9 @@ class Charging(Part):
             PrivacyParameterError: its events are not known, or mean nothing together.
         """
         shared = None if self.shared is None else event_value(self.shared)
-        return Charge(self.kind, event_value(self.event), self.count, shared, self.coalition)
+        return Charge(
+            self.kind, event_value(self.event), self.count, shared, self.coalition, self.in_parts_of
+        )
 
 
 class Reservation(OfRun):

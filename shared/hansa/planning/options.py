@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from hansa.agreement import Agreement
-from hansa.agreement.terms import Terms
+from hansa.agreement.terms import SHARED_NOISE_OPTIONS, Terms
 from hansa.canonical import Json
 from hansa.errors import AgreementError, PrivacyParameterError
 from hansa.privacy.calibration import calibrated_noise_multiplier
@@ -213,8 +213,9 @@ def _varied(agreement: Agreement, mechanism: Mechanism, steps: int, rate: float,
     if server.warmup_rounds:  # the same share of the run
         warmup = server.warmup_rounds * rounds // agreement.terms.training.rounds
         training["server"] = {**server.tree(), "warmup_rounds": warmup}
+    unshared = {} if mechanism == "distributed" else dict.fromkeys(SHARED_NOISE_OPTIONS)
     varied = agreement.derive(
-        privacy={"mechanism": mechanism, "steps": steps, "sampling_rate": rate}, training=training
+        privacy={"mechanism": mechanism, "steps": steps, "sampling_rate": rate, **unshared}, training=training
     )
     return varied.terms
 

@@ -32,6 +32,7 @@ class Charge:
         shared: of one release, against at most `coalition` of the other members together with everyone outside;
             `None` where all noise is the member's own.
         coalition: c, at least 1 where there is a `shared`.
+        in_parts_of: n, where `shared` is of shares in parts of a league of n, whose surplus is opened; 0 otherwise.
 
     Raises:
         PrivacyParameterError: an event is not known, a number is out of range, or `shared` would cost more than `event`.
@@ -42,6 +43,7 @@ class Charge:
     count: int
     shared: EventJson | None = None
     coalition: int = 0
+    in_parts_of: int = 0
 
     def __post_init__(self) -> None:
         if not self.kind or len(self.kind) > 64:
@@ -51,6 +53,10 @@ class Charge:
         own = numbers_of(self.event)
         if (self.shared is None) != (self.coalition == 0) or type(self.coalition) is not int:
             raise PrivacyParameterError("an event of shared noise and a coalition of at least 1 go together")
+        if type(self.in_parts_of) is not int or (self.in_parts_of and self.in_parts_of <= self.coalition):
+            raise PrivacyParameterError("noise in parts is shared by more members than may collude")
+        if self.in_parts_of and self.shared is None:
+            raise PrivacyParameterError("noise that is not shared has no parts to open")
         if self.shared is not None:
             together = numbers_of(self.shared)
             same = self.shared["type"] == self.event["type"] and replace(own, multiplier=1.0) == replace(
@@ -75,16 +81,22 @@ class Charge:
 
     def with_count(self, count: int) -> Charge:
         """The same charge for so many releases."""
-        return Charge(self.kind, self.event, count, self.shared, self.coalition)
+        return replace(self, count=count)
 
     def with_more_noise(self, factor: float) -> Charge:
         """The same charge with all noise multiplied."""
         shared = None if self.shared is None else with_more_noise(self.shared, factor)
-        return Charge(self.kind, with_more_noise(self.event, factor), self.count, shared, self.coalition)
+        return replace(self, event=with_more_noise(self.event, factor), shared=shared)
 
 
 def distributed_training(
-    sampling: Sampling, noise_multiplier: float, steps: int, *, smallest_sum: int, colluding: int
+    sampling: Sampling,
+    noise_multiplier: float,
+    steps: int,
+    *,
+    smallest_sum: int,
+    colluding: int,
+    in_parts_of: int = 0,
 ) -> Charge:
     """Steps of DP-SGD whose noise is the sum of members' shares.
 
@@ -94,6 +106,8 @@ def distributed_training(
         steps: over the run, retries included.
         smallest_sum: members whose shares are in every sum that is opened: max(t, min_members).
         colluding: c, how many of them may be subtracted by those who know them.
+        in_parts_of: n, where shares are drawn in parts and all n members may contribute: the surplus is opened then, and against
+            everyone no more than 1 / (n − c) of the promised variance is counted. 0 where shares are drawn in one.
 
     Each share is charged as a Gaussian whose value is then rounded at random without looking at data (`Grid`); a sum of
     shares is the sum of those Gaussians, rounded: a post-processing of one with the summed variance.
@@ -110,13 +124,14 @@ def distributed_training(
         raise PrivacyParameterError(
             f"a sum over {smallest_sum} members leaves no shares against {colluding} that collude"
         )
-    own = noise_multiplier / math.sqrt(honest)
+    own = noise_multiplier / math.sqrt(max(honest, in_parts_of - colluding))
     return Charge(
         TRAINING,
         sampling.event(own),
         sampling.events_in(steps),
         sampling.event(max(own, noise_multiplier)),
         colluding,
+        in_parts_of,
     )
 
 
@@ -148,5 +163,6 @@ def charges_of(
             steps,
             smallest_sum=terms.smallest_sum,
             colluding=privacy.colluding,
+            in_parts_of=len(terms.members) if privacy.noise_in_parts else 0,
         ),
     )

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 
 from hansa.errors import PrivacyParameterError
 from hansa.privacy.grid import Grid
+from hansa.privacy.parts import NoiseParts
+from hansa.privacy.rotation import largest_part
 
 if TYPE_CHECKING:
     from hansa.agreement.terms import Terms
@@ -65,6 +67,8 @@ class SharedNoise:
         noise_multiplier: z, of the shares of `honest` members together.
         grid: on which members' sums are rounded and noised.
         clamp: the largest magnitude of a coordinate of one member's sum before noise, in grid units.
+        rotated: whether sums are rotated before they are rounded (`hansa.privacy.rotation`), which changes no sensitivity.
+        in_parts: whether shares are drawn in parts, whose surplus is taken off (`hansa.privacy.parts`).
 
     Guarantees: clamping a coordinate moves two neighbouring sums no further apart, and nothing is cut after the noise.
     Assumes: a sum that leaves the ring's range is refused whole. That happens with `wrap_probability` at most, whatever the data
@@ -77,6 +81,8 @@ class SharedNoise:
     noise_multiplier: float
     grid: Grid
     clamp: int
+    rotated: bool = False
+    in_parts: bool = False
 
     @classmethod
     def fitted(
@@ -89,41 +95,50 @@ class SharedNoise:
         clipping_norm: float,
         dimension: int,
         batch: int,
+        rotated: bool = False,
+        in_parts: bool = False,
     ) -> SharedNoise:
         """The finest grid on which n members' sums and their noise fit the ring.
 
         s·C starts at the power of two of `Grid.of`, where rounding adds at most 0.1 % to the sensitivity, and is halved while
         the ring is too narrow for `batch` whole clipping norms on one coordinate of every member, as long as rounding adds
         less than 1 %. Beyond that the clamp is lowered instead: a coordinate of a large model rarely holds so much.
+        Where sums are rotated, a coordinate holds no more than `largest_part` of a sum's length, and room is kept for that.
 
         Args:
             members, smallest_sum, colluding, noise_multiplier: of the class.
             clipping_norm: C.
             dimension: d.
             batch: more units than one member draws (`largest_batch`).
+            rotated, in_parts: of the class.
 
         Raises:
             PrivacyParameterError: no grid has room, or nobody honest would be left.
         """
-        share = share_multiplier(noise_multiplier, smallest_sum, colluding)
+        share = share_multiplier(
+            noise_multiplier, smallest_sum, colluding
+        )  # the whole of it, also where it is in parts
+        part = largest_part(dimension) if rotated else 1.0
         grid = Grid.of(clipping_norm, dimension)
         while True:
             units = round(grid.scale * clipping_norm)
             room = (RING_LIMIT - math.ceil(REACH_SD * grid.sigma(share) * math.sqrt(members))) // members
-            if room >= batch * units:
-                clamp = batch * units
+            largest = math.ceil(batch * units * part)
+            if room >= largest:
+                clamp = largest
                 break
             if math.sqrt(dimension) > LARGEST_ROUNDING_SHARE * units / 2 or units == 1:
-                if room < _SMALLEST_CLAMP * units:
+                if room < _SMALLEST_CLAMP * units * part:
                     raise PrivacyParameterError(
                         f"the sum of {members} members' noise and gradients does not fit the ring of 32 bits: "
-                        f"room for {max(room, 0) / units:.3g} clipping norms in a coordinate, {_SMALLEST_CLAMP} are needed",
+                        f"room for {max(room, 0) / units:.3g} clipping norms in a coordinate, "
+                        f"{_SMALLEST_CLAMP * part:.3g} are needed",
                         remedy="Train fewer weights (an adapter), or promise less: the noise takes the room.",
                     )
                 clamp = room
                 break
             grid = Grid(clipping_norm, dimension, grid.scale / 2)
-        return cls(members, smallest_sum, colluding, noise_multiplier, grid, clamp)
+        return cls(members, smallest_sum, colluding, noise_multiplier, grid, clamp, rotated, in_parts)
 
     @classmethod
     def of(cls, terms: Terms, dimension: int, noise_multiplier: float) -> SharedNoise:
@@ -147,6 +162,8 @@ class SharedNoise:
             clipping_norm=privacy.clipping_norm,
             dimension=dimension,
             batch=batch,
+            rotated=privacy.rotation != "none",
+            in_parts=privacy.noise_in_parts,
         )
 
     @property
@@ -156,30 +173,67 @@ class SharedNoise:
 
     @property
     def share_multiplier(self) -> float:
-        """Noise multiplier of one member's own share, which is what holds against everyone."""
-        return share_multiplier(self.noise_multiplier, self.smallest_sum, self.colluding)
+        """Noise multiplier of what is never taken off one member's own share, which is what holds against everyone."""
+        shares = self.members if self.in_parts else self.smallest_sum
+        return share_multiplier(self.noise_multiplier, shares, self.colluding)
+
+    @property
+    def parts(self) -> NoiseParts | None:
+        """Of each share; `None` where it is drawn in one.
+
+        Raises:
+            PrivacyParameterError: a part would be below 20 grid units.
+        """
+        if not self.in_parts:
+            return None
+        return NoiseParts.of(
+            self.grid,
+            self.noise_multiplier,
+            members=self.members,
+            smallest_sum=self.smallest_sum,
+            colluding=self.colluding,
+        )
 
     @property
     def share_sigma(self) -> float:
-        """Parameter of one member's discrete Gaussian share, in grid units; at least 20."""
+        """Parameter of one member's whole discrete Gaussian share, in grid units; at least 20."""
+        if self.parts is not None:
+            return self.parts.sigma
         return self.grid.sigma(self.share_multiplier)
 
-    def variance(self, contributors: int) -> float:
-        """Of the noise in a sum over so many members, in grid units squared."""
-        return contributors * self.share_sigma**2
+    def variance(self, contributors: int, opened: int = 0) -> float:
+        """Of the noise in a sum over so many members, in grid units squared.
+
+        Args:
+            contributors: k.
+            opened: how many of them have opened the surplus of their shares.
+        """
+        whole = self.share_sigma**2
+        if self.parts is None:
+            return contributors * whole
+        return (contributors - opened) * whole + opened * self.parts.left(contributors)
 
     def surplus(self, contributors: int) -> float:
-        """K / h: how many times the promised variance is in a sum over k members. Shown, never credited."""
+        """K / h: how many times the promised variance k members draw. Shown, never credited."""
         return contributors / self.honest
+
+    def remaining(self, contributors: int, opened: int) -> float:
+        """How many times the promised variance is left in a sum, after `opened` of k members have opened their surplus.
+
+        Where all have, that is k / (k − c): beside what is promised, what c that collude may subtract. No epsilon counts it.
+        """
+        return (contributors - opened) / self.honest + opened / (contributors - self.colluding)
 
     def mean_gradient_sd(self, contributors: int, divisor: float) -> float:
         """Standard deviation of the noise in each coordinate of the mean gradient, in gradient units.
+
+        Where shares are in parts, it is what is left once everybody has opened the surplus.
 
         Args:
             contributors: k.
             divisor: q · N over all members of the agreement.
         """
-        return math.sqrt(self.variance(contributors)) / (self.grid.scale * divisor)
+        return math.sqrt(self.variance(contributors, contributors)) / (self.grid.scale * divisor)
 
     def wrap_probability(self, steps: int) -> float:
         """A bound on the probability that noise carries a coordinate of any of so many sums out of the ring's range.

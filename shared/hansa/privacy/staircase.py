@@ -133,7 +133,7 @@ def _around_exponential(exponent: Fraction, bits: int) -> tuple[Fraction, Fracti
     return Fraction(value) * (1 - slack), Fraction(value) * (1 + slack)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=40)  # parts of noise have a table each, 34 at most in a league of 100
 def staircase(sigma: float) -> Staircase:
     """The table for one σ of 20 to 2^40: half a megabyte, in about a millisecond."""
     width_bits = max(0, math.frexp(sigma)[1] - 1 - _STEPS_PER_SIGMA)

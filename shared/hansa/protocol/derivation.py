@@ -14,6 +14,8 @@ from hansa.fairness.release import EvaluationPlan
 from hansa.identity import Roster
 from hansa.privacy.distributed import SharedNoise
 from hansa.privacy.grid import Grid
+from hansa.privacy.parts import NoiseParts
+from hansa.privacy.rotation import Rotation
 from hansa.secagg.ring import Quantiser, SumVector
 from hansa.secagg.terms import SumTerms, VectorTerms
 from hansa.server_step import ServerState, step
@@ -72,6 +74,31 @@ def shared_noise(agreement: Agreement) -> SharedNoise:
     return SharedNoise.of(agreement.terms, frozen.model.parameters, frozen.noise_multiplier)
 
 
+def noise_parts(agreement: Agreement) -> NoiseParts | None:
+    """The parts of members' shares of the noise; `None` where shares are drawn in one.
+
+    Raises:
+        PrivacyParameterError: a part would be below 20 grid units.
+    """
+    return shared_noise(agreement).parts if agreement.terms.privacy.noise_in_parts else None
+
+
+def rotation_of(agreement: Agreement, run: str, number: int) -> Rotation | None:
+    """How sums of a round are rotated: a public function of agreement, run and round. `None` where they are not.
+
+    Args:
+        agreement: frozen.
+        run: its name.
+        number: of the round, from 1; a retry has another.
+
+    Raises:
+        PrivacyParameterError: sums are rotated, and no run or no round is named.
+    """
+    if agreement.terms.privacy.rotation == "none":
+        return None
+    return Rotation.of_round(agreement.require_frozen().model.parameters, agreement.agreement_id, run, number)
+
+
 def pooled_encoding(noise: SharedNoise) -> Quantiser:
     """How members' noisy integer sums enter the ring: as they are, modulo 2^32.
 
@@ -103,7 +130,7 @@ def sum_terms(agreement: Agreement, roster: Roster) -> SumTerms:
         SumTermsError: no sum under these terms would be both secret and exact.
     """
     secure_sum, length = agreement.terms.secure_sum, agreement.require_frozen().model.parameters
-    vectors = {UPDATE: VectorTerms(length, update_encoding(agreement))}
+    vectors = {UPDATE: VectorTerms(length, update_encoding(agreement), noise_parts(agreement))}
     if agreement.terms.evaluation is not None:
         plan = plan_of(agreement)
         vectors[JUDGED] = VectorTerms(plan.layout.size, table_encoding(plan, len(agreement.terms.members)))
@@ -127,6 +154,7 @@ class Aggregate:
         total: int32 [d], in grid steps.
         verified: signed statement of somebody that has recomputed it (`hansa.secagg.attest`), as a line; empty
             where nobody has.
+        round: of the secure sum, from 1. A step that is summed again has another.
         known_sha256: of the total, where this side has hashed it already; whoever passes one vouches for it.
     """
 
@@ -134,6 +162,7 @@ class Aggregate:
     survivors: tuple[str, ...]
     total: SumVector
     verified: str = ""
+    round: int = 0
     known_sha256: str = ""
 
     @cached_property
@@ -147,10 +176,12 @@ class Derivation:
 
     Args:
         agreement: frozen.
+        run: the run's name, from which rotations follow where the agreement has any.
     """
 
-    def __init__(self, agreement: Agreement) -> None:
+    def __init__(self, agreement: Agreement, run: str = "") -> None:
         terms = agreement.terms
+        self._agreement, self._run = agreement, run
         self._rule = terms.training.server
         self._weights, self._encoding = public_weights(terms), update_encoding(agreement)
         self._pooled = terms.privacy.mechanism == "distributed"
@@ -162,6 +193,7 @@ class Derivation:
 
         Raises:
             WireError: the aggregate is of another step, or of no set of members.
+            PrivacyParameterError: sums are rotated, and no run or no round is named.
             ServerStateError: the model left the range of numbers.
         """
         if aggregate.step != state.round or not aggregate.survivors:
@@ -170,7 +202,9 @@ class Derivation:
             raise WireError("a sum names somebody who is no member")
         if self._pooled:
             # the update is a step down the noisy mean gradient: over q times all agreed units, whoever is missing
-            gradient = self._encoding.to_units(aggregate.total) / self._divisor
+            total = self._encoding.to_units(aggregate.total)
+            turned = rotation_of(self._agreement, self._run, aggregate.round)
+            gradient = (total if turned is None else turned.inverse(total)) / self._divisor
             return step(self._rule, state, -self._learning_rate * gradient)
         # `fsum` is the exact sum, rounded once, on every machine
         weight = math.fsum(self._weights[name] for name in aggregate.survivors)

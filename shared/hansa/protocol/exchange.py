@@ -70,7 +70,8 @@ def sum_request(agreement: Agreement, run: str, number: int, asked: Asked) -> Me
         asked: of one member.
     """
     listed: list[Json] = [
-        {"step": a.step, "survivors": list(a.survivors), "verified": a.verified} for a in asked.aggregates
+        {"step": a.step, "round": a.round, "survivors": list(a.survivors), "verified": a.verified}
+        for a in asked.aggregates
     ]
     body: Mapping[str, Json] = {
         "agreement_id": agreement.agreement_id, "run": run, "round": number, "bundle": asked.bundle.body,
@@ -188,16 +189,24 @@ def _entries(message: Message) -> tuple[bytes, ...]:
 
 
 def _aggregate(request: Message, item: Json, dimension: int) -> Aggregate:
-    if not isinstance(item, dict) or set(item) != {"step", "survivors", "verified"}:
-        raise WireError("an earlier sum is told by its step, its survivors and who has recomputed it")
-    at, survivors, verified = item["step"], item["survivors"], item["verified"]
-    if not isinstance(at, int) or isinstance(at, bool) or at < 0 or not isinstance(survivors, list):
-        raise WireError("an earlier sum is told by a step and a list of survivors")
+    if not isinstance(item, dict) or set(item) != {"step", "round", "survivors", "verified"}:
+        raise WireError(
+            "an earlier sum is told by its step, its round, its survivors and who has recomputed it"
+        )
+    at, number, survivors, verified = item["step"], item["round"], item["survivors"], item["verified"]
+    if (
+        type(at) is not int
+        or type(number) is not int
+        or min(at, number) < 0
+        or not isinstance(survivors, list)
+    ):
+        raise WireError("an earlier sum is told by a step, a round and a list of survivors")
     names = tuple(name for name in survivors if isinstance(name, str))
     if len(set(names)) != len(survivors) or not isinstance(verified, str):
         raise WireError("the survivors of a sum are distinct names, and a statement is a text")
     total = request.array(f"total.{at}", "<i4", dimension)
-    return Aggregate(at, names, total, verified, known_sha256=request.array_hashes[f"total.{at}"])
+    known = request.array_hashes[f"total.{at}"]
+    return Aggregate(at, names, total, verified, number, known_sha256=known)
 
 
 def _files(request: Message) -> dict[str, Array]:

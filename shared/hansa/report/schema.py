@@ -209,6 +209,7 @@ class SumReport(Part):
         blamed: members whose own signatures prove that they misbehaved, and how.
         phases: by name: keys, shares, delivery, masked, confirm, unmask.
         verified_by: who recomputed the sum from the masked vectors and the opened seeds; null if nobody has yet.
+        opened: members that opened the surplus of their noise, which was taken off the sum.
     """
 
     rounds: tuple[int, ...]
@@ -216,6 +217,7 @@ class SumReport(Part):
     blamed: Mapping[str, str]
     phases: Mapping[str, PhaseReport]
     verified_by: str | None
+    opened: NonNegativeInt = 0
 
 
 class RoundReport(Part):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from hansa.report.part import NonNegative, NonNegativeInt, Part
 
 
@@ -12,7 +14,7 @@ class SharedNoiseReport(Part):
         smallest_sum: members whose shares are in every sum that is opened: max(t, min_members).
         colluding: c of the others that may pool what they know without breaking `members[].epsilon_colluding`.
         honest: shares that were promised: smallest_sum - c. `noise_multiplier` is that of so many.
-        share_multiplier: noise multiplier of one member's own share, from which `members[].epsilon` follows.
+        share_multiplier: noise multiplier of what always stays of one member's own share, from which `members[].epsilon` follows.
         share_sigma: parameter of one share's discrete Gaussian, in grid units; at least 20.
         scale: grid units per gradient unit.
         clamp: largest magnitude of a coordinate of one member's sum before noise, in grid units.
@@ -20,6 +22,9 @@ class SharedNoiseReport(Part):
         most: members in the largest sum of this run.
         surplus: mean over rounds of what was in a sum over what was promised, k / honest, in variance: the price of tolerating
             dropouts and collusion. No epsilon counts it.
+        rotation: ``randomized-hadamard`` where sums were rotated before they met the grid; ``none`` otherwise.
+        in_parts: whether shares were drawn in parts whose surplus is opened and taken off.
+        remaining: mean over rounds of what was left in a sum over what was promised, in variance: `surplus`, less what was opened.
         wrap_probability: bound on the probability that any sum of the run left the ring, which is a failure of correctness.
     """
 
@@ -34,3 +39,6 @@ class SharedNoiseReport(Part):
     most: NonNegativeInt
     surplus: NonNegative
     wrap_probability: NonNegative
+    rotation: Literal["none", "randomized-hadamard"] = "none"
+    in_parts: bool = False
+    remaining: NonNegative | None = None

@@ -80,13 +80,29 @@ def promise(terms: SecureSumTerms) -> str:
 
 def shares(noise: SharedNoiseReport) -> str:
     """How noise was shared, and what of it no ε counts, in sentences."""
+    turned = noise.rotation != "none"
     present = f"{noise.most}" if noise.fewest == noise.most else f"between {noise.fewest} and {noise.most}"
     return (
         f"The noise of each step is the sum of the contributors' shares. It was set so that {noise.honest} of them are enough: "
         f"no sum is over fewer than {noise.smallest_sum}, and {noise.colluding} may be subtracted by those who know them. "
         f"Sums were over {present} members, so that on average {words.plain(noise.surplus)} times the promised variance was "
-        "there. That surplus is the price of tolerating dropouts and collusion; no ε counts it. A sum leaves the ring's range "
+        f"{'drawn' if noise.in_parts else 'there'}. {_given_back(noise)} "
+        + (
+            "Sums were rotated by a public randomised Hadamard transform, which changes no ε. "
+            if turned
+            else ""
+        )
+        + "A sum leaves the ring's range "
         f"with a probability of at most {noise.wrap_probability:.0e} over the run; it would be refused."
+    )
+
+
+def _given_back(noise: SharedNoiseReport) -> str:
+    if not noise.in_parts or noise.remaining is None:
+        return "That surplus is the price of tolerating dropouts and collusion; no ε counts it."
+    return (
+        "Shares were drawn in parts, and members opened what the contributors of a sum need not keep: "
+        f"{words.plain(noise.remaining)} times the promised variance was left. The rest may be subtracted by those who collude; no ε counts it."
     )
 
 

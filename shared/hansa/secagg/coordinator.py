@@ -17,6 +17,7 @@ import numpy as np
 from hansa.canonical import sha256_hex
 from hansa.identity.keys import Signer
 from hansa.identity.statement import Statement, pack
+from hansa.privacy.parts import SEED_BYTES
 from hansa.secagg import messages as m
 from hansa.secagg.commitments import SALT_BYTES
 from hansa.secagg.dealing import Parcels, left_out
@@ -25,6 +26,7 @@ from hansa.secagg.record import Phase, PhaseCost, RoundRecord, SumOutcome
 from hansa.secagg.ring import RingVector
 from hansa.secagg.shares import SHARE_BYTES
 from hansa.secagg.store import Store
+from hansa.secagg.surplus import proves, take_off
 from hansa.secagg.terms import SumTerms
 from hansa.secagg.unmasking import Opened, RoundFacts, aggregate_sha256, masks_to_remove, reconstruct
 from hansa.secagg.workers import MaskWorkers
@@ -66,6 +68,8 @@ class SumRound:
         self.receipts: dict[str, Statement] = {}
         self.late: set[str] = set()  # whose masked vector came when the survivors were fixed already
         self.opened: dict[str, Opened] = {}
+        self.noise_seeds: dict[str, bytes] = {}  # opened, and proven by the signed ends of their chains
+        self._false_seeds: list[str] = []
         self._unwritten: dict[str, memoryview] = {}  # masked vectors that are not in the spool yet, by name
         self.outcome: SumOutcome | None = None
         self.transcript = self.binding = ""
@@ -185,7 +189,8 @@ class SumRound:
 
     def _check_masked(self, reply: _Reply) -> None:
         self._expect(reply, reply.member in self.contributors and reply.said.binding == self.binding)
-        vector = reply.message.array("y", "<u4", len(self.sum))
+        vector = reply.message.array(m.VECTOR, "<u4", len(self.sum))
+        self._expect(reply, (self.vector_terms.parts is not None) == (m.NOISE_END in reply.message.arrays))
         receipt = {"binding": self.binding, "member": reply.member, "y_sha256": reply.said.y_sha256}
         self.receipts[reply.member] = self.context.state(
             self.house.signer, m.Receipt, self.number, **receipt
@@ -215,6 +220,18 @@ class SumRound:
         shares = m.rows_of(reply.message, "shares", (rows, SHARE_BYTES)).tobytes()
         salts = m.rows_of(reply.message, "salts", (rows, SALT_BYTES)).tobytes()
         self.opened[reply.member] = Opened(shares, salts)
+        if m.NOISE_SEED in reply.message.arrays:
+            seed = m.rows_of(reply.message, m.NOISE_SEED, (SEED_BYTES,)).tobytes()
+            if proves(seed, self._removed, self.answers[m.Masked][reply.member][0].noise_end_sha256):
+                self.noise_seeds[reply.member] = seed
+            else:
+                self._false_seeds.append(reply.member)
+
+    @property
+    def _removed(self) -> int:
+        """How many parts of each survivor's noise are taken off the sum."""
+        parts = self.vector_terms.parts
+        return 0 if parts is None else parts.removed(len(self.survivors))
 
     def _expect(self, reply: _Reply, fits: bool) -> None:  # noqa: FBT001  (a condition, not a switch)
         if not fits:
@@ -300,6 +317,7 @@ class SumRound:
         opened = {name: self.opened[name] for name in self._said(m.Unmask)}
         secrets, liars = reconstruct(facts, opened, self.parcels.rows, self.terms.threshold)
         blamed = dict.fromkeys(liars, "opened shares that are not those its dealers signed")
+        blamed |= dict.fromkeys(self._false_seeds, "opened another seed of noise than it has signed")
         for holder, dealers in self._complaints().items():
             pair = f"an envelope to {holder} did not open, or {holder} says so falsely"
             blamed |= dict.fromkeys((holder, *dealers), pair)
@@ -307,6 +325,8 @@ class SumRound:
         add, subtract = masks_to_remove(facts, secrets, pads)
         self.phase = Phase.DONE  # from here on the sum is unmasked, whatever it turns out to be
         self.house.workers.add_masks(self.sum, add, subtract)
+        seeds = {name: self.noise_seeds[name] for name in self.context.in_order(self.noise_seeds)}
+        take_off(self.sum, self.vector_terms, seeds.values(), self._removed)
         total = self.vector_terms.quantiser.decode(self.sum, len(self.survivors))
         record = RoundRecord(
             terms=self.terms.sha256,
@@ -321,6 +341,7 @@ class SumRound:
             mask_seeds={name: seed.hex() for name, seed in secrets.mask_seeds.items()},
             pads={name: {lower: pad.hex() for lower, pad in sent.items()} for name, sent in pads.items()},
             aggregate_sha256=aggregate_sha256(total),
+            noise_seeds={name: seed.hex() for name, seed in seeds.items()},
         )
         self.outcome = SumOutcome(
             self.number, self.purpose, self.step, total, self.survivors, self.dropped, blamed,

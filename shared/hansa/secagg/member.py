@@ -10,7 +10,8 @@
    state *before* a mask meets the contribution, so that no crash can lead to a second vector under the same masks; the
    vector is durable before its first byte leaves.
 5. survivors: if they are enough, this member among them, all bound to the same manifest, they are signed.
-6. unmask: for the very bytes that t members signed, one share of each contributor, and never both.
+6. unmask: for the very bytes that t members signed, one share of each contributor, and never both; and the seed of what of
+   its own noise so many survivors need not keep, where noise is in parts.
 
 Where several messages come in one exchange, all that they change is written at its end, before any reply leaves.
 
@@ -35,6 +36,7 @@ from hansa.errors import WireError
 from hansa.identity.keys import Signer
 from hansa.identity.roster import COORDINATOR
 from hansa.identity.statement import Statement, unpack
+from hansa.privacy.parts import PartSeeds
 from hansa.secagg import member_state as at
 from hansa.secagg import messages as m
 from hansa.secagg.dealing import (
@@ -70,8 +72,12 @@ from hansa.wire import Array, Message
 class Contributor(Protocol):
     """The member's own side of a round: its policy, its training, its budget."""
 
-    def contribute(self, manifest: m.Manifest) -> Vector:
+    def contribute(self, manifest: m.Manifest, seeds: PartSeeds | None = None) -> Vector:
         """Check what the machine cannot (model, step, checkpoint, budget), then make the vector.
+
+        Args:
+            manifest: asks for it.
+            seeds: of the surplus of its noise, where the terms have noise in parts. The machine opens them, and nobody else.
 
         Returns:
             Clipped and noised; floating point, or integers on the grid of the manifest's purpose.
@@ -151,6 +157,7 @@ class Member:
         self._depth, self._dirty = 0, False
         self._texts: dict[int, tuple[RoundState, str]] = {}  # rounds as they were written last
         self._unwritten: dict[str, RingVector] = {}  # masked vectors, by their names in the store
+        self._seeds: tuple[int, PartSeeds] | None = None  # of the last masked round, in memory alone
         phases: dict[type[m.Said], Callable[[Any, Message, RoundState], Message]] = {
             m.KeysRequest: self._offer,
             m.SharesRequest: self._deal,
@@ -295,14 +302,19 @@ class Member:
         parties = self._parties(record)
         plus, minus = own_masks(record.own_secrets, parties, record.held, asked.contributors, binding)
         with MaskAhead(self._workers, wanted.length, plus, minus) as mask:  # while the contribution is made
-            values = self._contributor.contribute(asked)
+            seeds = None if wanted.parts is None else PartSeeds(wanted.parts, self._rand)
+            values = self._contributor.contribute(asked, seeds)
             encoded = wanted.quantiser.encode(values, out=np.empty(wanted.length, dtype="<u4"))
         known = {"manifest": manifest.line, "contributors": asked.contributors, "binding": binding}
         record = record.model_copy(update={"phase": at.USED, "secrets": None, **known})
         state, old = self._state.masking(asked, record)
         self._mark_used(state, old)
         vector = mask.over(encoded)
-        reply = self._context.write(self._signer, m.Masked, asked.round, {"y": vector}, binding=binding)
+        arrays: dict[str, Array] = {m.VECTOR: vector}
+        if seeds is not None:
+            arrays[m.NOISE_END] = np.frombuffer(seeds.end, np.uint8)
+        self._seeds = None if seeds is None else (asked.round, seeds)
+        reply = self._context.write(self._signer, m.Masked, asked.round, arrays, binding=binding)
         self._contributor.released(asked, manifest.sha256, reply.array_hashes["y"])
         self._unwritten[self._vector_name(asked.round)] = vector
         record = record.model_copy(update={"phase": at.MASKED, "y_sha256": reply.array_hashes["y"]})
@@ -334,11 +346,24 @@ class Member:
         ]
         table: Array = np.frombuffer(b"".join(opened), np.uint8).reshape(len(opened), CONTENT_BYTES)
         arrays = {"shares": table[:, :SHARE_BYTES], "salts": table[:, SHARE_BYTES:]}
+        arrays |= self._surplus(asked.round, len(survivors))
         reply = self._context.write(
             self._signer, m.Unmask, asked.round, arrays, confirmed_sha256=hashlib.sha256(data).hexdigest()
         )
         record = record.model_copy(update={"phase": at.UNMASKED, "confirmed": data, "held": {}})
         return self._answered(asked, request, record, reply, **self._settled(asked, record))
+
+    def _surplus(self, number: int, survivors: int) -> dict[str, Array]:
+        """The seed of the parts of this member's noise that so many confirmed survivors need not keep.
+
+        Asked for once in a round, for the bytes that t members signed; with two quorums sharing an honest member there is
+        one number of survivors for everybody. After a restart the seeds are gone, and the noise stays.
+        """
+        seeds, self._seeds = self._seeds, None
+        if not self._terms.confirmed or seeds is None or seeds[0] != number:
+            return {}
+        removed = seeds[1].parts.removed(survivors)
+        return {m.NOISE_SEED: np.frombuffer(seeds[1].opened(removed), np.uint8)} if removed else {}
 
     def _survived(self, asked: m.Survivors | m.UnmaskRequest, request: Message, record: RoundState) -> bytes:
         self._due(record, at.MASKED, asked)

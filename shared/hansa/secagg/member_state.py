@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hansa.secagg.dealing import Held
 from hansa.secagg.errors import RoundRefusedError, StateError
 from hansa.secagg.keys import PublicKeys, RoundSecrets
-from hansa.secagg.messages import SIGNED, Manifest
+from hansa.secagg.messages import SIGNED, VECTOR, Manifest
 from hansa.secagg.seal import Seal
 from hansa.secagg.store import Store
 from hansa.wire import Array, Message
@@ -49,9 +49,9 @@ class Answer(_Record):
 
     @classmethod
     def of(cls, request: Message, reply: Message, *, apart: bool) -> Answer:
-        """The record of a reply; `apart` leaves the arrays' bytes out."""
+        """The record of a reply; `apart` leaves the masked vector's bytes out."""
         arrays = {
-            name: (array.dtype.str, array.shape, b"" if apart else array.tobytes())
+            name: (array.dtype.str, array.shape, b"" if apart and name == VECTOR else array.tobytes())
             for name, array in reply.arrays.items()
         }
         return cls.model_construct(
@@ -61,7 +61,9 @@ class Answer(_Record):
     def message(self, stored: bytes | None) -> Message:
         """The reply again; `stored` are the bytes of the masked vector, where they are kept apart."""
         arrays: dict[str, Array] = {
-            name: np.frombuffer(data if stored is None else stored, dtype=dtype).reshape(shape)
+            name: np.frombuffer(
+                stored if stored is not None and name == VECTOR else data, dtype=dtype
+            ).reshape(shape)
             for name, (dtype, shape, data) in self.arrays.items()
         }
         return Message(self.kind, {SIGNED: self.line}, arrays)

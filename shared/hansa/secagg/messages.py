@@ -42,6 +42,7 @@ Counter = Annotated[int, Field(ge=0, lt=2**53)]
 RoundNumber = Annotated[int, Field(ge=1, lt=2**53)]
 Names = Annotated[tuple[Label, ...], Field(max_length=100)]
 
+VECTOR, NOISE_END, NOISE_SEED = "y", "noise_end", "noise_seed"  # arrays of `Masked`, and of `Unmask`
 SIGNED = "signed"  # the one key of a message's body
 NOTED = "secagg.noted"  # the reply to a receipt, which needs none
 
@@ -161,7 +162,7 @@ class Manifest(Said):
 
 
 class Masked(Said):
-    """A masked vector, in the array ``y``.
+    """A masked vector, in the array ``y``; with noise in parts the end of the chain of their seeds, in ``noise_end``.
 
     Attributes:
         binding: T_C, over transcript and manifest; the salt of every mask in it.
@@ -174,7 +175,12 @@ class Masked(Said):
     @property
     def y_sha256(self) -> str:
         """H(y)."""
-        return self.arrays.get("y", "")
+        return self.arrays.get(VECTOR, "")
+
+    @property
+    def noise_end_sha256(self) -> str:
+        """H(end of the chain), empty without noise in parts."""
+        return self.arrays.get(NOISE_END, "")
 
 
 class Receipt(Said):
@@ -226,6 +232,8 @@ class UnmaskRequest(Said):
 
 class Unmask(Said):
     """A holder's shares: of self-mask seeds for U3, of mask seeds for the rest of U2, in order of x.
+
+    With noise in parts also the seed of what so many survivors need not keep of its own noise, in ``noise_seed``.
 
     Attributes:
         confirmed_sha256: of the `Confirm` statement that this answers.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from hansa.secagg.messages import Hash, Label, RoundNumber
 from hansa.secagg.ring import SumVector
@@ -42,6 +42,7 @@ class RoundRecord(BaseModel):
         mask_seeds: opened mask seeds of contributors that did not survive, hexadecimal.
         pads: in hybrid mode, ciphertexts of pads sent to members in `mask_seeds`: {higher: {lower: hexadecimal}}.
         aggregate_sha256: of the sum, little-endian int32.
+        noise_seeds: of survivors that opened the surplus of their noise, hexadecimal; left out where nobody did.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -58,6 +59,15 @@ class RoundRecord(BaseModel):
     mask_seeds: dict[Label, Hash]
     pads: dict[Label, dict[Label, str]]
     aggregate_sha256: Hash
+    noise_seeds: dict[Label, Hash] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_none_opened(self, tree: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """A record of a round without noise in parts is what it was before there were any."""
+        found: dict[str, object] = tree(self)
+        if not found.get("noise_seeds"):
+            found.pop("noise_seeds", None)
+        return found
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 from hansa.canonical import Json, canonical_hash
 from hansa.errors import Problem
 from hansa.identity.roster import Roster
+from hansa.privacy.parts import NoiseParts
 from hansa.quorum import threshold
 from hansa.secagg.errors import SumTermsError
 from hansa.secagg.keys import PROTOCOL
@@ -44,10 +45,17 @@ class VectorTerms:
     Attributes:
         length: entries.
         quantiser: the map into the ring.
+        parts: of the noise in each contribution, where its surplus is opened once survivors are signed.
     """
 
     length: int
     quantiser: Quantiser
+    parts: NoiseParts | None = None
+
+    def tree(self) -> dict[str, Json]:
+        """As JSON values; without parts where there are none."""
+        tree: dict[str, Json] = {"length": self.length, "quantiser": self.quantiser.tree()}
+        return tree if self.parts is None else {**tree, "parts": self.parts.tree()}
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,11 @@ class SumTerms:
                     f"{vector.quantiser.members} is below {n}",
                     "sums could wrap",
                 )
+            if vector.parts is not None and not (self.confirmed and vector.parts.smallest_sum == self.floor):
+                yield Problem(
+                    f"vectors.{purpose}.parts",
+                    "noise is opened for confirmed survivors alone, and in no sum below the smallest",
+                )
         if not self.vectors:
             yield Problem("vectors", "nothing is to be summed")
 
@@ -119,10 +132,7 @@ class SumTerms:
     @cached_property
     def sha256(self) -> str:
         """What every statement of a round names: agreement, roster, t, quantisers, threat model."""
-        vectors: dict[str, Json] = {
-            purpose: {"length": vector.length, "quantiser": vector.quantiser.tree()}
-            for purpose, vector in self.vectors.items()
-        }
+        vectors: dict[str, Json] = {purpose: vector.tree() for purpose, vector in self.vectors.items()}
         return canonical_hash(
             {
                 "protocol": PROTOCOL,

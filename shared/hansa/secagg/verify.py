@@ -21,6 +21,7 @@ from hansa.secagg.dealing import MASK_KEY, SELF_MASK
 from hansa.secagg.errors import SumVerificationError
 from hansa.secagg.record import RoundRecord
 from hansa.secagg.ring import RingVector, SumVector
+from hansa.secagg.surplus import proves, take_off
 from hansa.secagg.terms import MIN_MEMBERS, StatedTerms, SumTerms
 from hansa.secagg.unmasking import RoundFacts, Secrets, aggregate_sha256, is_seed_of, masks_to_remove
 from hansa.secagg.workers import MaskWorkers
@@ -57,6 +58,8 @@ class VerifiedRecord:
             coordinator.
         facts: what is public about the round.
         secrets: the seeds that were opened; nothing of them is secret any more.
+        noise_seeds: of the surplus of survivors' noise, proven.
+        removed: how many parts each of them opens; 0 where there are none.
     """
 
     manifest: m.Manifest
@@ -66,6 +69,8 @@ class VerifiedRecord:
     confirmed: bool
     facts: RoundFacts = field(repr=False)
     secrets: Secrets = field(repr=False)
+    noise_seeds: Mapping[str, bytes] = field(repr=False, default_factory=dict)
+    removed: int = 0
 
 
 def verify_sum(
@@ -191,6 +196,7 @@ def _signed(context: m.Context, record: RoundRecord) -> VerifiedRecord:
         _opened(record.self_seeds, survivors, facts, SELF_MASK),
         _opened(record.mask_seeds, facts.vanished, facts, MASK_KEY),
     )
+    noise_seeds, removed = _surplus(record, {name: said for name, (said, _) in sent.items()}, least)
     return VerifiedRecord(
         manifest,
         signed.sha256,
@@ -199,7 +205,33 @@ def _signed(context: m.Context, record: RoundRecord) -> VerifiedRecord:
         bool(record.confirmations),
         facts,
         secrets,
+        noise_seeds,
+        removed,
     )
+
+
+def _surplus(record: RoundRecord, sent: Mapping[str, m.Masked], least: int) -> tuple[dict[str, bytes], int]:
+    """The opened seeds of noise, each proven by the end of a chain that its member signed, and how many parts they open.
+
+    Who knows the terms knows how many parts so many survivors are to open. From signatures alone it follows that all opened as
+    many, and no more than survivors stand above the quorum.
+    """
+    seeds = {name: bytes.fromhex(seed) for name, seed in record.noise_seeds.items()}
+    _require(set(seeds) <= set(sent), "opens noise of somebody whose vector is not in the sum")
+    if not seeds:
+        return {}, 0
+    name, seed = next(iter(seeds.items()))
+    depths = range(1, len(sent) - least + 1)
+    removed = next((d for d in depths if proves(seed, d, sent[name].noise_end_sha256)), 0)
+    _require(
+        removed > 0, f"opens a seed of noise that {name!r} did not sign, or more noise than survivors allow"
+    )
+    for name, seed in seeds.items():
+        _require(
+            proves(seed, removed, sent[name].noise_end_sha256),
+            f"opens a seed of noise that {name!r} did not sign",
+        )
+    return seeds, removed
 
 
 def _verify(
@@ -236,6 +268,13 @@ def _verify(
     except ValueError:
         raise SumVerificationError("a pad is not hexadecimal") from None
     workers.add_masks(total, *masks_to_remove(facts, signed.secrets, pads))
+    parts = vector_terms.parts
+    due = 0 if parts is None else parts.removed(len(survivors))
+    _require(
+        not signed.noise_seeds or signed.removed == due,
+        "opens other parts of noise than its survivors call for",
+    )
+    take_off(total, vector_terms, signed.noise_seeds.values(), due)
     decoded = vector_terms.quantiser.decode(total, len(survivors))
     _require(
         aggregate_sha256(decoded) == record.aggregate_sha256, "names a sum that is not the sum of its vectors"

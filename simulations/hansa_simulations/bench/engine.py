@@ -34,7 +34,9 @@ _ROUND_TIMEOUT_S = 60.0
 class IdleTraining:
     """Stands where a trainer would and returns the same update whatever it is asked."""
 
-    def train(self, weights: npt.NDArray[np.float64], _randomness: object) -> npt.NDArray[np.float64]:
+    def train(
+        self, weights: npt.NDArray[np.float64], _randomness: object, _rotation: object = None
+    ) -> npt.NDArray[np.float64]:
         """A new vector of the same small numbers, float64 [d]."""
         return np.full(len(weights), _CHANGE)
 

@@ -136,7 +136,9 @@ class PreparedGradients:
         self._sigma, self._meters = sigma, meters
         self._sum = np.arange(length, dtype=np.int64) % 1001 - 500
 
-    def train(self, weights: npt.NDArray[np.float64], randomness: Randomness) -> npt.NDArray[np.int64]:
+    def train(
+        self, weights: npt.NDArray[np.float64], randomness: Randomness, _rotation: object = None
+    ) -> npt.NDArray[np.int64]:
         """int64 [d], in grid units."""
         noise = randomness.noise(self._sigma, len(weights))
         noise += self._sum

@@ -30,7 +30,9 @@ class _Evaluating:
     def __init__(self, plan: EvaluationPlan, rows: ScoredRows) -> None:
         self._plan, self._rows = plan, rows
 
-    def contribute(self, _manifest: Manifest) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def contribute(
+        self, _manifest: Manifest, _seeds: object = None
+    ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """The noisy table."""
         return self._plan.release(count(self._plan.layout, self._rows), SecretRandomness())
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hansa.errors import HansaError
 from hansa.identity import COORDINATOR, Roster, Signer, Statement
 from hansa.identity.keys import CURVE
+from hansa.privacy.parts import PartSeeds
 from hansa.secagg import (
     Coordinator,
     Manifest,
@@ -46,7 +47,7 @@ class Fixed:
     values: Array
     asked: list[Manifest] = field(default_factory=list)
 
-    def contribute(self, manifest: Manifest) -> Array:
+    def contribute(self, manifest: Manifest, _seeds: PartSeeds | None = None) -> Array:
         """See `hansa.secagg.Contributor`."""
         self.asked.append(manifest)
         return self.values
