@@ -18,7 +18,7 @@ from hansa_simulations.splits import load_members
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples"
 DATA = REPOSITORY.parent / "shared" / "data"
-NAMES = ("quickstart", "heart", "credit", "credit-publication", "medquad")
+NAMES = ("quickstart", "heart", "credit", "credit-publication", "credit-mitigation", "medquad")
 # training and test records, as FLamby publishes them, and the ranges of ../shared/peers/heart_reference.py
 FLAMBY_SIZES = {"cleveland": (199, 104), "hungarian": (172, 89), "switzerland": (30, 16), "va": (85, 45)}
 REFERENCE_RANGES = {
@@ -33,6 +33,7 @@ FOLDERS = {
     "heart": "heart_disease_4hospitals",
     "credit": "credit_default",
     "credit-publication": "credit_default",
+    "credit-mitigation": "credit_default",
     "medquad": "medquad",
 }
 
