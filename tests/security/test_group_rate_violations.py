@@ -32,7 +32,9 @@ D = of_sex(table(24, 1), 0, 1, 1)
 
 
 def neighbours(code: int, place: int = 11) -> tuple[Dataset, Dataset]:
-    unit = with_features(table(1, 5, units=np.zeros(1, dtype=np.int64)), 1e3)
+    """With and without a patient of two records: whatever the model believes, one of the two gradients is long."""
+    records = with_features(table(2, 5, units=np.zeros(2, dtype=np.int64)), 1e3)
+    unit = replace(records, labels=np.array([0, 1]))
     return D, with_unit(D, of_sex(unit, code), place)
 
 

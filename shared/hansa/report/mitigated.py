@@ -43,7 +43,7 @@ def _effect(report: Report, attribute: str) -> Iterator[str]:
                 bounds = words.interval((gap.gap.low, gap.gap.high))
                 yield (
                     f"Its effect, in private evaluation {one.number}: a gap in {words.metric(one.metric)} by {attribute} of "
-                    f"{words.quality(gap.gap.value)} ({bounds}), where without it none was evaluated."
+                    f"{words.quality(gap.gap.value)} ({bounds}). A run with --no-mitigation shows what it would be without."
                 )
     before = next((one for one in report.references if one.kind == WITHOUT), None)
     if before is None:
