@@ -8,6 +8,7 @@ from typing import cast
 
 from hansa.audit.findings import REPORT, Notebook
 from hansa.audit.spending import RunSpend
+from hansa.errors import HansaError
 from hansa.privacy.charges import TRAINING, Charge
 from hansa.privacy.events import EventJson, Spend, rate_and_multiplier
 from hansa.privacy.group_rates import epsilon_at_rate
@@ -96,18 +97,17 @@ def _of_mitigation(report: Report, told: MitigationReport) -> tuple[str, str] | 
                 f"{place}.rate",
                 f"is {group.rate:g}, and no unit may be drawn at more than {told.accounted_rate:g}",
             )
-        losses = [
-            epsilon_at_rate(each, delta, group.rate)
-            for name, each in spends.items()
-            if (delta := deltas[name]) is not None
-        ]
-        if group.epsilon is None or not math.isclose(
-            group.epsilon, max(losses, default=0.0), rel_tol=RELATIVE
-        ):
-            return (
-                f"{place}.epsilon",
-                f"is {group.epsilon}, and {max(losses, default=0.0):.6g} follows from the events",
-            )
+        try:
+            losses = [
+                epsilon_at_rate(each, delta, group.rate)
+                for name, each in spends.items()
+                if (delta := deltas[name]) is not None
+            ]
+        except HansaError as error:
+            return f"{place}.epsilon", f"cannot be recomputed: {error.cause}"
+        most = max(losses, default=0.0)
+        if group.epsilon is None or not math.isclose(group.epsilon, most, rel_tol=RELATIVE):
+            return f"{place}.epsilon", f"is {group.epsilon}, and {most:.6g} follows from the events"
     return None
 
 
