@@ -63,16 +63,14 @@ def total_of(
     (attribute,) = table.attributes
     counts = np.zeros(plan.layout.shape(table))
     for value, (hit, missed, false, right) in cells.items():
-        at = plan.layout.attributes[attribute].index(value)
+        at = counts[plan.layout.attributes[attribute].index(value)]
         gone = (lost or {}).get(value, 0)
-        counts[at, 1, 0, -1, -1], counts[at, 0, 0, 0, 0] = hit, right
-        counts[at, 1, 0, 0, 0] = missed
-        counts[at, 0, 0, -1, -1] = false
-        if gone:
-            counts[at, 1, 0, 0, 0] -= gone
-            counts[at, 1, 0, 0, -1] += gone
-            counts[at, 0, 0, -1, -1] -= gone
-            counts[at, 0, 0, -1, 0] += gone
+        at[1, 0, -1, -1] += hit
+        at[0, 0, 0, 0] += right
+        at[1, 0, 0, 0] += missed - gone
+        at[1, 0, 0, -1] += gone
+        at[0, 0, -1, -1] += false - gone
+        at[0, 0, -1, 0] += gone
     return np.round(counts.ravel() * plan.scale).astype(np.int32)
 
 

@@ -85,7 +85,7 @@ CSV = "age,sex,ward\n30,f,1\n200,m,2.0\n-5,,3\n"
 
 TEXT_TERMS = TERMS.model_copy(
     update={
-        "data": Data(label="y", features=(TextFeature(kind="text", name="note"),)),
+        "data": Data(label="y", features=(TextFeature(kind="text", name="note"),), groups=TERMS.data.groups),
         "model": Encoder(
             kind="encoder",
             vocabulary="admission-notes",

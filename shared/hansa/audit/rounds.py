@@ -158,7 +158,9 @@ def _check(index: int, entry: Aggregate, line: bytes, federation: Examined, keys
     judged = next(
         (e for _, e in federation.facts.evaluations if (e.run, e.round) == (entry.run, entry.round)), None
     )
-    if judged is not None:
+    if (
+        judged is not None and entry.purpose == "evaluation"
+    ):  # of another purpose: `check_evaluations` says so
         names = (judged.artifact_sha256, judged.reference_sha256)
         same["files"] = (tuple(filter(None, names)), manifest.artifacts)
     for what, (logged, recorded) in same.items():
