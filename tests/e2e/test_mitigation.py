@@ -9,7 +9,7 @@ from hansa.agreement import Agreement
 from hansa.agreement.conditions import GapTerm
 from hansa.agreement.local import PlantedNoise
 from hansa.agreement.mitigation import GroupRates, Mitigation
-from hansa.report import read_report, render_text
+from hansa.report import Reference, mitigated, read_report, render_text, rows
 from hansa_client.data import Dataset
 from hansa_simulations import simulate
 from hansa_simulations.simulation import MemberData
@@ -89,6 +89,15 @@ def test_the_unfair_model_is_refused_and_the_mitigated_one_passes(tmp_path, monk
     assert "Mitigation by sex" in text
     assert "Its cost: every unit is charged at the largest rate" in text
     assert "in private evaluation 1: a gap in accuracy by sex" in text
+    beside = Reference(kind=mitigated.WITHOUT, agreement_id=unfair.agreement_id, quality=unfair.quality)
+    (effect,) = [
+        one
+        for one in mitigated.told(report.model_copy(update={"references": (beside,)}))
+        if "test records" in one
+    ]
+    gaps = [group.gap for one in (report, unfair) for group in rows.groups(one.quality)]
+    assert gaps[0] < gaps[1]
+    assert f"is {gaps[0]:.3f}, and was {gaps[1]:.3f} without it" in effect
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "Mitigation by sex" in page
     statement = (tmp_path / "run" / "publication" / "privacy_statement.md").read_text(encoding="utf-8")

@@ -7,16 +7,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hansa.errors import AgreementError, PrivacyParameterError, TrainingError
+from hansa.errors import AgreementError, PrivacyParameterError, TrainingError, UsageError
+from hansa.planning.mitigation import rates_planned
 from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.charges import charges_of
 from hansa.privacy.events import Spend, gaussian, poisson_gaussian
 from hansa.privacy.group_rates import epsilon_at_rate
 from hansa.privacy.randomness import SecretRandomness
 from hansa.privacy.sampling import GroupSampling, PoissonSampling, sampling_of
+from hansa_client.attack.trainers import of_no_group
 from hansa_client.data import Dataset
+from hansa_client.training import TrainingPlan
 from hansa_client.training.sampling import KeyedDraws, keyed_draws, unit_rates
-from support.leagues import terms_of
+from hansa_simulations import Derivation
+from support.leagues import frozen_league, terms_of
 from support.recorders import Recorder
 
 SAMPLING = GroupSampling(0.4, "sex", (("female", 0.25), ("male", 1.0)))
@@ -112,6 +116,25 @@ def test_terms_that_no_rule_has_seen_are_refused_as_well():
             sampling_of(broken)
 
 
+def test_the_command_line_takes_mitigation_away_and_nothing_else():
+    plain = Derivation(no_mitigation=True).apply(agreed(female=0.25, male=1.0))
+    assert plain.terms == agreed(female=0.25, male=1.0).terms.model_copy(update={"mitigation": None})
+    assert "no mitigation" in Derivation(no_mitigation=True).changes()[0]
+    with pytest.raises(UsageError):
+        Derivation(no_mitigation=True).apply(plain)
+
+
+def test_a_plan_tells_what_each_group_would_lose_by_itself():
+    terms = agreed(female=0.25, male=1.0).terms
+    planned = rates_planned(terms, 2.0)
+    (charge,) = charges_of(terms, 2.0)
+    assert planned.epsilons["male"] == epsilon_spent([charge.against(None)], terms.privacy.delta)
+    assert planned.epsilons["female"] < planned.epsilons["male"]
+    assert planned.as_dict()["groups"]["female"]["rate"] == 0.25 * terms.privacy.sampling_rate
+    assert "charged at the largest rate" in " ".join(planned.text().split())
+    assert rates_planned(terms_of().terms, 2.0) is None
+
+
 # --- who is drawn ------------------------------------------------------------------------------------------
 
 
@@ -164,6 +187,14 @@ def test_no_unit_is_drawn_at_a_rate_that_is_not_accounted(rates):
 def test_rates_of_units_mean_nothing_where_all_are_drawn_at_one():
     with pytest.raises(TrainingError):
         KeyedDraws(["a"], PoissonSampling(0.4), np.array([0.4]))
+
+
+def test_canaries_of_an_attack_are_drawn_at_the_rate_that_is_claimed():
+    plan = replace(TrainingPlan.of(frozen_league()[0], "a"), sampling=SAMPLING)
+    canaries = of_no_group(replace(held([0, 0]), groups={}), plan)
+    assert unit_rates(canaries, SAMPLING).tolist() == [SAMPLING.rate] * 2
+    plain = replace(held([0]), groups={})
+    assert of_no_group(plain, replace(plan, sampling=PoissonSampling(0.4))) is plain
 
 
 # --- what it costs -----------------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ def simulate(
         changes = {"device": device, "processes": processes}
         read = read.with_performance(**{name: value for name, value in changes.items() if value is not None})
         if plant_noise is not None:
-            read = _planted(read, plant_noise)
+            read = with_planted(read, plant_noise)
         overrides = _overrides(override or [], override_by, override_reason)
         derivation = Derivation(
             no_dp=no_dp,
@@ -197,7 +197,7 @@ def _overrides(conditions: list[str], by: str, reason: str) -> list[OverrideAske
     return [OverrideAsked(condition, name, role, reason.strip()) for condition in conditions]
 
 
-def _planted(agreement: Agreement, asked: str) -> Agreement:
+def with_planted(agreement: Agreement, asked: str) -> Agreement:
     """The agreement with noise in one group's labels; the data are of this machine, and in no hash."""
     from hansa.agreement.local import PlantedNoise
 
