@@ -103,8 +103,12 @@ def _sentences(told: EvaluationReport, unit: str) -> Iterator[str]:
     few = [cost.epsilon_colluding for cost in told.costs if cost.epsilon_colluding is not None]
     against = f", {words.epsilon(max(few))} against few" if few else ""
     yield (
-        f"All {told.allowed} evaluations that are allowed cost ε = {words.epsilon(most)}{against} at δ = "
-        f"{words.plain(told.delta)} at most. "
+        (
+            "The one evaluation that is allowed costs"
+            if told.allowed == 1
+            else f"All {told.allowed} evaluations that are allowed cost"
+        )
+        + f" ε = {words.epsilon(most)}{against} at δ = {words.plain(told.delta)} at most. "
         + (
             f"No {unit} both trains and evaluates, so that it loses the larger of this and the ε of training."
             if told.composition == "parallel"
