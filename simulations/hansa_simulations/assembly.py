@@ -24,6 +24,8 @@ from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.attack_words import told
 from hansa.privacy.charges import charges_of
 from hansa.privacy.events import Spend
+from hansa.privacy.group_rates import epsilon_at_rate
+from hansa.privacy.sampling import GroupSampling, sampling_of
 from hansa.protocol import public_weights, shared_noise
 from hansa.quorum import threshold
 from hansa.report import (
@@ -31,8 +33,10 @@ from hansa.report import (
     ConditionReport,
     EventCount,
     FairnessReport,
+    GroupRateReport,
     HistoryPoint,
     MemberReport,
+    MitigationReport,
     PhaseReport,
     PublicationReport,
     Quality,
@@ -194,6 +198,7 @@ def assemble(
         references=measured.references,
         attack=None if run.attack is None else _attack(run.attack),
         fairness=run.fairness,
+        mitigation=_mitigation(run),
         publication=None if run.conclusion is None else _publication(run.conclusion, run.not_concluded),
         events=tuple(_events(run)),
         versions={
@@ -234,6 +239,29 @@ def _members(run: Run) -> list[MemberReport]:
             )
         )
     return found
+
+
+def _mitigation(run: Run) -> MitigationReport | None:
+    """Rates by group, and what each would cost by itself for the member that lost most."""
+    terms, sampling = run.agreement.terms, sampling_of(run.agreement.terms)
+    if not isinstance(sampling, GroupSampling):
+        return None
+    delta = terms.privacy.delta if terms.private else None
+    spends = [held.spends for held in run.budgets.values() if held is not None]
+    return MitigationReport(
+        attribute=sampling.attribute,
+        accounted_rate=sampling.rate,
+        groups=tuple(
+            GroupRateReport(
+                value=value,
+                rate=rate,
+                epsilon=None
+                if delta is None
+                else max((epsilon_at_rate(each, delta, rate) for each in spends), default=0.0),
+            )
+            for value, rate in sampling.rates.items()
+        ),
+    )
 
 
 def _against_few(held: MemberBudget | None, delta: float | None) -> dict[str, float | None]:
@@ -433,8 +461,8 @@ def _notes(original: Agreement, terms: Terms) -> list[str]:
     noise = None if original.simulation is None else original.simulation.planted
     if noise is not None:
         notes.append(
-            f"An experiment: {noise.share:.0%} of the labels of {noise.attribute}={noise.value} were turned into others, in all "
-            "records of all members."
+            f"An experiment: {noise.share:.0%} of the labels of {noise.attribute}={noise.value} were turned into others, in "
+            f"{'the records that all members train on' if noise.where == 'training' else 'all records of all members'}."
         )
     if isinstance(terms.model, Encoder) and terms.model.warm_start:
         notes.append(

@@ -21,6 +21,7 @@ class Derivation:
         baseline: ``pooled`` trains on all records in one place, ``local-only`` one model at each member.
         epsilon: another promise, at the same δ.
         learning_rate: another one, of the members' steps.
+        no_mitigation: draw all groups at the agreement's one rate.
     """
 
     no_dp: bool = False
@@ -28,6 +29,7 @@ class Derivation:
     baseline: str | None = None
     epsilon: float | None = None
     learning_rate: float | None = None
+    no_mitigation: bool = False
 
     def changes(self) -> tuple[str, ...]:
         """The changes in words."""
@@ -41,6 +43,8 @@ class Derivation:
             words.append(f"ε = {self.epsilon:g}")
         if self.learning_rate is not None:
             words.append(f"learning rate {self.learning_rate:g}")
+        if self.no_mitigation:
+            words.append("no mitigation: all groups are drawn at one rate")
         if self.baseline == "pooled":
             words.append("all records in one place")
         if self.baseline == "local-only":
@@ -62,6 +66,10 @@ class Derivation:
             )
         if self.baseline not in (None, "pooled", "local-only"):
             raise UsageError(f"there is no baseline {self.baseline!r}", remedy="Use pooled or local-only.")
+        if self.no_mitigation and agreement.terms.mitigation is None:
+            raise UsageError("--no-mitigation: the agreement mitigates nothing", remedy="Leave it out.")
+        if self.no_mitigation:
+            agreement = without_mitigation(agreement)
         if self.no_dp:
             agreement = without_privacy(agreement)
         if self.epsilon is not None:
@@ -84,6 +92,11 @@ def without_privacy(agreement: Agreement) -> Agreement:
         evaluation=None,
         publication=None,
     )
+
+
+def without_mitigation(agreement: Agreement) -> Agreement:
+    """The same training with all groups drawn at the agreement's one rate, under the same ε."""
+    return agreement.derive(mitigation=None)
 
 
 def under(agreement: Agreement, mechanism: str) -> Agreement:

@@ -17,10 +17,18 @@ from hansa.agreement import Agreement, read_agreement
 from hansa.errors import OutputExistsError, UsageError
 from hansa.models import BuiltModel, build_model
 from hansa.report import Reference, Repeat, Report, write_report
+from hansa.report.mitigated import WITHOUT
 from hansa_client.data import Dataset, encode
 from hansa_client.training import engine_for
 from hansa_simulations.assembly import Measured, Run, assemble
-from hansa_simulations.derived import Derivation, alone, pooled, under, without_privacy
+from hansa_simulations.derived import (
+    Derivation,
+    alone,
+    pooled,
+    under,
+    without_mitigation,
+    without_privacy,
+)
 from hansa_simulations.evaluation import Evaluator
 from hansa_simulations.models import built_from
 from hansa_simulations.quality import mean_quality
@@ -277,7 +285,9 @@ def _load(agreement: Agreement, data: Path | None, seed: int, built: BuiltModel)
     found = {}
     for place, (name, held) in enumerate(records.items()):
         sides = (encode(side, terms, built.tokenize) for side in (held.train, held.test))
-        found[name] = MemberData(*(planted(side, terms, noise, (place, i)) for i, side in enumerate(sides)))
+        found[name] = MemberData(
+            *(planted(side, terms, noise, (place, i), trains=i == 0) for i, side in enumerate(sides))
+        )
     return found
 
 
@@ -293,6 +303,8 @@ def _references(agreement: Agreement) -> list[tuple[str, Agreement]]:
     found = []
     if agreement.terms.baseline is None:
         found.append(("pooled, same privacy" if agreement.terms.private else "pooled", pooled(agreement)))
+    if agreement.terms.mitigation is not None:
+        found.append((WITHOUT, without_mitigation(agreement)))
     if agreement.terms.private:
         found.append(("federated, no privacy", without_privacy(agreement)))
         if agreement.terms.baseline is None:

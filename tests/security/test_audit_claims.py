@@ -11,10 +11,15 @@ from typing import Any
 
 import pytest
 
+from hansa.audit.findings import Notebook
+from hansa.audit.mechanism import contradiction
+from hansa.audit.spending import RunSpend
 from hansa.ledger import Charging, Spending
 from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.charges import Charge
-from hansa.privacy.events import Spend, poisson_gaussian
+from hansa.privacy.events import Spend, poisson_gaussian, rate_and_multiplier
+from hansa.privacy.group_rates import epsilon_at_rate
+from hansa.report import MitigationReport
 from support.auditing import audited, failure_of
 from support.audits import (
     CHARGE,
@@ -51,6 +56,33 @@ class TestClaims:
         assert failure["what"].startswith(f"members.{VICTIM}.epsilon is ")
         assert "lower" in failure["what"]
         assert failure["type"] == "claim"
+
+    def test_rates_by_group_are_held_to_the_rate_that_is_charged(self, tmp_path: Path) -> None:
+        rate = rate_and_multiplier(EVENT)[0]
+        report = report_of(TRUTH)
+        spends = [Spend(one.event, one.count) for one in report.events if one.member == VICTIM]
+        most = max(member.epsilon for member in report.members)
+        lower = epsilon_at_rate(spends, DELTA, rate / 4)
+        groups = [
+            {"value": "f", "rate": rate, "epsilon": most},
+            {"value": "m", "rate": rate / 4, "epsilon": lower},
+        ]
+        told = {"attribute": "sex", "accounted_rate": rate, "groups": groups}
+        honest = report.model_copy(update={"mitigation": MitigationReport.model_validate(told, strict=False)})
+        called = audited(TRUTH.write(tmp_path), "--report", write_report_json(honest, tmp_path))
+        assert called.status == 0, called.stdout
+        assert any("rates by group" in one for one in called.stdout.splitlines())
+        for change, place in (
+            ({"accounted_rate": rate / 2}, "mitigation.accounted_rate"),
+            ({"groups": [{**groups[0], "rate": rate * 2}, groups[1]]}, "mitigation.groups.f.rate"),
+            ({"groups": [groups[0], {**groups[1], "epsilon": lower / 2}]}, "mitigation.groups.m.epsilon"),
+        ):
+            notebook = Notebook()
+            false = MitigationReport.model_validate({**told, **change}, strict=False)
+            reserved = RunSpend(VICTIM, "", "", "", 0, {"training": CHARGE})
+            wrong = contradiction(report.model_copy(update={"mitigation": false}), [reserved], notebook)
+            assert wrong is not None
+            assert wrong[0] == place
 
     def test_rounds_of_which_a_whole_log_holds_no_sum(self, tmp_path: Path) -> None:
         report = write_report_json(report_of(TRUTH), tmp_path)

@@ -12,13 +12,15 @@ from sklearn.model_selection import train_test_split
 
 from hansa.agreement import read_agreement
 from hansa.agreement.terms import CategoryFeature, NumberFeature
+from hansa.cli.simulate import with_planted
+from hansa.errors import UsageError
 from hansa_client.data import encode, inspect
 from hansa_simulations.splits import load_members
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples"
 DATA = REPOSITORY.parent / "shared" / "data"
-NAMES = ("quickstart", "heart", "credit", "credit-publication", "medquad")
+NAMES = ("quickstart", "heart", "credit", "credit-publication", "credit-mitigation", "medquad")
 # training and test records, as FLamby publishes them, and the ranges of ../shared/peers/heart_reference.py
 FLAMBY_SIZES = {"cleveland": (199, 104), "hungarian": (172, 89), "switzerland": (30, 16), "va": (85, 45)}
 REFERENCE_RANGES = {
@@ -33,6 +35,7 @@ FOLDERS = {
     "heart": "heart_disease_4hospitals",
     "credit": "credit_default",
     "credit-publication": "credit_default",
+    "credit-mitigation": "credit_default",
     "medquad": "medquad",
 }
 
@@ -190,6 +193,19 @@ class TestCredit:
     def test_the_model_sees_no_protected_attribute(self):
         data = read_agreement(EXAMPLES / "credit.toml").terms.data
         assert not {f.name for f in data.features} & {group.name for group in data.groups}
+
+
+class TestCreditMitigation:
+    def test_labels_are_planted_as_the_command_line_would(self):
+        agreement = read_agreement(EXAMPLES / "credit-mitigation.toml")
+        told = agreement.simulation.planted
+        assert (told.share, told.where) == (0.6, "training")
+        assert with_planted(agreement, "sex=female:0.6:training").simulation.planted == told
+        everywhere = with_planted(agreement, "sex=female:0.6").simulation.planted
+        assert everywhere == told.model_copy(update={"where": "all"})
+        for wrong in ("sex=female:training", "sex=female:0.6:judging", "age=old:0.6:training"):
+            with pytest.raises(UsageError):
+                with_planted(agreement, wrong)
 
 
 class TestMedquad:

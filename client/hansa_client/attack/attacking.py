@@ -17,7 +17,7 @@ from hansa.privacy.randomness import Randomness, SecretRandomness
 from hansa.privacy.sampling import PoissonSampling
 from hansa_client.attack.gradients import gradient_scores
 from hansa_client.attack.guessing import Coins, right_guesses
-from hansa_client.attack.trainers import seen_alone
+from hansa_client.attack.trainers import of_no_group, seen_alone
 from hansa_client.attack.units import unit_scores
 from hansa_client.training import TrainerFactory, TrainingPlan
 from hansa_client.training.gradients import GradientEngine
@@ -152,7 +152,7 @@ def attack_units(
         scores = unit_scores(
             engine,
             len(agreement.terms.task.labels),
-            lambda data: seen_alone(factory.trainer(member, data), plan),
+            lambda data: seen_alone(factory.trainer(member, of_no_group(data, plan)), plan),
             coins,
             agreement.terms.training.rounds,
             agreement.terms.privacy.max_records_per_unit,

@@ -26,7 +26,7 @@ from hansa.models import BuiltModel
 from hansa.privacy.grid import Grid
 from hansa.privacy.randomness import Randomness
 from hansa_client.attack.guessing import Coins
-from hansa_client.attack.trainers import seen_alone
+from hansa_client.attack.trainers import of_no_group, seen_alone
 from hansa_client.data import Dataset
 from hansa_client.training import PooledTrainer, Trainer, TrainingPlan
 from hansa_client.training.gradients import GradientEngine
@@ -112,7 +112,7 @@ def gradient_scores(
     signs = coins.signs(_TABLES)
     built = _built(rows, gain)
     kind = Trainer if changed.clamp is None else PooledTrainer
-    engine, data = GradientEngine(built), _data(coins, signs, records_per_unit)
+    engine, data = GradientEngine(built), of_no_group(_data(coins, signs, records_per_unit), plan)
     trainer = seen_alone(kind(engine, data, changed), changed)
     weights = built.initial_vector()
     for number in range(rounds):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy.typing as npt
 from hansa.errors import TrainingError
 from hansa.privacy.randomness import Randomness
 from hansa.privacy.rotation import Rotation
+from hansa.privacy.sampling import GroupSampling
+from hansa_client.data import Dataset
 from hansa_client.training import PooledTrainer, Trainer, TrainingPlan
 
 Vector = npt.NDArray[np.float64]
@@ -77,3 +80,10 @@ def seen_alone(trainer: Trainer | PooledTrainer, plan: TrainingPlan) -> Moves:
         raise TrainingError("a plan without shared noise is not that of a pooled trainer")
     factor = -plan.learning_rate / (plan.grid.scale * plan.divisor)
     return _OwnSteps(trainer, factor, plan.grid.dimension if plan.rotated else None, plan.lasting)
+
+
+def of_no_group(canaries: Dataset, plan: TrainingPlan) -> Dataset:
+    """Canaries as records without a value of the attribute whose groups have rates: drawn at the largest, which is claimed."""
+    if not isinstance(plan.sampling, GroupSampling):
+        return canaries
+    return replace(canaries, groups={plan.sampling.attribute: np.full(len(canaries), -1, dtype=np.int16)})

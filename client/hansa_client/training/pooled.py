@@ -21,7 +21,7 @@ from hansa_client.data import Dataset
 from hansa_client.training.gradients import GradientEngine
 from hansa_client.training.kept import KeptActivations
 from hansa_client.training.plan import TrainingPlan
-from hansa_client.training.sampling import Draws, KeyedDraws, Units
+from hansa_client.training.sampling import Draws, Units, keyed_draws
 from hansa_client.training.trainer import Trainer
 
 Vector: TypeAlias = npt.NDArray[np.float64]
@@ -81,7 +81,7 @@ class PooledTrainer:
             raise TrainingError("a plan without shared noise makes no contribution to a pooled step")
         self._sums = Trainer(engine, dataset, plan, kept=kept)
         self._ahead = engine.parameters[0].device.type != "cpu"
-        self._draws = KeyedDraws(dataset.unit_ids, plan.sampling) if draws is None else draws
+        self._draws = keyed_draws(dataset, plan.sampling) if draws is None else draws
         self._engine = engine
         self._sigma, self._clamp, self._size = plan.sigma, plan.clamp, plan.grid.dimension
         self._rotated = plan.rotated

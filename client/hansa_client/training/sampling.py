@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,17 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from hansa.errors import TrainingError
 from hansa.privacy.randomness import Randomness
-from hansa.privacy.sampling import FixedBatches, Sampling, TruncatedSampling
+from hansa.privacy.sampling import FixedBatches, GroupSampling, Sampling, TruncatedSampling
+
+if TYPE_CHECKING:
+    from hansa_client.data import Dataset
 
 Units: TypeAlias = npt.NDArray[np.int64]
+Rates: TypeAlias = npt.NDArray[np.float64]
 _Words: TypeAlias = npt.NDArray[np.uint64]
 
 _BLOCK = 16  # bytes of an AES block
+_BELOW_ONE = 2.0**64 - 2.0**11  # the largest float64 that a 64-bit word holds
 
 
 class Draws(Protocol):
@@ -38,19 +43,20 @@ class KeyedDraws:
     Args:
         unit_ids: one for each unit of the dataset, all different.
         sampling: how a step draws.
+        rates: float64 [units], of each unit, none above the sampling's; by default all are the sampling's.
 
     Guarantees: exactly the given number of batches, whatever the data. Under Poisson sampling each unit is drawn with
-        probability at most q and at least q − 2⁻⁶⁴, independently; of a sample above the largest batch every part of
+        probability at most q and at least q − 2⁻⁶⁴, independently, where q is its own rate; of a sample above the largest batch every part of
         that size is equally likely; of an epoch's fixed batches each unit is in exactly one. What is drawn of the
         other units is the same with a unit or without it, but where it takes a place in a batch that is cut.
     Assumes: AES-256 is a pseudorandom function, and no two ids share 128 bits of BLAKE2b.
 
     Raises:
-        TrainingError: two units have one id, so that they would always be drawn together, or there are more units
-            than the event of a cut sample holds for.
+        TrainingError: two units have one id, so that they would always be drawn together, there are more units
+            than the event of a cut sample holds for, or a unit's rate is not one that is accounted.
     """
 
-    def __init__(self, unit_ids: Sequence[str], sampling: Sampling) -> None:
+    def __init__(self, unit_ids: Sequence[str], sampling: Sampling, rates: Rates | None = None) -> None:
         digests = [hashlib.blake2b(unit.encode(), digest_size=_BLOCK).digest() for unit in unit_ids]
         if len(set(digests)) != len(digests):
             raise TrainingError(
@@ -64,6 +70,17 @@ class KeyedDraws:
             )
         self._blocks = b"".join(digests)
         self._sampling = sampling
+        self._rates: float | Rates = sampling.rate
+        if isinstance(sampling, GroupSampling):
+            if rates is None:
+                raise TrainingError("groups are drawn at rates of their own, and units came without rates")
+            self._rates = rates
+        elif rates is not None:
+            raise TrainingError("units came with rates of their own, and the agreement draws all at one")
+        if np.shape(self._rates) not in {(), (len(unit_ids),)} or not np.all(
+            (np.asarray(self._rates) > 0) & (np.asarray(self._rates) <= sampling.rate)
+        ):
+            raise TrainingError("a unit would be drawn at a rate above the accounted one, or at none")
 
     def batches(self, randomness: Randomness, steps: int) -> Iterator[Units]:
         if isinstance(self._sampling, FixedBatches):
@@ -71,14 +88,12 @@ class KeyedDraws:
             return
         largest = self._sampling.cut.largest_batch if isinstance(self._sampling, TruncatedSampling) else None
         for _ in range(steps):
-            yield self._sample(self._words(randomness.key()), self._sampling.rate, largest)
+            yield self._sample(self._words(randomness.key()), self._rates, largest)
 
     @staticmethod
-    def _sample(words: _Words, rate: float, largest: int | None) -> Units:
-        if rate < 1:
-            drawn = np.flatnonzero(words[:, 0] < np.uint64(int(rate * 2.0**64)))
-        else:
-            drawn = np.arange(len(words))
+    def _sample(words: _Words, rate: float | Rates, largest: int | None) -> Units:
+        below = np.minimum(np.floor(np.asarray(rate) * 2.0**64), _BELOW_ONE).astype(np.uint64)
+        drawn = np.flatnonzero((words[:, 0] < below) | (np.asarray(rate) >= 1))
         if largest is not None and len(drawn) > largest:
             places = np.argpartition(words[drawn, 1], largest)[:largest]
             drawn = np.sort(drawn[places])
@@ -95,3 +110,34 @@ class KeyedDraws:
         """Two pseudorandom 64-bit words for each unit, uint64 [n, 2]."""
         encryptor = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()  # noqa: S305  # a PRF of different blocks
         return np.frombuffer(encryptor.update(self._blocks), dtype="<u8").reshape(-1, 2).astype(np.uint64)
+
+
+def keyed_draws(dataset: Dataset, sampling: Sampling) -> KeyedDraws:
+    """The draws of a member's dataset under an agreement.
+
+    Under `GroupSampling` a unit's rate is the largest of its records' groups, and the largest of all where a record has no
+    value of the attribute: a function of the unit alone.
+
+    Raises:
+        TrainingError: the records lack the attribute; see also `KeyedDraws`.
+    """
+    return KeyedDraws(dataset.unit_ids, sampling, unit_rates(dataset, sampling))
+
+
+def unit_rates(dataset: Dataset, sampling: Sampling) -> Rates | None:
+    """The rate of each unit, float64 [units]; `None` where all are drawn at one.
+
+    Raises:
+        TrainingError: the records lack the attribute.
+    """
+    if not isinstance(sampling, GroupSampling):
+        return None
+    if sampling.attribute not in dataset.groups:
+        raise TrainingError(
+            f"the records lack the group attribute {sampling.attribute!r}, by which the agreement draws units",
+            remedy="Name its column in node.toml under [columns]; records without a value are drawn at the largest rate.",
+        )
+    of_place = np.array([*sampling.rates.values(), sampling.rate])  # the last is found at -1: no value
+    rates = np.zeros(dataset.number_of_units)
+    np.maximum.at(rates, dataset.units, of_place[dataset.groups[sampling.attribute]])
+    return rates

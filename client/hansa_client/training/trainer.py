@@ -22,7 +22,7 @@ from hansa_client.training.descent import Descent, Noise
 from hansa_client.training.gradients import GradientEngine
 from hansa_client.training.kept import KeptActivations, KeptRecords
 from hansa_client.training.plan import UNMEASURED, TrainingPlan
-from hansa_client.training.sampling import Draws, KeyedDraws, Units
+from hansa_client.training.sampling import Draws, Units, keyed_draws
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
@@ -79,7 +79,7 @@ class Trainer:
     ) -> None:
         if plan.grid is not None and plan.grid.dimension != engine.built.flat.size:
             raise TrainingError("the plan's grid has another dimension than the model")
-        self._draws = KeyedDraws(dataset.unit_ids, plan.sampling) if draws is None else draws
+        self._draws = keyed_draws(dataset, plan.sampling) if draws is None else draws
         self._engine = engine
         self._data = dataset
         self._plan = plan

@@ -29,6 +29,7 @@ from hansa.agreement.terms import (
     Fairness,
     LogisticModel,
     Member,
+    Mitigation,
     Name,
     Positive,
     Privacy,
@@ -280,6 +281,7 @@ _SECTIONS: Mapping[str, type[Section]] = {
     "fairness": Fairness,
     "publication": Publication,
     "evaluation": Evaluation,
+    "mitigation": Mitigation,
 }
 
 

@@ -129,13 +129,15 @@ class PlantedNoise(Section):
 
     Attributes:
         attribute, value: which group of `Data.groups`.
-        share: of the group's records whose label is turned into another, at every member: what trains, what evaluates, and
-            what the simulator keeps back.
+        share: of the group's records whose label is turned into another, at every member.
+        where: in ``all`` records: what trains, what evaluates, and what the simulator keeps back; or in ``training`` alone:
+            the records that are judged by have the labels that they should.
     """
 
     attribute: Name
     value: str
     share: Annotated[float, Field(gt=0, le=1)]
+    where: Literal["all", "training"] = "all"
     seed: Seed = 0
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from hansa.agreement.evaluating import evaluation_problems
 from hansa.agreement.keys import COORDINATOR
+from hansa.agreement.mitigation import mitigation_problems
 from hansa.agreement.publication_rules import publication_problems
 from hansa.agreement.terms import (
     SHARED_NOISE_OPTIONS,
@@ -92,6 +93,8 @@ def problems_of(sections: Mapping[str, Any]) -> list[Problem]:
         found += _fairness(fairness, data)
     if sections.get("evaluation") is not None:
         found += evaluation_problems(sections)
+    if sections.get("mitigation") is not None:
+        found += mitigation_problems(sections)
     publication: Publication | None = sections.get("publication")
     if publication is not None and baseline is None:
         found += publication_problems(publication, sections.get("evaluation"), fairness, privacy, task, data)

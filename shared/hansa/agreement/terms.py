@@ -14,6 +14,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BeforeValidator, Field
 
 from hansa.agreement.conditions import ConditionTerms
+from hansa.agreement.mitigation import Mitigation as Mitigation  # noqa: PLC0414  # a section like those below
 from hansa.agreement.section import Count as Count  # noqa: PLC0414  # the types of keys are named by what reads terms
 from hansa.agreement.section import Name as Name  # noqa: PLC0414  # the types of keys are named by what reads terms
 from hansa.agreement.section import NonNegative as NonNegative  # noqa: PLC0414  # the types of keys are named by what reads terms
@@ -508,7 +509,18 @@ class Terms(Section):
     fairness: Fairness = Fairness()
     publication: Publication = Publication()
     evaluation: Evaluation | None = None
+    mitigation: Mitigation | None = None
     baseline: Literal["pooled", "local-only"] | None = None
+
+    def tree(self) -> dict[str, Json]:
+        """As `Section.tree`, without mitigation where there is none.
+
+        So an agreement without it has the same id as before there was any.
+        """
+        tree = super().tree()
+        if self.mitigation is None:
+            del tree["mitigation"]
+        return tree
 
     @property
     def local_steps(self) -> int:

@@ -13,6 +13,7 @@ from hansa.agreement import Agreement
 from hansa.artifact.contents import Answer, Events, Loss, PrivacyStatement, StepTold
 from hansa.gate.record import MemberSpent
 from hansa.privacy.events import Spend
+from hansa.privacy.sampling import GroupSampling, sampling_of
 from hansa.report.statement import unprotected
 
 _NOTHING = "Nothing is promised: updates left the members without noise."
@@ -94,7 +95,7 @@ def _answers(agreement: Agreement, losses: Sequence[Loss], steps: Sequence[StepT
             answer="None."
             if privacy.mechanism == "none"
             else f"DP-SGD: gradients clipped to {privacy.clipping_norm:g}, sampled at the public rate "
-            f"{privacy.sampling_rate:g} ({privacy.sampling}), discrete Gaussian noise on an integer grid "
+            f"{privacy.sampling_rate:g} ({privacy.sampling}{_by_group(agreement)}), discrete Gaussian noise on an integer grid "
             f"({privacy.mechanism}).",
         ),
         Answer(
@@ -136,6 +137,15 @@ def _answers(agreement: Agreement, losses: Sequence[Loss], steps: Sequence[StepT
             "says nothing.",
         ),
     ]
+
+
+def _by_group(agreement: Agreement) -> str:
+    """Rates of groups, where each has its own."""
+    sampling = sampling_of(agreement.terms)
+    if not isinstance(sampling, GroupSampling):
+        return ""
+    told = ", ".join(f"{value} {rate:g}" for value, rate in sampling.rates.items())
+    return f", the largest; by {sampling.attribute}: {told}"
 
 
 def statement_text(statement: PrivacyStatement) -> str:

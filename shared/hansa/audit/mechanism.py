@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 from hansa.audit.findings import REPORT, Notebook
 from hansa.audit.rounds import OpenedNoise
 from hansa.audit.spending import RunSpend
+from hansa.errors import HansaError
 from hansa.privacy.charges import TRAINING, Charge
-from hansa.privacy.events import rate_and_multiplier
+from hansa.privacy.events import EventJson, Spend, rate_and_multiplier
+from hansa.privacy.group_rates import epsilon_at_rate
+from hansa.report.mitigation import MitigationReport
 from hansa.report.schema import Report
 
 RELATIVE = 1e-6  # a multiplier goes through the grid and back, and is the same but for its last digits
@@ -40,7 +44,16 @@ def contradiction(report: Report, runs: Sequence[RunSpend], notebook: Notebook) 
         if found is not None:
             return found
     notebook.passed("claims: the mechanism")
-    return None
+    if report.mitigation is None:
+        return None
+    notebook.not_checked(
+        "which groups are drawn at which rates",
+        "the terms say so, and logs hold their hash and the largest rate alone",
+    )
+    found = _of_mitigation(report, report.mitigation)
+    if found is None:
+        notebook.passed("claims: rates by group, none above the one that is charged")
+    return found
 
 
 def _of_charge(report: Report, charge: Charge) -> tuple[str, str] | None:
@@ -65,6 +78,38 @@ def _of_charge(report: Report, charge: Charge) -> tuple[str, str] | None:
             f"is {'missing' if said is None else f'{said:g}'}, and events were reserved at {shown}",
         )
     return _of_shares(report, charge) if shared else None
+
+
+def _of_mitigation(report: Report, told: MitigationReport) -> tuple[str, str] | None:
+    """What a report says of rates by group, against the rate and the events that are charged."""
+    if told.accounted_rate != report.sampling_rate:
+        return (
+            "mitigation.accounted_rate",
+            f"is {told.accounted_rate:g}, and events were reserved at {report.sampling_rate:g}",
+        )
+    deltas = {member.name: member.delta for member in report.members}
+    spends: dict[str, list[Spend]] = {}
+    for one in report.events:
+        spends.setdefault(one.member, []).append(Spend(cast("EventJson", one.event), one.count))
+    for group in told.groups:
+        place = f"mitigation.groups.{group.value}"
+        if not 0 < group.rate <= told.accounted_rate:
+            return (
+                f"{place}.rate",
+                f"is {group.rate:g}, and no unit may be drawn at more than {told.accounted_rate:g}",
+            )
+        try:
+            losses = [
+                epsilon_at_rate(each, delta, group.rate)
+                for name, each in spends.items()
+                if (delta := deltas[name]) is not None
+            ]
+        except HansaError as error:
+            return f"{place}.epsilon", f"cannot be recomputed: {error.cause}"
+        most = max(losses, default=0.0)
+        if group.epsilon is None or not math.isclose(group.epsilon, most, rel_tol=RELATIVE):
+            return f"{place}.epsilon", f"is {group.epsilon}, and {most:.6g} follows from the events"
+    return None
 
 
 def _of_shares(report: Report, charge: Charge) -> tuple[str, str] | None:

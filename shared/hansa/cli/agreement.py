@@ -202,9 +202,20 @@ def agreement_summary(agreement: Agreement) -> dict[str, Any]:
         "delta": privacy.delta if agreement.terms.private else None,
         "unit": privacy.unit,
         "steps": privacy.steps,
+        **_mitigation(agreement),
         **(_shared_noise(agreement) if privacy.mechanism == "distributed" else {}),
         "not_in_force": list(not_in_force(agreement.terms)),
     }
+
+
+def _mitigation(agreement: Agreement) -> dict[str, Any]:
+    """Rates by group as they are drawn, where the agreement has them; the largest is the one that is charged."""
+    mitigation = agreement.terms.mitigation
+    if mitigation is None:
+        return {}
+    rates = mitigation.sampling.rates
+    told = {value: rates[value] * agreement.terms.privacy.sampling_rate for value in sorted(rates)}
+    return {"sampling_by_group": {"attribute": mitigation.sampling.attribute, "rates": told}}
 
 
 def _shared_noise(agreement: Agreement) -> dict[str, Any]:

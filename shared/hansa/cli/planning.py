@@ -80,8 +80,23 @@ def plan(
             "epsilon_any_limit": epsilon_any,
             "timed": measure,
             "conditions": None,
+            "mitigation": None,
         }
         text = plan_text(made, advice)
+        agreed = next(
+            (o for o in made.options if (o.mechanism, o.steps, o.sampling_rate) == made.agreed), None
+        )
+        if (
+            agreement.terms.mitigation is not None
+            and agreed is not None
+            and agreed.noise_multiplier is not None
+        ):
+            from hansa.planning.mitigation import rates_planned
+
+            rates_by_group = rates_planned(agreement.terms, agreed.noise_multiplier)
+            if rates_by_group is not None:
+                data["mitigation"] = rates_by_group.as_dict()
+                text += f"\n\n{rates_by_group.text()}"
         if agreement.terms.evaluation is not None:
             from hansa.fairness.beforehand import outlook
             from hansa.planning.conditions import outlook_dict, outlook_text

@@ -93,10 +93,13 @@ def simulate(
         str | None,
         typer.Option(
             "--plant-noise",
-            metavar="GROUP=VALUE:SHARE",
-            help="An experiment: turn this share of one group's labels into others.",
+            metavar="GROUP=VALUE:SHARE[:training]",
+            help="An experiment: turn this share of one group's labels into others, in all records or in those that train.",
         ),
     ] = None,
+    no_mitigation: Annotated[
+        bool, typer.Option("--no-mitigation", help="Draw all groups at one rate: what mitigation changes.")
+    ] = False,
     override: Annotated[
         list[str] | None,
         typer.Option(
@@ -127,7 +130,7 @@ def simulate(
     """Run a whole federation on this machine and report on it.
 
     Every member trains with differential privacy on its own data; the coordinator sees sums. Options that change
-    the terms (--no-dp, --mechanism, --epsilon, --learning-rate, --baseline) make a derived agreement with an id of its own, saved in --out.
+    the terms (--no-dp, --mechanism, --epsilon, --learning-rate, --no-mitigation, --baseline) make a derived agreement with an id of its own, saved in --out.
     """
     with reported(output_format):
         from hansa.agreement import read_agreement
@@ -141,7 +144,7 @@ def simulate(
         changes = {"device": device, "processes": processes}
         read = read.with_performance(**{name: value for name, value in changes.items() if value is not None})
         if plant_noise is not None:
-            read = _planted(read, plant_noise)
+            read = with_planted(read, plant_noise)
         overrides = _overrides(override or [], override_by, override_reason)
         derivation = Derivation(
             no_dp=no_dp,
@@ -149,6 +152,7 @@ def simulate(
             baseline=None if baseline is None else baseline.value,
             epsilon=epsilon,
             learning_rate=learning_rate,
+            no_mitigation=no_mitigation,
         )
         trackers = trackers_of(track or ())
         stop = threading.Event()
@@ -193,15 +197,20 @@ def _overrides(conditions: list[str], by: str, reason: str) -> list[OverrideAske
     return [OverrideAsked(condition, name, role, reason.strip()) for condition in conditions]
 
 
-def _planted(agreement: Agreement, asked: str) -> Agreement:
+def with_planted(agreement: Agreement, asked: str) -> Agreement:
     """The agreement with noise in one group's labels; the data are of this machine, and in no hash."""
     from hansa.agreement.local import PlantedNoise
 
-    group, _, share = asked.rpartition(":")
+    group, _, share = asked.removesuffix(":training").rpartition(":")
     attribute, _, value = group.partition("=")
     known = {f"{one.name}={v}" for one in agreement.terms.data.groups for v in one.values}
     try:
-        noise = PlantedNoise(attribute=attribute, value=value, share=float(share))
+        noise = PlantedNoise(
+            attribute=attribute,
+            value=value,
+            share=float(share),
+            where="training" if asked.endswith(":training") else "all",
+        )
     except ValueError:
         noise = None
     if noise is None or group not in known:

@@ -16,6 +16,7 @@ from hansa.privacy.events import (
 )
 
 if TYPE_CHECKING:
+    from hansa.agreement.mitigation import GroupRates
     from hansa.agreement.terms import Terms
 
 _WHOLE = 1e-9  # relative: how far 1 / q may be from an integer
@@ -38,6 +39,29 @@ class PoissonSampling:
     def events_in(self, steps: int) -> int:
         """How many of these events so many steps are."""
         return steps
+
+
+@dataclass(frozen=True)
+class GroupSampling(PoissonSampling):
+    """Poisson sampling with a public rate for each group, none above `rate`.
+
+    Each unit is drawn by itself, at a rate that its own records decide. A step on D and one on D with a unit more are then
+    mixtures of the same Gaussians with that unit's rate, and the hockey-stick divergence of either from the other does not
+    fall with the rate: what is charged at the largest rate holds for every unit.
+
+    Attributes:
+        rate: q in (0, 1], the largest, at which every unit is accounted.
+        attribute: of the groups.
+        relative: by value of the attribute, in the agreement's order: the value and its rate, as a part of `rate`.
+    """
+
+    attribute: str
+    relative: tuple[tuple[str, float], ...]
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The rate of each group."""
+        return {value: self.rate * part for value, part in self.relative}
 
 
 @dataclass(frozen=True)
@@ -114,6 +138,8 @@ def sampling_of(terms: Terms) -> Sampling:
         PrivacyParameterError: terms that the rules of an agreement refuse.
     """
     privacy = terms.privacy
+    if terms.mitigation is not None:
+        return _by_group(terms, terms.mitigation.sampling)
     if privacy.sampling == "poisson":
         return PoissonSampling(privacy.sampling_rate)
     if privacy.sampling == "truncated-poisson":
@@ -125,3 +151,15 @@ def sampling_of(terms: Terms) -> Sampling:
     if batches is None:
         raise PrivacyParameterError(f"fixed batches of a share of {privacy.sampling_rate:g} fill no epoch")
     return FixedBatches(batches)
+
+
+def _by_group(terms: Terms, agreed: GroupRates) -> GroupSampling:
+    group = next((one for one in terms.data.groups if one.name == agreed.attribute), None)
+    if group is None or set(group.values) != set(agreed.rates) or terms.privacy.sampling != "poisson":
+        raise PrivacyParameterError(
+            "the rates of groups are not those of a declared attribute under Poisson sampling"
+        )
+    relative = tuple((value, agreed.rates[value]) for value in group.values)
+    if not all(0 < part <= 1 for _, part in relative):
+        raise PrivacyParameterError("a group is drawn at more than the accounted rate, or not at all")
+    return GroupSampling(terms.privacy.sampling_rate, agreed.attribute, relative)

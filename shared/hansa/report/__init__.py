@@ -6,6 +6,7 @@ and `page` draw it. Nothing here imports matplotlib, jinja2 or rich before somet
 
 from hansa.report.fairness import EvaluationCost, EvaluationReport, FairnessReport
 from hansa.report.files import read_report, write_report
+from hansa.report.mitigation import GroupRateReport, MitigationReport
 from hansa.report.page import render_html
 from hansa.report.publication import ConditionReport, PublicationReport
 from hansa.report.schema import (
@@ -35,9 +36,11 @@ __all__ = [
     "EvaluationReport",
     "EventCount",
     "FairnessReport",
+    "GroupRateReport",
     "HistoryPoint",
     "Intervals",
     "MemberReport",
+    "MitigationReport",
     "PhaseReport",
     "PublicationReport",
     "Quality",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hansa.report import evaluations, pictures, rows, sums, words
+from hansa.report import evaluations, mitigated, pictures, rows, sums, words
 from hansa.report.schema import Report
 from hansa.report.statement import largest_loss, statement, still_reserved
 
@@ -36,6 +36,7 @@ def render_html(report: Report) -> str:
             members=rows.members(report),
             groups=[(g, rows.gap_in_words(g), pictures.by_group(report, g, i)) for i, g in enumerate(groups)],
             evaluations=evaluations.shown(report),
+            mitigated=mitigated.told(report),
             comparisons=rows.comparisons(report),
             spreads=rows.spreads(report),
             charges=[(charge, rows.everyone(charge.members, report)) for charge in rows.charges(report)],

@@ -179,6 +179,8 @@ def meaning_of(kind: str, mechanism: str) -> str:
     place, _, privacy = (part.strip() for part in kind.partition(","))
     if privacy in ("local noise", "distributed noise"):
         return "what sharing the noise brings" if mechanism == "distributed" else "what local noise costs"
+    if privacy == "no mitigation":
+        return "what mitigation changes"
     changes = []
     if place == "pooled":
         changes.append("federation")

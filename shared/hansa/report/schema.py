@@ -13,6 +13,7 @@ from typing import Final, Literal
 from pydantic import model_validator
 
 from hansa.report.fairness import FairnessReport
+from hansa.report.mitigation import MitigationReport
 from hansa.report.part import Interval, NonNegative, NonNegativeInt, Part, Sha256
 from hansa.report.publication import PublicationReport
 from hansa.report.shared_noise import SharedNoiseReport
@@ -271,7 +272,7 @@ class Reference(Part):
     Attributes:
         kind: where the training ran and under which privacy, separated by a comma: ``federated``, ``pooled`` or
             ``local only``, then ``no privacy``, ``same privacy``, or the other mechanism at the same ε: ``local noise`` or
-            ``distributed noise``.
+            ``distributed noise``; or ``no mitigation``, at the same ε.
         agreement_id: of the derived agreement.
         quality: of the reference's final model, on the same test records.
     """
@@ -378,6 +379,7 @@ class Report(Part):
         references: what the same task reaches without federation or without privacy, where asked for.
         attack: on the members' trainer, where one was asked for.
         fairness: private evaluations of the model by group; null where the agreement has none.
+        mitigation: what training did about groups; null where the agreement mitigates nothing.
         publication: how the publication ended that the agreement asks for; null without one.
         repeats: the single runs under `--repeat`.
         events: everything that was charged; `members[].epsilon` follows from it.
@@ -424,6 +426,7 @@ class Report(Part):
     references: tuple[Reference, ...] = ()
     attack: AttackReport | None = None
     fairness: FairnessReport | None = None
+    mitigation: MitigationReport | None = None
     publication: PublicationReport | None = None
     repeats: tuple[Repeat, ...] = ()
     events: tuple[EventCount, ...]

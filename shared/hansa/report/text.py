@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from hansa.report import evaluations, rows, sums, words
+from hansa.report import evaluations, mitigated, rows, sums, words
 from hansa.report.publication import PublicationReport
 from hansa.report.schema import MemberReport, Report, SecureSumTerms
 from hansa.report.statement import largest_loss, statement, still_reserved
@@ -63,6 +63,8 @@ def _sections(report: Report, width: int) -> Iterator[Iterable[RenderableType]]:
         yield _group(group)
     if report.fairness is not None:
         yield _evaluations(report)
+    if report.mitigation is not None:
+        yield _listed(f"Mitigation by {report.mitigation.attribute}", mitigated.told(report))
     if report.secure_sum is not None:
         yield _secure_sum(report, report.secure_sum)
     if report.references:
