@@ -13,7 +13,7 @@ from hansa.report import read_report
 from support.cli import finished, hansa_process, league_on_disk
 from support.leagues import TERMS
 
-FOUR = TERMS.replace("rounds = 4", "rounds = 200").replace("steps = 8", "steps = 200")
+FOUR = TERMS.replace("rounds = 4", "rounds = 60").replace("steps = 8", "steps = 60")
 MORE = '[[members]]\nname = "d"\nunits = 30\n[[members]]\nname = "e"\nunits = 30\n\n[data]'
 
 
@@ -62,14 +62,14 @@ def test_a_member_killed_with_signal_9_is_absent_and_the_run_goes_on(tmp_path: P
     assert called.stderr.count("ended; it is absent from now on") == 1
     assert "Traceback" not in called.stderr
     report = read_report(tmp_path / "o" / "report.json")
-    assert (report.status, report.rounds) == ("done", 200)
+    assert (report.status, report.rounds) == ("done", 60)
     missing = {name for entry in report.round_log for name in entry.absent}
     assert len(missing) == 1
     (victim,) = missing
     present = {member.name: member.rounds_present for member in report.members}
-    assert 0 < present.pop(victim) < 200
-    assert set(present.values()) == {200}
+    assert 0 < present.pop(victim) < 60
+    assert set(present.values()) == {60}
     # nobody closed its reservation, so all of it stays spent
-    assert {member.noisy_steps for member in report.members} == {200}
+    assert {member.noisy_steps for member in report.members} == {60}
     assert report.round_log[-1].secure_sum is not None
     assert set(report.round_log[-1].secure_sum.dropped) == {victim}

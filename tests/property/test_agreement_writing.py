@@ -107,14 +107,47 @@ def terms(draw):
     if private:
         privacy["epsilon"] = draw(positive)
         privacy["delta"] = draw(unit_interval) / (2 * max(member["units"] for member in people)) or 1e-9
+    sections = draw(tables() | texts())
+    if (
+        private and len(sections["data"].get("groups", ())) <= 1
+    ):  # more, crossed, may be more than a log's entry holds
+        sections |= draw(st.just({}) | publications())
     return {
         "task": {"name": draw(words), "purpose": draw(any_text), "labels": draw(distinct(names, 2, 4))},
         "members": people,
-        **draw(tables() | texts()),
+        **sections,
         "training": {"rounds": rounds, "learning_rate": draw(positive)},
         "privacy": privacy,
+    }
+
+
+@st.composite
+def publications(draw):
+    """How the model is judged and published, by conditions that every task has."""
+    before = draw(st.lists(st.sampled_from(["merge", "prune"]), unique=True).map(sorted))
+    after = draw(st.sampled_from([[], ["int8"]]))
+    two = "prune" in before or bool(after)
+    share = st.floats(1e-6, 1, exclude_max=True)
+    conditions = st.sampled_from(["epsilon", "members", "unsafe-no-gate"])
+    kinds = draw(st.lists(conditions, unique=True, max_size=3))
+    limits = {"epsilon": {"at_most": 5.0}, "members": {"at_least": 2}, "unsafe-no-gate": {}}
+    flat = [{"kind": kind, **limits[kind]} for kind in kinds]
+    return {
         "publication": {
-            "compress": draw(st.lists(st.sampled_from(["merge", "prune", "onnx", "int8"]), max_size=3))
+            "compress": [*before, "onnx", *after],
+            "min_quality": draw(share),
+            "error": draw(share),
+            "version": draw(names),
+            "conditions": [{"kind": "any-of", "conditions": flat}] if flat and draw(st.booleans()) else flat,
+        },
+        "evaluation": {
+            "bins": 2 * draw(st.integers(1, 3)),
+            "compared": draw(st.sampled_from(["none", "decisions"])) if two else "none",
+            "max_rows_per_cell": draw(st.integers(1, 10**6)),
+            "epsilon": draw(st.floats(1e-9, 50)),
+            "evaluations": draw(st.integers(1, 9)),
+            "share": draw(share),
+            "key": draw(st.integers(0, 2**53 - 1)),
         },
     }
 
@@ -171,8 +204,15 @@ def agreements(draw):
             tokenizer_sha256=draw(st.none() | hashes),
         )
         noise = draw(positive) if whole.terms.private else None
+        judging = None if whole.terms.evaluation is None else draw(positive)
         whole = whole.freeze(
-            Frozen(terms_id=whole.terms_id, model=model, noise_multiplier=noise, **draw(keys(people)))
+            Frozen(
+                terms_id=whole.terms_id,
+                model=model,
+                noise_multiplier=noise,
+                evaluation_noise_multiplier=judging,
+                **draw(keys(people)),
+            )
         )
     return whole
 
@@ -188,7 +228,9 @@ def parse_tree(tree):
     )
     # keys of the seed that the tree does not set are taken out, so that nothing of it stays
     changes = {
-        name: {**dict.fromkeys(seed.terms.tree()[name]), **change} if isinstance(change, dict) else change
+        name: {**dict.fromkeys(seed.terms.tree()[name] or ()), **change}
+        if isinstance(change, dict)
+        else change
         for name, change in tree.items()
     }
     return seed.derive(**changes)

@@ -219,10 +219,10 @@ def quick(examples: int, steps: int = 15) -> settings:
 
 
 TestUnderRenyi = UnderRenyi.TestCase
-TestUnderRenyi.settings = quick(400, 30)
+TestUnderRenyi.settings = quick(200, 30)
 TestFixedInAdvance = Budget.TestCase
-TestFixedInAdvance.settings = quick(12)
+TestFixedInAdvance.settings = quick(5)
 TestUnderAdding = UnderAdding.TestCase
-TestUnderAdding.settings = quick(12)
+TestUnderAdding.settings = quick(6)
 TestUnderEither = UnderEither.TestCase
-TestUnderEither.settings = quick(20)
+TestUnderEither.settings = quick(8)
