@@ -32,7 +32,7 @@ def test_rows_are_encoded_as_a_member_encodes_them(tmp_path_factory, rows):
     path: Path = tmp_path_factory.mktemp("rows") / "rows.csv"
     sink = io.StringIO()
     csv.writer(sink, lineterminator="\n").writerows(
-        [("age", "sex", "ward", "y"), *((*row, "no") for row in rows)]
+        [("age", "sex", "ward", "gender", "y"), *((*row, "f", "no") for row in rows)]
     )
     path.write_text(sink.getvalue(), encoding="utf-8")
     theirs = encode(read_records(path, TERMS, Source(format="csv"), {}), TERMS, None)

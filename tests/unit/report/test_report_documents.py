@@ -61,7 +61,7 @@ def test_a_field_without_a_text_and_a_text_without_a_field_are_found():
 def test_a_text_over_several_lines_is_read_whole():
     texts = documentation.attributes(Report.model_fields["references"].annotation.__args__[0])
     assert texts["kind"].startswith("where the training ran")
-    assert texts["kind"].endswith("``distributed noise``.")
+    assert texts["kind"].endswith("``no mitigation``, at the same ε.")
 
 
 def test_every_case_satisfies_the_json_schema(cases):
