@@ -429,7 +429,7 @@ max_retries = 2
 
 # On what it judges models by group, where an agreement asks for that (docs/fairness.md).
 [evaluation]
-# dataset_id = "..."                # of the budget for units held out of training; without it they are charged with it
+# dataset_id = "..."                # of the budget for units held out of training; without it, of the one above
 # data = "/srv/hansa/judged"        # under units = "own-file": records of their own
 # unprotected_files = false         # refuse to run a model's file where this machine lacks a wall around it
 

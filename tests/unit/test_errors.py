@@ -96,6 +96,7 @@ def test_exit_statuses_are_those_of_the_command_line():
         "REFUSED": 3,
         "VERIFICATION_FAILED": 4,
         "CONNECTION": 5,
+        "NOT_PUBLISHED": 6,
     }
 
 

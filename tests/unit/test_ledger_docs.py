@@ -36,7 +36,7 @@ def test_a_row_names_every_member_of_its_type(name: str) -> None:
     words = {  # of values, of other entries, and of the one table inside an entry
         "revoke", "replace", "join", "leave", "suspend", "resume", "record", "patient", "training", "evaluation",
         "compression", "open", "closed", "pass", "fail", "inconclusive", "coordinator", "reservation", "p256",
-        "gradients", "units", "kind", "event", "count", "shared", "coalition", "name", "verdict", "exempt", "override_sha256", "low", "high", "approvals", "type", "version", "at",
+        "gradients", "units", "kind", "event", "count", "shared", "coalition", "in_parts_of", "name", "verdict", "exempt", "override_sha256", "low", "high", "approvals", "type", "version", "at",
     }  # fmt: skip
     assert named - members <= words
 

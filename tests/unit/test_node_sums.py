@@ -284,7 +284,7 @@ class TestDerivedModel:
             "terms": "0" * 64, "run": "r", "round": 9, "arrays": {}, "transcript": "0" * 64,
             "contributors": ("a", "b", "c"), "purpose": "update", "step": model.round,
             "model_sha256": array_sha256(model.weights), "previous_round": 0, "previous_manifest_sha256": None,
-            "previous_aggregate_sha256": None, "checkpoint": "",
+            "previous_aggregate_sha256": None, "checkpoint": "", "artifacts": (),
         }  # fmt: skip
         return m.Manifest.model_validate(said | changes)
 
