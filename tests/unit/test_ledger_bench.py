@@ -14,6 +14,7 @@ from hansa.errors import EngineError
 from hansa_server.history import History
 from hansa_simulations.bench import ledger as bench
 from hansa_simulations.bench import ledger_round
+from support.cli import hansa
 
 
 @pytest.fixture
@@ -90,20 +91,13 @@ def test_entries_of_the_bench_are_real_ones(tmp_path: Path) -> None:
     assert GivenEntries(entries).size() == 7
 
 
+@pytest.mark.usefixtures("small")
 def test_the_command_prints_one_envelope(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-c",
-        "from hansa.cli import main; main()",
-        "bench",
-        "ledger",
-        "--entries",
-        "200",
-    ]
-    options = ["--repeats", "1", "--processes", "1", "--folder", str(tmp_path), "--format", "json"]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
-    data = json.loads(done.stdout)["data"]
+    done = hansa(
+        "bench", "ledger", "--entries", "200", "--repeats", "1", "--processes", "1", "--folder", tmp_path, "--format", "json"
+    )  # fmt: skip
+    assert done.status == 0, done.stderr
+    data = done.data
     assert data["settings"] == {"entries": 200, "processes": 1, "repeats": 1}
     assert data["ratios"]["append_single_over_raw_fsync"] > 0
     assert data["figures"]["append_batched_per_s"] > 0
