@@ -130,7 +130,10 @@ class TestClaims:
         called = audited(TRUTH.write(tmp_path), "--report", path)
         assert called.status == 0
         said = " ".join(one["what"] for one in called.data["not_checked"])
-        for words in ("the clipping norm, where randomness came from", "ε by round"):
+        for words in (
+            "the clipping norm, whether sums were rotated, where randomness came from",
+            "ε by round",
+        ):
             assert words in said
 
     @pytest.mark.parametrize(

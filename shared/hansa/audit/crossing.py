@@ -109,6 +109,7 @@ def _compare(name: str, log: Examined, federation: Examined, notebook: Notebook)
     )
     _missing_there(name, mine, theirs, there, log, federation, notebook)
     _missing_here(name, mine, theirs, here, log, federation, notebook)
+    _attacks_missing_here(name, log, federation, notebook)
 
 
 def _missing_there(
@@ -207,3 +208,21 @@ def _missing_here(
         place = Place(log_name(name), expected)
         notebook.failed(Failure(FEDERATION, one.entry, one.type, what, federation.place, place))
         return
+
+
+def _attacks_missing_here(name: str, log: Examined, federation: Examined, notebook: Notebook) -> None:
+    """Attacks that the federation's log tells for the gate and the member's own log does not have."""
+    own = {leaf for _, leaf in log.facts.told_attacks.get(name, [])}
+    lacking = [index for index, leaf in federation.facts.told_attacks.get(name, []) if leaf not in own]
+    if not lacking:
+        return
+    if not log.complete:
+        notebook.not_checked(
+            f"whether {log.log} has entry {lacking[0]} of the federation's log, an attack",
+            f"its copy is broken from entry {log.size} on",
+        )
+        return
+    what = f"{name!r} has signed it and its own log does not have it, so that nobody holds it against a claim"
+    notebook.failed(
+        Failure(FEDERATION, lacking[0], "attack", what, federation.place, Place(log_name(name), log.size))
+    )

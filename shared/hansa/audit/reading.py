@@ -135,6 +135,7 @@ class LogFacts:
         evaluations: tables, with their places.
         aborted: rounds that the coordinator calls ended without a sum, by run.
         attacks: on the member's own trainer, with their places.
+        told_attacks: places and leaves of all attacks that the log holds, by member.
         clocks: times that went back.
         types: of all entries.
         elsewhere: key of the log that a run was reserved for, of runs of the agreement that another log has to show.
@@ -152,6 +153,7 @@ class LogFacts:
     evaluations: list[tuple[int, Evaluation]] = field(default_factory=list)
     aborted: dict[str, set[int]] = field(default_factory=dict)
     attacks: list[tuple[int, AttackMade]] = field(default_factory=list)
+    told_attacks: dict[str, list[tuple[int, bytes]]] = field(default_factory=dict)
     clocks: list[Dated] = field(default_factory=list)
     types: list[str] = field(default_factory=list)
     elsewhere: dict[str, str] = field(default_factory=dict)
@@ -214,7 +216,7 @@ class LogReader:
                 self._keyring = self._keyring.amended(entry, index)
                 facts.agreed = self._keyring.agreements.get(self._keys.agreement_id)
             case AttackMade():
-                self._attack(index, entry)
+                self._attack(index, entry, leaf)
             case Aggregate():
                 self._aggregate(index, entry)
             case Evaluation():
@@ -289,7 +291,8 @@ class LogReader:
         if record is not None:
             facts.records.setdefault(str(entry.dataset_id), []).append((index, record))
 
-    def _attack(self, index: int, entry: AttackMade) -> None:
+    def _attack(self, index: int, entry: AttackMade, leaf: bytes) -> None:
+        self.facts.told_attacks.setdefault(entry.member, []).append((index, leaf))
         if self._member is None:
             return  # a copy, for the gate; it is held against its claim where the member's own log has it
         if entry.member != self._member:
