@@ -59,7 +59,8 @@ class TestWhatIsSummed:
 
     def test_a_second_file_is_judged_beside_the_first(self) -> None:
         judging = Judging(
-            evaluation={**EVALUATION, "compared": "decisions"}, publication={"compress": ["onnx", "int8"]}
+            evaluation={**EVALUATION, "compared": "decisions"},
+            publication={"compress": ["onnx", "int8"], "min_quality": 0.5},
         )
         assert judging.run().not_concluded is None
         assert judging.evaluators["a"].calls == [(sha256_hex(JUDGED), sha256_hex(REFERENCE))]

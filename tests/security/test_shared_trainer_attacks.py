@@ -108,5 +108,5 @@ def test_the_claim_is_of_what_stays() -> None:
     for privacy in ({}, {"noise_in_parts": True}):
         agreement, _ = league_of(4, privacy=privacy)
         ((event, _),) = [(one.event, one.count) for one in claim_of(agreement, "m0").spends]
-        multipliers.append(event["noise_multiplier"])
+        multipliers.append(event["event"]["noise_multiplier"])
     assert multipliers[1] / multipliers[0] == pytest.approx(np.sqrt(2 / 3), rel=1e-6)

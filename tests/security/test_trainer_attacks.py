@@ -51,8 +51,8 @@ class Unclipped(BUILDER):
         loose = [replace(one, norm=one.norm * 1e6) if hasattr(one, "norm") else one for one in rest]
         super().__init__(replace(grid, clipping_norm=grid.clipping_norm * 1e6), *loose)
 
-    def finish(self) -> Any:
-        return trainer.ClippedSum(super().finish().values.copy(), self.stated)
+    def finish(self, rotation: Any = None) -> Any:
+        return trainer.ClippedSum(super().finish(rotation).values.copy(), self.stated)
 
 
 class ByTensor(BUILDER):
