@@ -188,6 +188,7 @@ def test_check_imports_no_room_but_the_agreement():
         "canonical",
         "cli",
         "errors",
+        "fairness",  # whether there is a table for an evaluation
         "privacy",  # the limits of a clipping norm
         "quorum",
     }

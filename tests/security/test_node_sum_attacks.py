@@ -213,7 +213,7 @@ def test_a_second_road_an_unmasked_update_is_refused_in_the_middle_of_a_round() 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"privacy": {"epsilon": 500.0}},
+        {"privacy": {"epsilon": 50.0}},
         {"privacy": {"clipping_norm": 100.0}},
         {"privacy": NO_PRIVACY},
         {"secure_sum": {"threat_model": "honest-but-curious"}},
