@@ -293,7 +293,7 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
             return self._admission.admit(shown[0])
         except HansaError as error:
             _log.warning(
-                "%(peer)s was refused: %(error)s: %(why)s",
+                "%(peer)s was refused: %(why)s",
                 {"peer": context.peer(), "error": error, "why": f"{error.code}: {_reason(error)}"},
             )
             raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "not admitted") from None
