@@ -64,12 +64,10 @@ until grep -q "The league meets" "$work/logs/coordinator.log"; do
   sleep 0.2
 done
 
-follow() { # OPTIONS…
-  "$HANSA" audit follow "127.0.0.1:$ledger" --keys "$work/keys.json" --mirror "$work/mirror" --home "$work/inspector" \
-    --ca "$work/ca/ca.crt" "$@"
-}
+follow=("$HANSA" audit follow "127.0.0.1:$ledger" --keys "$work/keys.json" --mirror "$work/mirror" --home "$work/inspector"
+  --ca "$work/ca/ca.crt")
 say "an auditor, who mirrors the coordinator's log over mutual TLS and checks it as it grows"
-follow >"$work/logs/inspector.log" 2>&1 &
+"${follow[@]}" >"$work/logs/inspector.log" 2>&1 &
 auditor=$!
 started+=("$auditor")
 
@@ -81,7 +79,7 @@ say "the auditor looks at its own mirror, and at what everybody's ledgers say"
 kill -0 "$auditor" # it has found nothing wrong so far
 kill "$auditor"
 wait "$auditor" || [ $? -eq 143 ] # it was asked to stop, and found nothing wrong until then
-follow --once --format json >"$work/followed.json"
+"${follow[@]}" --once --format json >"$work/followed.json"
 run=$("$HANSA" run list --home "$work/coordinator" --format json |
   "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)["data"]["runs"][0]["run"])')
 folder=$work/coordinator/coordinator/runs/$run
