@@ -252,9 +252,11 @@ class Mirror:
     def outstanding(self) -> tuple[bytes, ...]:
         """The member's own entries under the agreements of this log that it does not show yet, in order."""
         agreements = self._keys.agreements
-        signed = [one for one in agreements if self._own.signed_at(one) is not None]
-        places = {place for one in signed if (place := self._own.signed_at(one)) is not None}
-        places.update(place for one in signed for place in self._own.attacks_under(one))
+        places = set[int]()
+        for agreement in agreements:
+            place = self._own.signed_at(agreement)
+            if place is not None:
+                places.update((place, *self._own.attacks_under(agreement)))
         for run in self._own.runs():
             if (
                 self._own.agreement_of(run) in agreements

@@ -55,7 +55,7 @@ class NodeEvaluation(Section):
 
     data: PathText | None = None
     dataset_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = None
-    unprotected_files: bool = True
+    unprotected_files: bool = False
 
 
 class NodeFile(Section):
@@ -431,7 +431,7 @@ max_retries = 2
 [evaluation]
 # dataset_id = "..."                # of the budget for units held out of training; without it, of the one above
 # data = "/srv/hansa/judged"        # under units = "own-file": records of their own
-# unprotected_files = false         # refuse to run a model's file where this machine lacks a wall around it
+# unprotected_files = true          # run a model's file also where this machine lacks a wall around it
 
 {METRICS_TOML}
 # How fast it trains and in how much memory, as under [performance] of an agreement; never what is promised.

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from hansa.artifact import confined
-from hansa.artifact.confined import ConfinedScores
 from hansa.artifact.errors import ConfinedRunError
 from hansa.canonical import sha256_hex
 from hansa.errors import ModelMismatchError
 from hansa_client.data import Dataset
-from hansa_client.evaluation import artifact
 from hansa_client.evaluation.artifact import score_artifact
 from hansa_server.publication.compress import DynamicInt8, ExportOnnx, compress
 from support.packages import candidate
@@ -48,9 +48,17 @@ def test_another_file_is_not_evaluated(model, monkeypatch):
         score_artifact(model + b"\x00", sha256_hex(model), records(), classes=2)
 
 
-def test_a_member_may_insist_on_every_wall(model, monkeypatch):
-    scores = ConfinedScores(np.zeros((5, 2), np.float32), ("no Landlock here",))
-    monkeypatch.setattr(artifact, "run_confined", lambda *_args, **_kw: scores)
-    with pytest.raises(ConfinedRunError, match="Landlock"):
+def test_a_member_may_insist_on_every_wall_and_nothing_runs_without(model, monkeypatch, tmp_path):
+    worker = Path(confined._WORKER).read_text()
+    assert worker.count("if not _close_files():") == 1
+    lacking = tmp_path / "worker.py"  # on a machine without Landlock, whose runtime must not be reached
+    lacking.write_text(
+        worker.replace("if not _close_files():", "if True:").replace(
+            "    session = ", '    raise RuntimeError("the file was run")\n    session = '
+        )
+    )
+    monkeypatch.setattr(confined, "_WORKER", lacking)
+    with pytest.raises(ConfinedRunError, match="was not run: the system has no Landlock"):
         score_artifact(model, sha256_hex(model), records(), classes=2, allow_unprotected=False)
-    assert len(score_artifact(model, sha256_hex(model), records(), classes=2)) == 5
+    with pytest.raises(ConfinedRunError, match="the file was run"):
+        score_artifact(model, sha256_hex(model), records(), classes=2)

@@ -70,7 +70,12 @@ class ConfinedScores:
 
 
 def run_confined(
-    model: bytes, inputs: Mapping[str, npt.NDArray[Any]], *, classes: int, limits: Limits | None = None
+    model: bytes,
+    inputs: Mapping[str, npt.NDArray[Any]],
+    *,
+    classes: int,
+    limits: Limits | None = None,
+    all_walls: bool = False,
 ) -> ConfinedScores:
     """Run an ONNX file on rows, outside this process.
 
@@ -79,6 +84,7 @@ def run_confined(
         inputs: arrays by the graph's input names, first axis = rows, numbers.
         classes: how many scores a row must get.
         limits: of the run.
+        all_walls: refuse, before the file is read by anything that runs it, where this machine lacks a wall.
 
     Guarantees: the process starts with an empty environment, an empty folder as its place, no descriptor but pipes to
     this one, no way to write a file or to gain privileges, and bounded time and memory; where the system lets it, no
@@ -89,7 +95,7 @@ def run_confined(
 
     Raises:
         ModelFileError: the file holds what is not run, or takes other inputs.
-        ConfinedRunError: no scores within the limits.
+        ConfinedRunError: no scores within the limits, or a wall is missing and all are asked for.
     """
     limits = limits or Limits()
     graph = read_graph(model, max_bytes=limits.model_bytes)
@@ -104,6 +110,7 @@ def run_confined(
             "inputs": described,
             "rows": rows,
             "batch": limits.batch,
+            "all_walls": all_walls,
             "limits": {
                 "memory_bytes": limits.memory_bytes,
                 "cpu_s": limits.seconds * limits.threads,
@@ -113,7 +120,7 @@ def run_confined(
     ).encode()
     request = [len(header).to_bytes(8, "little"), header, model, *(a.tobytes() for a in arrays.values())]
     answer = _run(b"".join(request), limits)
-    return _checked(answer, rows, classes)
+    return _checked(answer, rows, classes, all_walls=all_walls)
 
 
 def _fitting(graph: Graph, inputs: Mapping[str, npt.NDArray[Any]]) -> tuple[dict[str, npt.NDArray[Any]], int]:
@@ -172,11 +179,17 @@ def _run(request: bytes, limits: Limits) -> bytes:
     )
 
 
-def _checked(answer: bytes, rows: int, classes: int) -> ConfinedScores:
+def _checked(answer: bytes, rows: int, classes: int, *, all_walls: bool) -> ConfinedScores:
     length = int.from_bytes(answer[:8], "little")
     if not 0 < length <= _HEADER_BYTES:
         raise ConfinedRunError("the process of the model's file gave no answer")
     header = json.loads(answer[8 : 8 + length])
+    unprotected = tuple(_WORDS[name] for name in header["open"] if name in _WORDS)
+    if all_walls and unprotected:
+        raise ConfinedRunError(
+            f"the model's file was not run: {unprotected[0]}",
+            remedy="Run it on Linux 5.13 or later with user namespaces, or allow files to run without this wall.",
+        )
     if rows and header["shape"] != [rows, classes]:
         raise ConfinedRunError(f"the model's file gives no {classes} scores for a row")
     body = answer[8 + length :]
@@ -185,7 +198,7 @@ def _checked(answer: bytes, rows: int, classes: int) -> ConfinedScores:
     scores = np.frombuffer(body, dtype="<f4").reshape(rows, classes)
     if not np.isfinite(scores).all():
         raise ConfinedRunError("the model's file gives scores that are not finite")
-    return ConfinedScores(scores, tuple(_WORDS[name] for name in header["open"] if name in _WORDS))
+    return ConfinedScores(scores, unprotected)
 
 
 def _printable(line: str) -> str:

@@ -3,7 +3,8 @@
 Started by `hansa.artifact.confined` as ``python -I confined_worker.py`` with an empty environment and no descriptor but
 its three pipes. It imports nothing of Hansa. Walls go up in this order: limits of time, memory and files; a network
 namespace without interfaces; then the runtime is loaded; then no new file can be opened (Landlock) and no privilege
-gained; only then are the model's bytes read. What it could not put up it says in its answer.
+gained; only then are the model's bytes read. What it could not put up it says in its answer; where all walls are asked for,
+it answers that before it has read the model.
 
 Both ways: the length of a JSON header (8 bytes, little endian), the header, and the arrays' bytes one after the other.
 """
@@ -39,6 +40,9 @@ def main() -> None:
     ort.set_default_logger_severity(4)
     if not _close_files():
         open_walls.append("files")
+    if open_walls and header["all_walls"]:
+        _answer(target, {"shape": [], "open": open_walls}, b"")
+        return
     model = _exactly(source, header["model_bytes"])
     inputs = {}
     for described in header["inputs"]:
@@ -59,8 +63,12 @@ def main() -> None:
     scores: Any = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
     if scores.dtype != np.float32:
         raise ValueError("the scores are not float32")
-    told = json.dumps({"shape": list(scores.shape), "open": open_walls}).encode()
-    target.write(len(told).to_bytes(8, "little") + told + np.ascontiguousarray(scores).tobytes())
+    _answer(target, {"shape": list(scores.shape), "open": open_walls}, np.ascontiguousarray(scores).tobytes())
+
+
+def _answer(target: BinaryIO, header: dict[str, Any], body: bytes) -> None:
+    told = json.dumps(header).encode()
+    target.write(len(told).to_bytes(8, "little") + told + body)
     target.flush()
 
 
