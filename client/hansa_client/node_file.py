@@ -19,7 +19,7 @@ from pydantic import Field, StringConstraints, ValidationError
 from hansa.agreement.document import told
 from hansa.agreement.keys import PublicKey
 from hansa.agreement.local import Column, Performance, Source
-from hansa.agreement.terms import Name, Section
+from hansa.agreement.section import Name, Section
 from hansa.errors import Problem
 from hansa.identity import COORDINATOR, Signer
 from hansa.identity.cards import Card

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from hansa.agreement import Agreement
-from hansa.agreement.terms import Section
+from hansa.agreement.section import Section
 from hansa.errors import Problem
 
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")

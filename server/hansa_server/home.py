@@ -19,7 +19,7 @@ from hansa.agreement import Agreement, read_agreement
 from hansa.agreement.amendments import Proposal, read_proposals
 from hansa.agreement.document import told
 from hansa.agreement.roster import roster_of
-from hansa.agreement.terms import Section
+from hansa.agreement.section import Section
 from hansa.errors import CoordinatorError, Problem, UsageError
 from hansa.following.address import Address
 from hansa.identity import COORDINATOR, Roster, Signer

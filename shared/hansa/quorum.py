@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+MAX_MEMBERS = 100  # the secure sum is built and tested for leagues up to this size
+
 
 def threshold(members: int) -> int:
     """Quorum t = floor(2n/3) + 1: with at most n - t colluders, any two sets of t members share an honest one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hansa.agreement.conditions import AttackTerm
-from hansa.agreement.terms import Evaluation
+from hansa.agreement.publication import Evaluation
 from hansa.artifact import contents
 from hansa.canonical import sha256_hex
 from hansa.fairness.judging import Outcome

@@ -10,18 +10,16 @@ import numpy as np
 
 from hansa.agreement import Agreement
 from hansa.agreement.document import Frozen, FrozenModel
+from hansa.agreement.publication import Evaluation, Fairness, Publication
 from hansa.agreement.terms import (
     CategoryFeature,
     CategoryGroup,
     Data,
     Encoder,
-    Evaluation,
-    Fairness,
     LogisticModel,
     Member,
     NumberFeature,
     Privacy,
-    Publication,
     Task,
     Terms,
     TextFeature,

@@ -7,16 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from hansa.agreement import Agreement
+from hansa.agreement.publication import Evaluation, Fairness, Publication
 from hansa.agreement.terms import (
     CategoryGroup,
     Data,
-    Evaluation,
-    Fairness,
     LogisticModel,
     Member,
     NumberFeature,
     Privacy,
-    Publication,
     SecureSum,
     Task,
     Terms,

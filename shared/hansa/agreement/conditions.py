@@ -26,6 +26,7 @@ MetricName: TypeAlias = Literal[
     "positive-predictive-value",
     "calibration-error",
 ]
+SMALL_IS_GOOD: frozenset[MetricName] = frozenset({"false-positive-rate", "calibration-error"})
 Share: TypeAlias = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 

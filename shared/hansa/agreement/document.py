@@ -18,25 +18,19 @@ from pydantic import Field, ValidationError
 
 from hansa.agreement.keys import PublicKey, key_problems
 from hansa.agreement.local import Performance, Simulation
+from hansa.agreement.mitigation import Mitigation
+from hansa.agreement.publication import Evaluation, Fairness, Publication
 from hansa.agreement.rules import problems_of
+from hansa.agreement.section import Name, Positive, Section, Sha256
 from hansa.agreement.terms import (
-    MAX_MEMBERS,
     Adapter,
     CustomModel,
     Data,
     Encoder,
-    Evaluation,
-    Fairness,
     LogisticModel,
     Member,
-    Mitigation,
-    Name,
-    Positive,
     Privacy,
-    Publication,
-    Section,
     SecureSum,
-    Sha256,
     TabularTransformer,
     Task,
     Terms,
@@ -44,6 +38,7 @@ from hansa.agreement.terms import (
 )
 from hansa.canonical import Json, canonical_hash
 from hansa.errors import AgreementError, Problem
+from hansa.quorum import MAX_MEMBERS
 
 _LOCAL_SECTIONS: Mapping[str, type[Section]] = {"simulation": Simulation, "performance": Performance}
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hansa.agreement.terms import Data, Evaluation, Fairness, Member, Privacy, Publication, Task
+from hansa.agreement.publication import Evaluation, Fairness, Publication
+from hansa.agreement.terms import Data, Member, Privacy, Task
 from hansa.errors import Problem
 from hansa.fairness.errors import EvaluationError
 from hansa.fairness.layout import layout_of

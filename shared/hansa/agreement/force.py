@@ -6,7 +6,8 @@ repeat these sentences. A part that comes into force leaves this list in the sam
 
 from __future__ import annotations
 
-from hansa.agreement.terms import Fairness, Privacy, Publication, Terms
+from hansa.agreement.publication import Fairness, Publication
+from hansa.agreement.terms import Privacy, Terms
 
 _COLLUDING = (
     "privacy.colluding: it counts only under 'distributed'; local noise holds against any number of others"

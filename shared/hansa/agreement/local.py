@@ -11,7 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
 
-from hansa.agreement.terms import Name, Positive, Section
+from hansa.agreement.section import Name, Positive, Section
 
 
 def _as_tuple(value: object) -> object:

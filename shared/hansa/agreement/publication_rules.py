@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from hansa.agreement.conditions import (
     MAX_DEPTH,
+    SMALL_IS_GOOD,
     AllOfTerm,
     AnyOfTerm,
     ConditionTerm,
@@ -18,11 +19,11 @@ from hansa.agreement.conditions import (
     WorstGroupTerm,
     walked,
 )
-from hansa.agreement.terms import Data, Evaluation, Fairness, Privacy, Publication, Task
+from hansa.agreement.publication import Evaluation, Fairness, Publication
+from hansa.agreement.terms import Data, Privacy, Task
 from hansa.errors import Problem
 
 ORDER = ("merge", "prune", "distil", "vocabulary", "onnx", "int8")
-_SMALL_IS_GOOD = frozenset({"false-positive-rate", "calibration-error"})
 _COMPARED = frozenset({"accuracy", "balanced-accuracy", "auc"})  # of which a loss is defined
 _OF_EVERY_TASK = frozenset({"accuracy", "balanced-accuracy", "auc", "calibration-error"})
 
@@ -136,7 +137,7 @@ def _condition(
     if not isinstance(term, UtilityTerm | GapTerm | WorstGroupTerm | LossTerm | GroupLossTerm):
         return
     metric = term.metric or fairness.metric
-    if isinstance(term, UtilityTerm | WorstGroupTerm) and metric in _SMALL_IS_GOOD:
+    if isinstance(term, UtilityTerm | WorstGroupTerm) and metric in SMALL_IS_GOOD:
         yield Problem(f"{place}.metric", f"{metric} is better small", "ask for another metric, or for a gap")
     if isinstance(term, LossTerm | GroupLossTerm) and metric not in _COMPARED:
         yield Problem(

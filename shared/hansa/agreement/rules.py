@@ -14,7 +14,9 @@ from typing import Any
 from hansa.agreement.evaluating import evaluation_problems
 from hansa.agreement.keys import COORDINATOR
 from hansa.agreement.mitigation import mitigation_problems
+from hansa.agreement.publication import Fairness, Publication
 from hansa.agreement.publication_rules import publication_problems
+from hansa.agreement.section import Section
 from hansa.agreement.terms import (
     SHARED_NOISE_OPTIONS,
     Adapter,
@@ -23,13 +25,10 @@ from hansa.agreement.terms import (
     CategoryGroup,
     Data,
     Encoder,
-    Fairness,
     Member,
     Model,
     NumberFeature,
     Privacy,
-    Publication,
-    Section,
     SecureSum,
     ServerRule,
     Task,

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from itertools import combinations
 
+from hansa.agreement.conditions import SMALL_IS_GOOD
 from hansa.fairness.errors import EvaluationError
 from hansa.fairness.judging import (
     Case,
@@ -21,7 +22,6 @@ from hansa.fairness.judging import (
 )
 from hansa.fairness.layout import TableLayout, groups_of
 from hansa.fairness.metrics import (
-    SMALL_IS_GOOD,
     Groups,
     Metric,
     apart,

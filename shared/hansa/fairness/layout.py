@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from hansa.fairness.errors import EvaluationError
 
 if TYPE_CHECKING:
-    from hansa.agreement.terms import Data, Evaluation, Task, Terms
+    from hansa.agreement.publication import Evaluation
+    from hansa.agreement.terms import Data, Task, Terms
 
 Compared: TypeAlias = Literal["none", "decisions", "scores"]
 

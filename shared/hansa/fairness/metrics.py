@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from itertools import combinations
 from statistics import NormalDist
-from typing import Literal, TypeAlias, get_args
+from typing import TypeAlias, get_args
 
+from hansa.agreement.conditions import SMALL_IS_GOOD, MetricName
 from hansa.fairness.calibration import Calibration, calibration_error
 from hansa.fairness.errors import EvaluationError
 from hansa.fairness.intervals import Estimate, difference, mean, paired_bounds, ratio, share
@@ -17,18 +18,7 @@ from hansa.fairness.ranking import Area, area_estimate
 from hansa.fairness.release import NoisyTables
 from hansa.fairness.views import Floats, Mask, Model, View, view
 
-Metric: TypeAlias = Literal[
-    "accuracy",
-    "balanced-accuracy",
-    "auc",
-    "prevalence",
-    "selection-rate",
-    "true-positive-rate",
-    "false-positive-rate",
-    "positive-predictive-value",
-    "calibration-error",
-]
-SMALL_IS_GOOD: frozenset[Metric] = frozenset({"false-positive-rate", "calibration-error"})
+Metric: TypeAlias = MetricName
 
 
 def quantile(error: float, tests: int) -> float:

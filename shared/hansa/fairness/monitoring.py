@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from hansa.agreement.conditions import SMALL_IS_GOOD
 from hansa.fairness.errors import EvaluationError
 from hansa.fairness.intervals import Estimate, difference
 from hansa.fairness.judging import Rules
 from hansa.fairness.layout import groups_of
-from hansa.fairness.metrics import SMALL_IS_GOOD, Metric, Reading, positives, quality
+from hansa.fairness.metrics import Metric, Reading, positives, quality
 from hansa.fairness.release import NoisyTables
 from hansa.fairness.views import view
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hansa.agreement.terms import Name
+from hansa.agreement.section import Name
 from hansa.ledger.entry import Counter, OfAgreement, Ordinal, PositiveReal, Spending, real_value
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
-from hansa.agreement.terms import Name, Sha256
+from hansa.agreement.section import Name, Sha256
 from hansa.canonical import sha256_hex
 from hansa.identity.errors import SignatureError
 from hansa.identity.keys import load_public

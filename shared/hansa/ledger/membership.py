@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-from hansa.agreement.terms import Name, Sha256
+from hansa.agreement.section import Name, Sha256
 from hansa.identity.amendment import PURPOSE as AMENDMENT_PURPOSE
 from hansa.identity.amendment import Amendment, amend
 from hansa.identity.roster import COORDINATOR, Roster

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from hansa.agreement.terms import Name, Sha256, Text
+from hansa.agreement.section import Name, Sha256, Text
 from hansa.canonical import sha256_hex
 from hansa.ledger.entry import Counter, Names, OfRun, Ordinal, Part, Purpose, Real, Short
 

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from hansa.agreement.terms import Name, Sha256
+from hansa.agreement.section import Name, Sha256
 from hansa.errors import PrivacyParameterError
 from hansa.ledger.entry import (
     Adjacency,

@@ -15,7 +15,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hansa.agreement.terms import Name, Sha256
+from hansa.agreement.section import Name, Sha256
 from hansa.canonical import canonical_hash
 from hansa.errors import Problem
 from hansa.identity.errors import RosterError

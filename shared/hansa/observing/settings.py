@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints
 
-from hansa.agreement.terms import Section
+from hansa.agreement.section import Section
 from hansa.errors import UsageError
 from hansa.following.address import Address
 

@@ -19,16 +19,8 @@ import torch
 from torch import nn
 
 from hansa.agreement.local import Column, Source
-from hansa.agreement.terms import (
-    Data,
-    Encoder,
-    Member,
-    Name,
-    Privacy,
-    Terms,
-    TextFeature,
-    Training,
-)
+from hansa.agreement.section import Name
+from hansa.agreement.terms import Data, Encoder, Member, Privacy, Terms, TextFeature, Training
 from hansa.agreement.terms import Task as TaskTerms
 from hansa.errors import UsageError
 from hansa.models import build_model, trim_padding

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hansa.agreement.document import read_agreement
-from hansa.agreement.terms import Evaluation
+from hansa.agreement.publication import Evaluation
 from hansa.fairness.agreed import conditions_of, rules_of
 from hansa.fairness.composition import And, Or, UnsafeNoGate, equalized_odds
 from hansa.fairness.conditions import (

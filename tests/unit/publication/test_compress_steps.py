@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from hansa.agreement.publication import Publication
 from hansa.agreement.terms import (
     Adapter,
     CategoryFeature,
@@ -18,7 +19,6 @@ from hansa.agreement.terms import (
     Member,
     NumberFeature,
     Privacy,
-    Publication,
     TabularTransformer,
     Task,
     Terms,
