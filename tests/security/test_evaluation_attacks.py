@@ -17,7 +17,7 @@ from hansa_client.evaluation.judging import FileEvaluation
 from hansa_server.federation import Outcome, run_federation
 from hansa_server.journal import InMemoryJournal
 from hansa_server.summation import SecureSummation
-from support.evaluations import EVALUATION, JUDGED, REFERENCE, WHOLE, Judging, asked_for
+from support.evaluations import COMPARED, EVALUATION, JUDGED, REFERENCE, WHOLE, Judging, asked_for
 from support.leagues import table
 
 
@@ -58,10 +58,7 @@ class TestWhatIsSummed:
         assert found.noise_variance == pytest.approx(found.tables.noise_sd**2)
 
     def test_a_second_file_is_judged_beside_the_first(self) -> None:
-        judging = Judging(
-            evaluation={**EVALUATION, "compared": "decisions"},
-            publication={"compress": ["onnx", "int8"], "min_quality": 0.5},
-        )
+        judging = Judging(**COMPARED)
         assert judging.run().not_concluded is None
         assert judging.evaluators["a"].calls == [(sha256_hex(JUDGED), sha256_hex(REFERENCE))]
         assert judging.evaluated[0].reference_sha256 == sha256_hex(REFERENCE)

@@ -12,7 +12,7 @@ from hansa.fairness.views import view
 from hansa.privacy.randomness import SecretRandomness
 from hansa_client.evaluation import judging as under_test
 from hansa_client.evaluation.judging import FileEvaluation
-from support.evaluations import EVALUATION, JUDGED, REFERENCE, frozen, scores_of
+from support.evaluations import COMPARED, JUDGED, REFERENCE, frozen, scores_of
 from support.leagues import table
 
 CAP = 300
@@ -29,9 +29,7 @@ class Silent(SecretRandomness):
 @pytest.fixture
 def evaluated(monkeypatch):
     """Members' vectors without noise, and their records."""
-    agreement, _ = frozen(
-        evaluation={**EVALUATION, "compared": "decisions"}, publication={"compress": ["onnx", "int8"]}
-    )
+    agreement, _ = frozen(**COMPARED)
     files = {"j": JUDGED, "r": REFERENCE}
     logits = lambda data, _name, records, **_: np.log(scores_of(data, records)).astype(np.float32)  # noqa: E731
     monkeypatch.setattr(under_test, "score_artifact", logits)
