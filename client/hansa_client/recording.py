@@ -12,9 +12,8 @@ from hansa.agreement import Agreement
 from hansa.canonical import canonical_json
 from hansa.errors import PrivacyParameterError
 from hansa.fairness.agreed import run_charges
-from hansa.fairness.release import EVALUATION
 from hansa.ledger import VerifierKey
-from hansa.privacy.charges import TRAINING, Charge
+from hansa.privacy.charges import EVALUATION, TRAINING, Charge
 from hansa.privacy.crosscheck import Finding, checked_epsilon
 from hansa.privacy.events import Spend
 from hansa.privacy.sampling import sampling_of

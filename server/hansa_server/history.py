@@ -44,6 +44,7 @@ from hansa.ledger import (
 from hansa.ledger.entry import OfAgreement
 from hansa.ledger.errors import NoteSignatureError
 from hansa.ledger.kinds import Kind
+from hansa.privacy.charges import EVALUATION, TRAINING
 from hansa.protocol import JUDGED, MAX_NEWS, MAX_SAID, News, Word, first_of, fresh_line
 from hansa.secagg import SumOutcome
 
@@ -272,7 +273,7 @@ class History:
             at=self.now(),
             agreement_id=self._agreement_id,
             run=record.run,
-            purpose="evaluation" if outcome.purpose == JUDGED else "training",
+            purpose=EVALUATION if outcome.purpose == JUDGED else TRAINING,
             round=record.round,
             step=outcome.step,
             manifest_sha256=Statement.parse(record.manifest).sha256,

@@ -14,10 +14,9 @@ import numpy.typing as npt
 
 from hansa.agreement import Agreement
 from hansa.errors import ModelError, UsageError
-from hansa.fairness.release import EVALUATION
 from hansa.ledger import LogView, SqliteLogStore, VerifierKey
 from hansa.models import BuiltModel, build_model
-from hansa.privacy.charges import Charge
+from hansa.privacy.charges import EVALUATION, Charge
 from hansa.privacy.events import Spend
 from hansa.privacy.loss import PrivacyLoss
 from hansa.privacy.randomness import PublicSampling, Randomness, SecretRandomness

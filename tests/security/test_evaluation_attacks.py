@@ -11,8 +11,8 @@ from hansa.canonical import sha256_hex
 from hansa.errors import DataError, HansaError, TooFewMembersError
 from hansa.fairness.errors import EvaluationError
 from hansa.fairness.evaluated import Evaluated
-from hansa.fairness.release import EVALUATION as KIND
 from hansa.ledger import Aggregate, Evaluation, LogView, Release, Reservation, SignedEntry
+from hansa.privacy.charges import EVALUATION as KIND
 from hansa_client.evaluation.judging import FileEvaluation
 from hansa_server.federation import Outcome, run_federation
 from hansa_server.journal import InMemoryJournal

@@ -17,7 +17,8 @@ from hansa.ledger.errors import EntryError
 from hansa.ledger.signed import statement_of
 from hansa.privacy.events import Spend, poisson_gaussian
 from hansa.protocol import Proposed
-from hansa_client.evaluation.approving import MANIFEST, Approver
+from hansa.protocol.approval import MANIFEST
+from hansa_client.evaluation.approving import Approver
 from support.gates import FAIR, HOLDS, MODEL, RUN, TRAINED, UNFAIR, RunStory, approved, signed_by, total_of
 from support.ledgers import AT, HASH, MEMBERS, SIGNERS, fixed_signer
 from support.packages import TERMS, agreement_of, keys_of

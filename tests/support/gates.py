@@ -12,7 +12,6 @@ import numpy as np
 from hansa.agreement import Agreement
 from hansa.canonical import sha256_hex
 from hansa.fairness.agreed import plan_of
-from hansa.fairness.release import EVALUATION
 from hansa.gate.approving import check_gate, evaluation_of
 from hansa.gate.deciding import GateDecision, Grounds, decide
 from hansa.gate.record import RunRecord, read_run
@@ -29,7 +28,7 @@ from hansa.ledger import (
     Spending,
 )
 from hansa.ledger.kinds import Kind
-from hansa.privacy.charges import Charge
+from hansa.privacy.charges import EVALUATION, Charge
 from hansa.privacy.events import Spend, gaussian, poisson_gaussian
 from hansa.secagg.messages import Manifest
 from support.ledgers import AT, DATASET, HASH, MEMBERS, OTHER, SIGNERS, release

@@ -25,9 +25,9 @@ from hansa.ledger import Gate, Publication, SignedEntry
 from hansa.ledger.kinds import parse_entry
 from hansa.ledger.signed import statement_of
 from hansa.protocol import Proposed
+from hansa.protocol.approval import MANIFEST
 
 CHECKED = (contents.FAIRNESS, contents.GATE, contents.PRIVACY_JSON)  # documents that a member recomputes
-MANIFEST = "manifest.json"  # of the evaluation's round, shown beside the gate
 _SAME_EPSILON = 1e-3  # two releases of the accountant's libraries may differ in the last digits
 
 _Part = TypeVar("_Part", bound=Part)

@@ -12,9 +12,8 @@ from hansa.gate.errors import OverrideError
 from hansa.gate.record import RunRecord, read_run
 from hansa.identity import Signer
 from hansa.ledger import Evaluation, Gate, Override, SignedEntry, read_entry
+from hansa.protocol.approval import MANIFEST
 from hansa_server.publication.approvals import Approvals
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from hansa.fairness.evaluated import Evaluated
 from hansa.fairness.intervals import Estimate
 from hansa.fairness.layout import groups_of
 from hansa.fairness.metrics import Metric, Reading, flips, measure, positives, quality
-from hansa.fairness.release import EVALUATION, NoisyTables
+from hansa.fairness.release import NoisyTables
 from hansa.fairness.views import view
 from hansa.gate.approving import evaluation_of
 from hansa.gate.deciding import GateDecision, Grounds, decide, same_conditions
@@ -20,6 +20,7 @@ from hansa.gate.errors import GateMismatchError
 from hansa.gate.record import read_run
 from hansa.ledger import Aggregate, Evaluation, Gate, Keyring, Override, Release, SignedEntry
 from hansa.ledger.attacks import AttackMade
+from hansa.privacy.charges import EVALUATION
 
 _SAME = 1e-6  # two machines may differ in the last digits of an interval
 _BY_SCORE: frozenset[Metric] = frozenset({"auc", "calibration-error"})

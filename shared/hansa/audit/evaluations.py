@@ -14,12 +14,11 @@ from hansa.audit.spending import RunSpend
 from hansa.errors import HansaError
 from hansa.ledger.outcomes import Aggregate, Evaluation
 from hansa.privacy.accountant import epsilon_spent
-from hansa.privacy.charges import TRAINING, Charge
+from hansa.privacy.charges import EVALUATION, TRAINING, Charge
 from hansa.privacy.events import rate_and_multiplier
 from hansa.report.fairness import EvaluationReport
 from hansa.report.schema import Report
 
-JUDGED = "evaluation"
 _RELATIVE = 1e-6  # of a multiplier that goes through the grid and back
 _SAME = 1e-6  # of a number that is computed anew from the same table, on another machine
 
@@ -38,7 +37,7 @@ def check_evaluations(federation: Examined, notebook: Notebook) -> None:
         notebook.passed("evaluations whose table is the sum of a round")
     shown = {(entry.run, entry.round) for _, entry in facts.evaluations}
     for place, (index, aggregate) in sums.items():
-        if aggregate.purpose == JUDGED and place not in shown:
+        if aggregate.purpose == EVALUATION and place not in shown:
             notebook.remark(
                 FEDERATION, index, f"round {aggregate.round} summed tables, and no entry shows the sum"
             )
@@ -52,7 +51,7 @@ def _problem(
     facts: LogFacts,
 ) -> str:
     place, aggregate = sums.get((entry.run, entry.round), (index, None))
-    if aggregate is None or place > index or aggregate.purpose != JUDGED:
+    if aggregate is None or place > index or aggregate.purpose != EVALUATION:
         return f"it is of round {entry.round}, and no sum of tables of that round stands before it"
     if aggregate.aggregate_sha256 != entry.aggregate_sha256:
         return f"its table is another one than entry {place} says was summed"
@@ -70,7 +69,7 @@ def _problem(
 
 def _reserved(runs: Any, member: str, run: str) -> Charge | None:
     held: Iterator[RunSpend] = (one for one in runs if (one.member, one.run) == (member, run))
-    return next((one.charges[JUDGED] for one in held if JUDGED in one.charges), None)
+    return next((one.charges[EVALUATION] for one in held if EVALUATION in one.charges), None)
 
 
 def check_fairness(report: Report | None, evidence: Evidence, notebook: Notebook) -> None:
@@ -172,7 +171,7 @@ def _apart(member: str, run: str, evidence: Evidence) -> bool | None:
     if own is None:
         return None
     runs = [one for one in own.facts.spending.runs.values() if (one.member, one.run) == (member, run)]
-    judged = {one.dataset for one in runs if JUDGED in one.charges}
+    judged = {one.dataset for one in runs if EVALUATION in one.charges}
     trained = {one.dataset for one in runs if TRAINING in one.charges}
     grants = {dataset: grant.disjoint_from for dataset, (_, grant, _) in own.facts.grants.items()}
     pairs = [(a, b) for a in judged for b in trained]

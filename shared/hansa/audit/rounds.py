@@ -16,6 +16,7 @@ from hansa.identity import Roster, Statement
 from hansa.ledger.errors import LogVerificationError
 from hansa.ledger.outcomes import Aggregate
 from hansa.ledger.trust import TrustedKeys
+from hansa.privacy.charges import EVALUATION
 from hansa.quorum import threshold
 from hansa.secagg.messages import Manifest
 from hansa.secagg.record import RoundRecord
@@ -182,9 +183,7 @@ def _check(index: int, entry: Aggregate, line: bytes, federation: Examined, keys
     judged = next(
         (e for _, e in federation.facts.evaluations if (e.run, e.round) == (entry.run, entry.round)), None
     )
-    if (
-        judged is not None and entry.purpose == "evaluation"
-    ):  # of another purpose: `check_evaluations` says so
+    if judged is not None and entry.purpose == EVALUATION:  # of another purpose: `check_evaluations` says so
         names = (judged.artifact_sha256, judged.reference_sha256)
         same["files"] = (tuple(filter(None, names)), manifest.artifacts)
     for what, (logged, recorded) in same.items():

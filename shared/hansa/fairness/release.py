@@ -12,11 +12,10 @@ from hansa.errors import PrivacyParameterError
 from hansa.fairness.counting import Integers, clamp
 from hansa.fairness.layout import TableLayout
 from hansa.privacy.accountant import epsilon_spent
-from hansa.privacy.charges import Charge
+from hansa.privacy.charges import EVALUATION, Charge
 from hansa.privacy.events import Spend, gaussian
 from hansa.privacy.randomness import Randomness
 
-EVALUATION = "evaluation"
 _FINEST_SHARE = 64.0  # grid units of one share of noise, at least: √(64² − 4) is 64 to 0.05 %
 _TOLERANCE = 1e-4
 _LARGEST_MULTIPLIER = 1e6

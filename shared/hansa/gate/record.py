@@ -11,7 +11,6 @@ from hansa.audit.attacks import verdict_of
 from hansa.canonical import canonical_json
 from hansa.errors import HansaError
 from hansa.fairness.judging import AttackBound
-from hansa.fairness.release import EVALUATION
 from hansa.ledger import (
     Abort,
     Aggregate,
@@ -26,6 +25,7 @@ from hansa.ledger.attacks import AttackMade
 from hansa.ledger.entry import OfRun
 from hansa.ledger.kinds import Kind
 from hansa.privacy.accountant import epsilon_spent
+from hansa.privacy.charges import EVALUATION
 from hansa.privacy.events import Spend
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from hansa.errors import PrivacyParameterError
 from hansa.privacy.events import EventJson, Spend, numbers_of, with_more_noise
@@ -18,7 +18,8 @@ from hansa.privacy.sampling import Sampling, sampling_of
 if TYPE_CHECKING:
     from hansa.agreement.terms import Terms
 
-TRAINING = "training"
+TRAINING: Final = "training"
+EVALUATION: Final = "evaluation"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from hansa.identity.keys import MAX_SIGNATURE_BYTES
 from hansa.protocol.common import REFERENCE, PolicyCode, read_refusal, reference
 from hansa.wire import Array, Message
 
+MANIFEST = "manifest.json"  # of an evaluation's round, shown beside the gate
 MAX_PROPOSED_BYTES = 16 * 1024 * 1024  # an entry and its documents
 _ENTRY, _DOCUMENT = "entry", "document."
 
