@@ -208,7 +208,11 @@ def _reason(agreement: Agreement) -> str:
     evaluation = agreement.terms.evaluation
     if evaluation is None or evaluation.units != "held-out":
         return _SIMULATED
-    return f"{_SIMULATED}; {evaluation.share:g} of the units, by the key {evaluation.key}, evaluate and never train"
+    rule = f"{evaluation.share:g} of the units, by the key {evaluation.key}, evaluate and never train"
+    if agreement.terms.privacy.unit != "record":
+        return f"{_SIMULATED}; {rule}"
+    # records are told apart by what is read of them
+    return f"{_SIMULATED}; {rule}, as records of the data {canonical_hash(agreement.terms.data.tree())[:16]}"
 
 
 @cache

@@ -40,6 +40,7 @@ from hansa_simulations.ledgers import require_ledgers
 from hansa_simulations.refusals import budget_refusals
 from hansa_simulations.seat import Seat
 from hansa_simulations.settings import Clock, Settings
+from hansa_simulations.splits.planted import planted
 
 CANARIES = 10_000  # of an attack beside a simulation
 
@@ -65,10 +66,12 @@ def train_members(
         agreement = frozen_for(agreement, gradients.built, start)
     terms, every = agreement.terms, agreement.performance.evaluate_every
     parts = {name: parted(terms, held, (own_files or {}).get(name)) for name, held in train.items()}
-    train, judging = (
-        {name: part.training for name, part in parts.items()},
-        {name: part.evaluation for name, part in parts.items()},
-    )
+    noise = None if agreement.simulation is None else agreement.simulation.planted
+    train = {
+        name: planted(part.training, terms, noise, (place, 0), trains=True)
+        for place, (name, part) in enumerate(parts.items())
+    }
+    judging = {name: part.evaluation for name, part in parts.items()}
     history: list[tuple[int, Quality]] = []
     finished: list[Outcome] = []
 

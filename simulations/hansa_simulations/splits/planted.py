@@ -9,7 +9,6 @@ import numpy as np
 from hansa.agreement import Terms
 from hansa.agreement.local import PlantedNoise
 from hansa_client.data import Dataset
-from hansa_client.evaluation.units import held_out
 
 
 def planted(
@@ -22,17 +21,14 @@ def planted(
         terms: name the group and the labels.
         noise: what to plant; `None` leaves the records as they are.
         seed: public, another one for each member and side.
-        trains: whether these are a member's own records, and not the simulator's for measuring quality.
+        trains: whether these are what a member trains on, after those that judge were taken out; otherwise all that there is.
     """
-    if noise is None or (noise.where == "training" and not trains):
+    if noise is None or (noise.where == "training") is not trains:
         return records
     values = next(group.values for group in terms.data.groups if group.name == noise.attribute)
     rng = np.random.default_rng((noise.seed, *seed))
     of_group = records.groups[noise.attribute] == values.index(noise.value)
     turned = of_group & (rng.random(len(records)) < noise.share)
-    evaluation = terms.evaluation
-    if noise.where == "training" and evaluation is not None and evaluation.share is not None:
-        turned &= ~held_out(records.unit_ids, evaluation.key, evaluation.share)[records.units]
     labels = len(terms.task.labels)
     other = (records.labels + rng.integers(1, labels, len(records))) % labels
     return replace(records, labels=np.where(turned, other, records.labels))
