@@ -192,10 +192,14 @@ class LazyTraining:
         threading.Thread(target=self._ahead, daemon=True).start()
 
     def train(
-        self, weights: Vector, randomness: Randomness, rotation: Rotation | None = None
+        self,
+        weights: Vector,
+        randomness: Randomness,
+        rotation: Rotation | None = None,
+        adapted: Vector | None = None,
     ) -> Vector | npt.NDArray[np.int64]:
         """See `hansa_client.node.LocalTraining`."""
-        return self._made().train(weights, randomness, rotation)
+        return self._made().train(weights, randomness, rotation, adapted)
 
     def evaluate(self, files: Files, order: tuple[str, ...], randomness: Randomness) -> npt.NDArray[np.int64]:
         """See `hansa_client.evaluation.judging.LocalEvaluation`."""

@@ -13,11 +13,11 @@ from hansa.agreement import Agreement
 from hansa.errors import ModelMismatchError, WireError
 from hansa.identity import Statement
 from hansa.identity.errors import RevokedError, SignatureError, UnknownSignerError
-from hansa.protocol import UPDATE, Aggregate
+from hansa.protocol import UPDATE, Aggregate, starting_state
 from hansa.secagg import Manifest, Store, SumTerms
 from hansa.secagg.errors import QuorumError, SumOutOfRangeError, TranscriptError, VectorError
 from hansa.secagg.messages import Context, Verified
-from hansa.server_step import ServerState, initial_state, state_from_message
+from hansa.server_step import ServerState, state_from_message
 from hansa.wire import array_sha256, from_bytes, to_bytes
 
 Vector: TypeAlias = npt.NDArray[np.float64]
@@ -61,13 +61,10 @@ class DerivedModel:
         derive: Derive,
         store: Store | None = None,
     ) -> None:
-        training = agreement.terms.training
         if array_sha256(start) != agreement.require_frozen().model.initial_sha256:
             raise ModelMismatchError("the model to start from is not the agreement's model 0")
-        self._first = initial_state(
-            training.server, start, average_tail=training.average_tail, rounds=training.rounds
-        )
-        self._rounds = training.rounds
+        self._first = starting_state(agreement, start)
+        self._rounds = agreement.terms.training.rounds
         self._terms, self._context, self._derive = terms, Context(terms, run), derive
         self._store, self._name = store, f"{run}.model"
         kept = None if store is None else store.get(self._name)
@@ -82,6 +79,11 @@ class DerivedModel:
     def weights(self) -> Vector:
         """float64 [d], read-only."""
         return self._state.weights
+
+    @property
+    def adapted(self) -> Vector | None:
+        """What adapts beside the weights, float64 [k], read-only; `None` where nothing does."""
+        return self._state.adapted
 
     def follow(self, aggregates: Iterable[Aggregate]) -> None:
         """Take the steps that are new, in order; known ones, ones beyond a gap and false ones are passed over.
@@ -118,7 +120,7 @@ class DerivedModel:
         """
         if (
             self.round != self._rounds
-            or manifest.model_sha256 != self._state.message.array_hashes["weights"]
+            or manifest.model_sha256 != self._state.model_sha256
             or (first and manifest.previous_aggregate_sha256 != self._last_sum)
         ):
             raise ModelMismatchError(
@@ -137,7 +139,7 @@ class DerivedModel:
             )
         if (
             manifest.step != self.round
-            or manifest.model_sha256 != self._state.message.array_hashes["weights"]
+            or manifest.model_sha256 != self._state.model_sha256
             or manifest.previous_aggregate_sha256 != self._last_sum
         ):
             self._state, self._last_sum = self._first, None

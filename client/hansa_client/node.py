@@ -57,7 +57,11 @@ class LocalTraining(Protocol):
     """
 
     def train(
-        self, weights: Vector, randomness: Randomness, rotation: Rotation | None = None
+        self,
+        weights: Vector,
+        randomness: Randomness,
+        rotation: Rotation | None = None,
+        adapted: Vector | None = None,
     ) -> Vector | GridVector:
         """The round's local weights minus `weights`, float64 [d]; or the noisy clipped sum of one step, int64 [d].
 
@@ -65,6 +69,7 @@ class LocalTraining(Protocol):
             weights: float64 [d], of the model.
             randomness: fresh for this call.
             rotation: of the round's sums, where the agreement has any.
+            adapted: float64 [k], what has adapted to the sums so far, where the agreement has any of it.
         """
 
 
@@ -155,12 +160,14 @@ class Node:
         return party
 
     def _update(
-        self, run: str, manifest: Manifest, weights: Vector, seeds: PartSeeds | None
+        self, run: str, manifest: Manifest, weights: Vector, adapted: Vector | None, seeds: PartSeeds | None
     ) -> Vector | GridVector:
         """The weighted update of a round, float64 [d], or the pooled step's integers, which nothing may scale."""
         rotation = rotation_of(self.agreement, run, manifest.round)
         source = self._randomness(run, manifest.step + 1)
-        made = self._training.train(weights, source if seeds is None else InParts(source, seeds), rotation)
+        if seeds is not None:
+            source = InParts(source, seeds)
+        made = self._training.train(weights, source, rotation, adapted)
         if not self._pooled:
             return np.multiply(self._weight, made, dtype=np.float64)
         if made.dtype != np.int64:

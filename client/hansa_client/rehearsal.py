@@ -15,7 +15,7 @@ import numpy as np
 
 from hansa.agreement import Agreement
 from hansa.privacy.randomness import SecretRandomness
-from hansa.protocol import public_weights, rotation_of, update_encoding
+from hansa.protocol import public_weights, rotation_of, starting_state, update_encoding
 from hansa_client.accepted import Vector
 from hansa_client.assembly import trainer_of
 from hansa_client.node_file import NodeHome
@@ -70,7 +70,7 @@ def rehearse(home: NodeHome, agreement: Agreement, model: Vector) -> Rehearsal:
     prepared = time.monotonic()
     weight = public_weights(agreement.terms)[home.settings.name]
     rotation = rotation_of(agreement, "rehearsal", 1)  # of no run
-    made = trainer.train(model, SecretRandomness(), rotation)
+    made = trainer.train(model, SecretRandomness(), rotation, starting_state(agreement, model).adapted)
     pooled = made.dtype == np.int64  # a noisy clipped sum, cut to its clamp already: nothing may scale it
     update = made if pooled else np.multiply(weight, made, dtype=np.float64)
     trained = time.monotonic()

@@ -14,7 +14,15 @@ from hansa.agreement import Agreement
 from hansa.errors import HansaError, TrainingError
 from hansa.identity import Roster, Signer
 from hansa.privacy.parts import PartSeeds
-from hansa.protocol import JUDGED, Answered, Derivation, read_sum_request, sum_reply, sum_terms
+from hansa.protocol import (
+    JUDGED,
+    Answered,
+    Derivation,
+    read_sum_request,
+    sum_reply,
+    sum_terms,
+    update_length,
+)
 from hansa.secagg import Manifest, MaskWorkers, Member, Seal, Store, answer
 from hansa.secagg.bundle import bundle as make_bundle
 from hansa.secagg.errors import ContributionWithheldError
@@ -64,8 +72,8 @@ class SumParty:
         run: its name.
         identity: of the member.
         records: reserves before anything is trained, and puts every vector on record before it leaves.
-        train: makes the weighted update of a manifest's round, or the integers of a pooled step, from the model's weights and
-            the seeds of noise in parts.
+        train: makes the weighted update of a manifest's round, or the integers of a pooled step, from the model's weights,
+            what adapts beside them, and the seeds of noise in parts.
             Whatever it raises reads as absence from outside.
         judge: makes the noisy table of an evaluation from the files of that many and their order; likewise.
 
@@ -79,13 +87,13 @@ class SumParty:
         run: str,
         identity: SumIdentity,
         records: Records,
-        train: Callable[[str, Manifest, Vector, PartSeeds | None], Contribution],
+        train: Callable[[str, Manifest, Vector, Vector | None, PartSeeds | None], Contribution],
         judge: Callable[[str, int, Mapping[str, bytes], tuple[str, ...]], Contribution],
     ) -> None:
         self._run, self._records, self._train, self._judge = run, records, train, judge
         self._agreed = agreement.terms
         self._files: Mapping[str, Array] = {}  # that the request in hand has brought
-        self._dimension = agreement.require_frozen().model.parameters
+        self._dimension = update_length(agreement)
         derive = identity.derive or Derivation(agreement, run)
         kept = identity.store if identity.keep_model else None
         terms = sum_terms(agreement, identity.roster)
@@ -138,7 +146,7 @@ class SumParty:
         try:
             if files:
                 return self._judge(self._run, manifest.step, files, manifest.artifacts)
-            return self._train(self._run, manifest, self._model.weights, seeds)
+            return self._train(self._run, manifest, self._model.weights, self._model.adapted, seeds)
         except TrainingError:
             self._over = True
             raise

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from hansa.agreement import Agreement
 from hansa.errors import EngineError, HansaError, WireError
-from hansa.protocol import Derivation, close_request
-from hansa.server_step import ServerState, initial_state
+from hansa.protocol import Derivation, close_request, starting_state
+from hansa.server_step import ServerState
 from hansa.wire import array_sha256
 from hansa_server.journal import Journal
 from hansa_server.members import Members
@@ -80,10 +80,10 @@ def run_federation(
         EngineError: the carrier failed.
     """
     terms = agreement.terms
-    rule, training = terms.training.server, terms.training
+    training = terms.training
     check_model_zero(agreement, model)
     derive = Derivation(agreement, run)
-    outcome = Outcome(initial_state(rule, model, average_tail=training.average_tail, rounds=training.rounds))
+    outcome = Outcome(starting_state(agreement, model))
     try:
         for _ in range(training.rounds):
             # sum: the members train on the state's weights; only the exact sum of their updates is used

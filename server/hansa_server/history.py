@@ -16,12 +16,13 @@ from datetime import datetime
 
 from hansa.agreement.amendments import Proposal
 from hansa.canonical import sha256_hex
-from hansa.errors import HansaError, WireError
+from hansa.errors import HansaError, ServerStateError, WireError
 from hansa.identity import COORDINATOR, Amendment, Roster, Signer
 from hansa.identity.errors import AmendmentError
 from hansa.identity.statement import Statement
 from hansa.ledger import (
     Abort,
+    Adaptation,
     Aggregate,
     AgreementSigned,
     AmendmentMade,
@@ -39,6 +40,7 @@ from hansa.ledger import (
     SignedNote,
     VerifierKey,
     read_entry,
+    real,
     utc,
 )
 from hansa.ledger.entry import OfAgreement
@@ -47,6 +49,7 @@ from hansa.ledger.kinds import Kind
 from hansa.privacy.charges import EVALUATION, TRAINING
 from hansa.protocol import JUDGED, MAX_NEWS, MAX_SAID, News, Word, first_of, fresh_line
 from hansa.secagg import SumOutcome
+from hansa.server_step import ServerState
 
 _LOG = logging.getLogger("hansa.coordinator")
 _MEMBERS_OWN = (AgreementSigned, Reservation, Release, RunClosed, Abort, AttackMade)
@@ -99,6 +102,7 @@ class History:
         self._known: set[bytes] = set()
         self._releases: dict[tuple[str, str, int], Release] = {}
         self._evaluated: set[tuple[str, int]] = set()  # rounds whose table is in the log
+        self._adapted: set[tuple[str, int]] = set()  # rounds of which it stands there what adapted to them
         self._ended: set[tuple[str, int]] = set()  # rounds that have an aggregate or an abort
         self._said = self._size = 0  # up to where members' own entries reach, and all
         self._heard = Counter[str]()  # how many entries of each member were taken since a round ended
@@ -252,6 +256,35 @@ class History:
         )
         self._append([SignedEntry.sign(entry, self._signer)])
 
+    def adaptation(self, outcome: SumOutcome, state: ServerState) -> None:
+        """Log a finished round of training, once, and beside its aggregate what adapted to it.
+
+        Args:
+            outcome: of the secure sum; its last coordinates are what was counted.
+            state: that follows, with adapted quantities.
+
+        Raises:
+            ServerStateError: nothing has adapted, or the sum counts nothing.
+        """
+        record, length = outcome.record, len(state.weights)
+        if state.adapted is None or len(outcome.total) <= length:
+            raise ServerStateError("a sum that counts nothing beside gradients has nothing adapted to it")
+        if (record.run, record.round) in self._adapted:
+            return
+        self.aggregate(outcome, state.model_sha256)
+        entry = Adaptation(
+            at=self.now(),
+            agreement_id=self._agreement_id,
+            run=record.run,
+            round=record.round,
+            step=outcome.step,
+            aggregate_sha256=record.aggregate_sha256,
+            weights_sha256=state.message.array_hashes["weights"],
+            counted=b64encode(outcome.total[length:].astype("<i4").tobytes()).decode("ascii"),
+            adapted=tuple(real(value) for value in state.adapted.tolist()),
+        )
+        self._append([SignedEntry.sign(entry, self._signer)])
+
     def aggregate(self, outcome: SumOutcome, model_sha256: str | None) -> None:
         """Log a finished round, once.
 
@@ -356,6 +389,8 @@ class History:
             self._releases[entry.member, entry.run, entry.round] = entry
         elif isinstance(entry, Evaluation):
             self._evaluated.add((entry.run, entry.round))
+        elif isinstance(entry, Adaptation):
+            self._adapted.add((entry.run, entry.round))
         elif isinstance(entry, Aggregate) or (isinstance(entry, Abort) and entry.party == COORDINATOR):
             self._ended.add((entry.run, entry.round))
             self._heard.clear()

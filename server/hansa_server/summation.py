@@ -211,7 +211,7 @@ class SecureSummation:
 
     def sum(self, state: ServerState, note: Note) -> Aggregate:
         last = state.round + 1 == state.rounds and self._agreement.terms.evaluation is None
-        wanted = _Wanted(UPDATE, state.round, state.message.array_hashes["weights"], last)
+        wanted = _Wanted(UPDATE, state.round, state.model_sha256, last)
         outcome, line = self._summing(wanted, note)
         aggregate = Aggregate(
             state.round,
@@ -239,9 +239,7 @@ class SecureSummation:
         """
         evaluation, step = self._agreement.terms.evaluation, state.rounds + number - 1
         last = evaluation is not None and number == evaluation.evaluations
-        outcome, _ = self._summing(
-            _Wanted(JUDGED, step, state.message.array_hashes["weights"], last, files), note
-        )
+        outcome, _ = self._summing(_Wanted(JUDGED, step, state.model_sha256, last, files), note)
         self._house.records(outcome.record)
         if self._house.history is not None:
             self._house.history.evaluation(outcome, number, tuple(files))
@@ -279,8 +277,10 @@ class SecureSummation:
         if self._summed is None:
             return
         self._house.records(self._summed.record)
-        if self._house.history is not None:
-            self._house.history.aggregate(self._summed, state.message.array_hashes["weights"])
+        if self._house.history is not None and state.adapted is not None:
+            self._house.history.adaptation(self._summed, state)
+        elif self._house.history is not None:
+            self._house.history.aggregate(self._summed, state.model_sha256)
         self._summed = None
 
     def _round(self, wanted: _Wanted, tally: Tally) -> SumOutcome:

@@ -21,6 +21,7 @@ from hansa.artifact.judged import verdicts_of
 from hansa.canonical import sha256_hex
 from hansa.identity.authority import EPHEMERAL_NAME
 from hansa.privacy.accountant import epsilon_spent
+from hansa.privacy.adaptation import adaptation_of
 from hansa.privacy.attack_words import told
 from hansa.privacy.charges import charges_of
 from hansa.privacy.events import Spend
@@ -29,6 +30,7 @@ from hansa.privacy.sampling import GroupSampling, sampling_of
 from hansa.protocol import public_weights, shared_noise
 from hansa.quorum import threshold
 from hansa.report import (
+    AdaptationReport,
     AttackReport,
     ConditionReport,
     EventCount,
@@ -46,6 +48,7 @@ from hansa.report import (
     SecureSumTerms,
     SharedNoiseReport,
     SumReport,
+    adaptation_told,
 )
 from hansa.wire import array_sha256
 from hansa_client.attack import Attack
@@ -83,6 +86,7 @@ class Run:
         train_seconds: by member, where it was seen.
         attack: on the trainer, where one was asked for.
         fairness: private evaluations of the final model, where the agreement has any.
+        adapted: what adapted to the sums, after each round; empty where nothing does.
         conclusion: how far its publication came, where the agreement asks for one.
         not_concluded: why what follows training ended early, if it did.
     """
@@ -95,6 +99,7 @@ class Run:
     train_seconds: Mapping[str, float]
     attack: Attack | None = None
     fairness: FairnessReport | None = None
+    adapted: tuple[tuple[float, ...], ...] = ()
     conclusion: Conclusion | None = None
     not_concluded: str | None = None
 
@@ -199,6 +204,7 @@ def assemble(
         attack=None if run.attack is None else _attack(run.attack),
         fairness=run.fairness,
         mitigation=_mitigation(run),
+        adaptation=_adaptation(run),
         publication=None if run.conclusion is None else _publication(run.conclusion, run.not_concluded),
         events=tuple(_events(run)),
         versions={
@@ -262,6 +268,11 @@ def _mitigation(run: Run) -> MitigationReport | None:
             for value, rate in sampling.rates.items()
         ),
     )
+
+
+def _adaptation(run: Run) -> AdaptationReport | None:
+    adapts = adaptation_of(run.agreement.terms)
+    return None if adapts is None else adaptation_told(adapts, run.adapted)
 
 
 def _against_few(held: MemberBudget | None, delta: float | None) -> dict[str, float | None]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hansa.agreement import Agreement
 from hansa.agreement.terms import SHARED_NOISE_OPTIONS
 from hansa.errors import UsageError
+from hansa.privacy.adaptation import adaptation_of
 
 _UNSHARED = dict.fromkeys(SHARED_NOISE_OPTIONS)  # taken out of the terms
 
@@ -21,7 +22,7 @@ class Derivation:
         baseline: ``pooled`` trains on all records in one place, ``local-only`` one model at each member.
         epsilon: another promise, at the same δ.
         learning_rate: another one, of the members' steps.
-        no_mitigation: draw all groups at the agreement's one rate.
+        no_mitigation: draw all groups at the agreement's one rate, and adapt nothing.
     """
 
     no_dp: bool = False
@@ -44,7 +45,7 @@ class Derivation:
         if self.learning_rate is not None:
             words.append(f"learning rate {self.learning_rate:g}")
         if self.no_mitigation:
-            words.append("no mitigation: all groups are drawn at one rate")
+            words.append("no mitigation: groups are drawn at one rate, and nothing adapts")
         if self.baseline == "pooled":
             words.append("all records in one place")
         if self.baseline == "local-only":
@@ -70,6 +71,7 @@ class Derivation:
             raise UsageError("--no-mitigation: the agreement mitigates nothing", remedy="Leave it out.")
         if self.no_mitigation:
             agreement = without_mitigation(agreement)
+        self._refuse_adaptation(agreement)
         if self.no_dp:
             agreement = without_privacy(agreement)
         if self.epsilon is not None:
@@ -84,10 +86,24 @@ class Derivation:
             agreement = _by_itself(agreement).derive(baseline="local-only")
         return agreement
 
+    def _refuse_adaptation(self, agreement: Agreement) -> None:
+        """What adapts to sums of all members cannot be carried over to training that has none."""
+        asked = {
+            "--no-dp": self.no_dp,
+            f"--mechanism {self.mechanism}": self.mechanism not in (None, "distributed"),
+            f"--baseline {self.baseline}": self.baseline is not None,
+        }
+        for option, given in asked.items():
+            if given and adaptation_of(agreement.terms) is not None:
+                raise UsageError(
+                    f"{option}: something adapts to noisy sums under this agreement ([mitigation]), and there are none then",
+                    remedy="Pass --no-mitigation beside it.",
+                )
+
 
 def without_privacy(agreement: Agreement) -> Agreement:
-    """The same training without clipping and noise, and without evaluations that nothing would hide."""
-    return agreement.derive(
+    """The same training without clipping and noise, and without evaluations that nothing would hide, and what adapts to noise."""
+    return without_adaptation(agreement).derive(
         privacy={"mechanism": "none", "epsilon": None, "delta": None, **_UNSHARED},
         evaluation=None,
         publication=None,
@@ -95,8 +111,17 @@ def without_privacy(agreement: Agreement) -> Agreement:
 
 
 def without_mitigation(agreement: Agreement) -> Agreement:
-    """The same training with all groups drawn at the agreement's one rate, under the same ε."""
+    """The same training with all groups drawn at the agreement's one rate, and nothing adapted, under the same ε."""
     return agreement.derive(mitigation=None)
+
+
+def without_adaptation(agreement: Agreement) -> Agreement:
+    """The same training with a fixed clipping norm: rates by group stay."""
+    mitigation = agreement.terms.mitigation
+    if mitigation is None or adaptation_of(agreement.terms) is None:
+        return agreement
+    kept = mitigation.sampling
+    return agreement.derive(mitigation=None if kept is None else {"clipping": None})
 
 
 def under(agreement: Agreement, mechanism: str) -> Agreement:
@@ -106,7 +131,7 @@ def under(agreement: Agreement, mechanism: str) -> Agreement:
         AgreementError: the terms do not allow it, as with fixed batches or weights set by hand under ``distributed``.
     """
     if mechanism != "distributed":
-        return agreement.derive(privacy={"mechanism": mechanism, **_UNSHARED})
+        return without_adaptation(agreement).derive(privacy={"mechanism": mechanism, **_UNSHARED})
     return agreement.derive(
         privacy={"mechanism": mechanism}, training={"rounds": agreement.terms.privacy.steps}
     )
@@ -128,6 +153,7 @@ def alone(agreement: Agreement, member: str) -> Agreement:
 
 def _by_itself(agreement: Agreement) -> Agreement:
     """Who trains without others shares no noise with them, and has nobody to evaluate with."""
+    agreement = without_adaptation(agreement)
     if agreement.terms.evaluation is not None:
         agreement = agreement.derive(evaluation=None, publication=None)
     if agreement.terms.privacy.mechanism != "distributed":

@@ -378,12 +378,16 @@ class _Timed:
         self._path = path
 
     def train(
-        self, weights: Vector, randomness: Randomness, rotation: Rotation | None = None
+        self,
+        weights: Vector,
+        randomness: Randomness,
+        rotation: Rotation | None = None,
+        adapted: Vector | None = None,
     ) -> Vector | GridVector:
         """See `LocalTraining`."""
         started = time.monotonic()
         try:
-            return self._training.train(weights, randomness, rotation)
+            return self._training.train(weights, randomness, rotation, adapted)
         finally:
             busy = time.monotonic() - started
             self.seconds += busy

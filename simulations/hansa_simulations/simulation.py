@@ -16,6 +16,7 @@ import torch
 from hansa.agreement import Agreement, read_agreement
 from hansa.errors import OutputExistsError, UsageError
 from hansa.models import BuiltModel, build_model
+from hansa.privacy.adaptation import adaptation_of
 from hansa.report import Reference, Repeat, Report, write_report
 from hansa.report.mitigated import WITHOUT
 from hansa_client.data import Dataset, encode
@@ -336,6 +337,11 @@ def _refuse(agreement: Agreement, settings: Settings, model: torch.nn.Module | N
         raise UsageError(
             f"attacks know nothing of batches that are drawn as {agreement.terms.privacy.sampling!r}",
             remedy="Leave --attack out, or agree on sampling = 'poisson'.",
+        )
+    if settings.attack and adaptation_of(agreement.terms) is not None:
+        raise UsageError(
+            "attacks know nothing of what adapts to noisy sums under this agreement ([mitigation])",
+            remedy="Leave --attack out, or pass --no-mitigation beside it.",
         )
     if settings.home is not None and not agreement.terms.private:
         raise UsageError(

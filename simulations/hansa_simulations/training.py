@@ -74,8 +74,11 @@ def train_members(
     judging = {name: part.evaluation for name, part in parts.items()}
     history: list[tuple[int, Quality]] = []
     finished: list[Outcome] = []
+    adapted: list[tuple[float, ...]] = []
 
     def after_round(outcome: Outcome) -> None:
+        if outcome.state.adapted is not None:
+            adapted.append(tuple(outcome.state.adapted.tolist()))
         done = outcome.state.round
         settings.progress.steps(done, terms.training.rounds)
         if evaluator is not None and every and (done % every == 0 or done == terms.training.rounds):
@@ -158,6 +161,7 @@ def train_members(
         outcomes=(outcome,),
         weights=published_weights(outcome.state),
         history=tuple(history),
+        adapted=tuple(adapted),
         budgets=budgets,
         train_seconds=train_seconds,
         attack=attack,

@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from hansa.errors import PrivacyParameterError, TrainingError
 from hansa.privacy.rotation import Rotation
 from hansa.privacy.sampling import TruncatedSampling
 from hansa.privacy.truncation import LONGEST_STEP
 from hansa_client.data import Dataset
 from hansa_client.training import PooledTrainer, TrainingPlan
+from hansa_client.training.adapting import AdaptedStep
 from hansa_client.training.clipping import ClippedSum
 from hansa_client.training.gradients import GradientEngine
 from support.leagues import table
@@ -31,6 +33,12 @@ from support.violations import ViolationError, output, with_features, with_unit
 AGREEMENT, BUILT = pooled_league()
 ENGINE = GradientEngine(BUILT)
 PLAN = TrainingPlan.of(AGREEMENT, "a")
+ADAPTED = TrainingPlan.of(
+    frozen(mitigation={"clipping": {"smallest": 0.1, "largest": 2.0, "quantile": 0.4, "noise_share": 0.3}})[
+        0
+    ],
+    "a",
+)
 ROTATED = TrainingPlan.of(frozen(privacy={"rotation": "randomized-hadamard"})[0], "a")
 D = table(24, 1)
 Build = Callable[[GradientEngine, Dataset, TrainingPlan], PooledTrainer]
@@ -77,8 +85,8 @@ def traced(build: Build, data: Dataset, plan: TrainingPlan, seed: int) -> Trace:
     trainer = build(ENGINE, data, plan)
     real = trainer._sums.clipped_sum
 
-    def watched(drawn: npt.NDArray[np.int64], rotation: Rotation | None) -> Any:
-        found = real(drawn, rotation)
+    def watched(drawn: npt.NDArray[np.int64], rotation: Rotation | None, adapted: Any) -> Any:
+        found = real(drawn, rotation, adapted)
         trace.flow.append(("sum", found.values.shape, str(found.values.dtype), found.grid))
         trace.sums.append(found.values)
         return found
@@ -86,7 +94,8 @@ def traced(build: Build, data: Dataset, plan: TrainingPlan, seed: int) -> Trace:
     trainer._sums.clipped_sum = watched  # type: ignore[method-assign]
     rotation = Rotation(BUILT.flat.size, f"{seed}".encode()) if plan.rotated else None
     weights = np.linspace(-0.5, 0.5, BUILT.flat.size)
-    trace.made = trainer.train(weights, _Mechanism(trace, plan, seed), rotation)
+    adapted = None if plan.adapts is None else np.array(plan.adapts.first)
+    trace.made = trainer.train(weights, _Mechanism(trace, plan, seed), rotation, adapted)
     return trace
 
 
@@ -97,17 +106,17 @@ def check_neighbours(build: Build, pair: tuple[Dataset, Dataset], plan: Training
         raise ViolationError(f"control flow: {one.flow} on one and {two.flow} on the other")
     if [call[0] for call in one.flow] != ["sum", "noise"]:
         raise ViolationError("steps: not one sum and one share")
-    if one.flow[1][1:] != (plan.sigma, BUILT.flat.size):
+    assert plan.grid is not None
+    if one.flow[1][1:] != (plan.sigma, plan.grid.dimension):
         raise ViolationError("noise: not of the size that is charged, or not on every coordinate")
     for trace in (one, two):
         if (
             trace.made is None
             or trace.made.dtype != np.int64
-            or not np.array_equal(trace.made, fixed(plan, seed, BUILT.flat.size))
+            or not np.array_equal(trace.made, fixed(plan, seed, plan.grid.dimension))
         ):
             raise ViolationError("release: not the clamped sum and the noise, added up")
     assert plan.clamp is not None
-    assert plan.grid is not None
     clamped = [np.clip(trace.sums[0], -plan.clamp, plan.clamp).tolist() for trace in (one, two)]
     distance = math.dist(*clamped)
     bound = plan.grid.sensitivity * (LONGEST_STEP if isinstance(plan.sampling, TruncatedSampling) else 1.0)
@@ -119,7 +128,10 @@ def check_neighbours(build: Build, pair: tuple[Dataset, Dataset], plan: Training
 # --- the real one -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("plan", [PLAN, ROTATED], ids=["plain", "rotated"])
+PLANS = pytest.mark.parametrize("plan", [PLAN, ROTATED, ADAPTED], ids=["plain", "rotated", "adapted"])
+
+
+@PLANS
 @pytest.mark.parametrize("place", [0, 11, 24])
 def test_a_unit_shows_only_within_the_sensitivity(place: int, plan: TrainingPlan) -> None:
     moved = [
@@ -142,7 +154,7 @@ def test_batches_that_are_cut_keep_within_their_event() -> None:
 
 @pytest.mark.parametrize("value", [0.0, 1e-45, 1e4, 3.4e38, np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("clamp", [None, 3])
-@pytest.mark.parametrize("plan", [PLAN, ROTATED], ids=["plain", "rotated"])
+@PLANS
 def test_gradients_of_any_size_stay_within_the_sensitivity(
     value: float, clamp: int | None, plan: TrainingPlan
 ) -> None:
@@ -163,9 +175,9 @@ def test_all_records_of_a_patient_are_one_contribution() -> None:
 class Broken(PooledTrainer):
     """One whose step a test replaces."""
 
-    def _step(self, weights: Any, randomness: Any, rotation: Any) -> Any:
+    def _step(self, weights: Any, randomness: Any, rotation: Any, adapted: Any) -> Any:
         (drawn,) = self._draws.batches(randomness, 1)
-        return self.spoilt(drawn, self._clamped(drawn, weights, rotation), randomness)
+        return self.spoilt(drawn, self._clamped(drawn, weights, rotation, adapted), randomness)
 
     def spoilt(self, drawn: Any, clamped: Any, randomness: Any) -> Any:
         raise NotImplementedError
@@ -217,8 +229,8 @@ class SumsTheBatchTwice(PooledTrainer):
         super().__init__(engine, dataset, plan, draws)
         once = self._sums.clipped_sum
 
-        def twice(drawn, rotation):
-            found = once(drawn, rotation)
+        def twice(drawn, rotation, adapted):
+            found = once(drawn, rotation, adapted)
             return ClippedSum(found.values * 2, found.grid)
 
         self._sums.clipped_sum = twice
@@ -227,12 +239,12 @@ class SumsTheBatchTwice(PooledTrainer):
 class StretchesInsteadOfRotating(PooledTrainer):
     """A transform that is not orthonormal, as without its factor."""
 
-    def _clamped(self, drawn, weights, rotation):
+    def _clamped(self, drawn, weights, rotation, adapted):
         class Stretched(Rotation):
             def forward(self, values):
                 return super().forward(values) * math.sqrt(self.dimension)
 
-        return super()._clamped(drawn, weights, Stretched(self._size, b"stretched"))
+        return super()._clamped(drawn, weights, Stretched(self._size, b"stretched"), adapted)
 
 
 @pytest.mark.parametrize(
@@ -258,6 +270,85 @@ def test_a_broken_one_is_caught(build: Build, why: str) -> None:
         on_many_seeds(build, pair)
 
 
-def on_many_seeds(build: Build, pair: tuple[Dataset, Dataset]) -> None:
+def on_many_seeds(build: Build, pair: tuple[Dataset, Dataset], plan: TrainingPlan = PLAN) -> None:
     for seed in range(4):
-        check_neighbours(build, pair, PLAN, seed)
+        check_neighbours(build, pair, plan, seed)
+
+
+# --- a norm that adapts -----------------------------------------------------------------------------------
+
+
+def under(norm: float) -> TrainingPlan:
+    """The plan of a later step, whose norm has moved."""
+    assert ADAPTED.adapts is not None
+    rule = replace(ADAPTED.adapts.norm, start=norm)
+    return replace(ADAPTED, adapts=replace(ADAPTED.adapts, norm=rule))
+
+
+@pytest.mark.parametrize("norm", [0.1, 0.37, 2.0])
+@pytest.mark.parametrize("value", [1e-3, 0.3, 1.0, 1e3, np.nan])
+def test_gradient_and_count_together_stay_within_the_sensitivity_whatever_the_norm_is(
+    norm: float, value: float
+) -> None:
+    """Also of a member that was told another norm than all others: the grid is in units of it."""
+    moved = [
+        check_neighbours(PooledTrainer, neighbours(with_features(one_unit(seed), value)), under(norm), seed)
+        for seed in range(4)
+    ]
+    assert (max(moved) == 0) == bool(
+        np.isnan(value)
+    )  # what is not finite counts for nothing, in no coordinate
+
+
+class KeepsAllForTheGradient(AdaptedStep):
+    """Counts beside a gradient that is as long as the grid allows: together they are longer."""
+
+    def factors(self, norms, margin):
+        return super().factors(norms, margin) / self._adapts.gradient_part
+
+
+class ClipsToTheNormItself(AdaptedStep):
+    """Forgets that the grid is in units of the step's norm: at a norm above the agreed one gradients are too long."""
+
+    def factors(self, norms, margin):
+        return super().factors(norms, margin) * self._clip / self._norm
+
+
+class CountsLengths(AdaptedStep):
+    """A mean of lengths instead of a share: one unit moves it as far as it likes."""
+
+    def counted(self, norms, sound, margin):
+        return super().counted(norms, sound, margin) + (norms.sum() * self._norm).reshape(1)
+
+
+class CountsWhetherThereWasAny(AdaptedStep):
+    """Divides by the batch: what one unit more moves depends on how many others there are."""
+
+    def counted(self, norms, sound, margin):
+        return super().counted(norms, sound, margin) / (0.02 * len(norms)) ** 2
+
+
+@pytest.mark.parametrize(
+    "broken", [KeepsAllForTheGradient, ClipsToTheNormItself, CountsLengths, CountsWhetherThereWasAny]
+)
+def test_a_broken_adapted_step_is_caught(broken: type[AdaptedStep], monkeypatch: pytest.MonkeyPatch) -> None:
+    pair, plan = neighbours(replace(with_features(one_unit(), 1e3), labels=np.array([0]))), under(2.0)
+    on_many_seeds(PooledTrainer, pair, plan)
+    monkeypatch.setattr("hansa_client.training.trainer.AdaptedStep", broken)
+    with pytest.raises(ViolationError, match="sensitivity"):
+        on_many_seeds(PooledTrainer, pair, plan)
+
+
+@pytest.mark.parametrize("norm", [0.0999, 2.001, 0.0, -1.0, math.inf, math.nan])
+def test_no_member_clips_to_a_norm_outside_the_agreed_bounds(norm: float) -> None:
+    trainer = PooledTrainer(ENGINE, D, ADAPTED)
+    with pytest.raises(PrivacyParameterError, match="between the agreed"):
+        trainer.train(BUILT.initial_vector(), Recorder(0), None, np.array([norm]))
+
+
+@pytest.mark.parametrize(("plan", "adapted"), [(ADAPTED, None), (PLAN, np.array([1.0]))])
+def test_a_norm_adapts_exactly_where_that_is_agreed(
+    plan: TrainingPlan, adapted: npt.NDArray[np.float64] | None
+) -> None:
+    with pytest.raises(TrainingError, match="exactly where the agreement says so"):
+        PooledTrainer(ENGINE, D, plan).train(BUILT.initial_vector(), Recorder(0), None, adapted)

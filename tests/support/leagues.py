@@ -101,7 +101,11 @@ class DoesNothing:
         self.calls = 0
 
     def train(
-        self, weights: npt.NDArray[np.float64], randomness: object, rotation: object = None
+        self,
+        weights: npt.NDArray[np.float64],
+        randomness: object,
+        rotation: object = None,
+        adapted: object = None,
     ) -> npt.NDArray[np.float64]:
         self.calls += 1
         return self._update(weights)

@@ -15,6 +15,7 @@ from hansa.identity import COORDINATOR, Amendment, Roster, Signer
 from hansa.identity.keys import CURVE, ORDER
 from hansa.ledger import (
     Abort,
+    Adaptation,
     Aggregate,
     Agreed,
     AgreementSigned,
@@ -233,6 +234,15 @@ def one_of_each() -> dict[str, Kind]:
             delta=real(1e-5),
             spends=(SPENDING,),
             seed=None,
+        ),
+        Adaptation(
+            **run,
+            round=7,
+            step=6,
+            aggregate_sha256=OTHER,
+            weights_sha256=HASH,
+            counted=TABLE,
+            adapted=(real(1.25),),
         ),
     ]
     return {entry.type: entry for entry in entries}

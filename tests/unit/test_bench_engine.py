@@ -58,7 +58,9 @@ class LosesOneRound(IdleTraining):
 
     calls = 0
 
-    def train(self, weights: Any, _randomness: object, _rotation: object = None) -> Any:
+    def train(
+        self, weights: Any, _randomness: object, _rotation: object = None, _adapted: object = None
+    ) -> Any:
         LosesOneRound.calls += 1
         if LosesOneRound.calls == 9:
             raise RuntimeError("gone")
@@ -76,7 +78,9 @@ def test_a_run_that_lost_a_client_gives_no_figure(monkeypatch: pytest.MonkeyPatc
 class MovesTwice(IdleTraining):
     """Updates by twice as much as the bench counts on."""
 
-    def train(self, weights: Any, _randomness: object, _rotation: object = None) -> Any:
+    def train(
+        self, weights: Any, _randomness: object, _rotation: object = None, _adapted: object = None
+    ) -> Any:
         return 2.0 * super().train(weights, _randomness)
 
 

@@ -1,4 +1,4 @@
-"""Entries: fourteen closed types in one form each, real numbers as text, and signatures that count."""
+"""Entries: fifteen closed types in one form each, real numbers as text, and signatures that count."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ from support.ledgers import (
 EACH = one_of_each()
 TYPES = [
     "agreement", "amendment", "membership", "budget", "reservation", "release",
-    "abort", "closed", "aggregate", "evaluation", "gate", "publication", "override", "attack",
+    "abort", "closed", "aggregate", "evaluation", "gate", "publication", "override", "attack", "adaptation",
 ]  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def changed(entry: Kind, **changes: object) -> bytes:
 
 
 class TestEveryType:
-    def test_there_are_fourteen(self) -> None:
+    def test_there_are_fifteen(self) -> None:
         assert list(EACH) == TYPES
 
     @pytest.mark.parametrize("name", TYPES)
@@ -438,7 +438,7 @@ class TestContent:
         assert {name for name, writer in writers.items() if writer == MEMBERS[0]} == member
         assert writers["budget"] == officer_of(MEMBERS[0]) == "hospital-1#privacy-officer"
         assert writers["override"] == MEMBERS[1]
-        coordinator = {"amendment", "aggregate", "evaluation", "gate", "publication"}
+        coordinator = {"amendment", "aggregate", "evaluation", "gate", "publication", "adaptation"}
         assert {name for name, writer in writers.items() if writer == COORDINATOR} == coordinator
         suspended = parse_entry(changed(EACH["membership"], change="suspend"))
         assert suspended.writer == COORDINATOR

@@ -83,6 +83,11 @@ def claim_of(agreement: Agreement, member: str) -> Claim:
         PrivacyParameterError: it claims no privacy, or draws in a way of which attacks know nothing.
     """
     plan = TrainingPlan.of(agreement, member)
+    if plan.adapts is not None:
+        raise PrivacyParameterError(
+            "attacks know nothing of a clipping norm that adapts",
+            remedy="Attack the agreement without [mitigation.clipping], whose events are the same.",
+        )
     spend = plan.spend()
     delta = agreement.terms.privacy.delta
     if spend is None or delta is None:

@@ -17,6 +17,7 @@ from hansa.errors import TrainingError
 from hansa.privacy.clipping import Clipping
 from hansa.privacy.grid import Grid
 from hansa.privacy.rotation import Rotation
+from hansa_client.training.adapting import AdaptedStep
 from hansa_client.training.transfer import on_device
 
 # η: gradients are clipped to C · (1 − η), so that what float32 loses in a sum has room within C. That a norm is never
@@ -183,16 +184,22 @@ class ClippedSumBuilder:
     Args:
         grid: of the sum.
         clipping: how a unit is bounded; flat clipping to the grid's norm unless said otherwise.
+        adapted: of a step whose norm adapts, and which counts something beside the gradients, in the grid's last coordinates.
 
     Raises:
-        TrainingError: the rule's norm is another than the grid's.
+        TrainingError: the rule's norm is another than the grid's, or not flat where it adapts.
     """
 
-    def __init__(self, grid: Grid, clipping: Clipping | None = None) -> None:
+    def __init__(
+        self, grid: Grid, clipping: Clipping | None = None, adapted: AdaptedStep | None = None
+    ) -> None:
         self.grid = grid
         self.clipping = clipping or Clipping("flat", grid.clipping_norm)
         if self.clipping.norm != grid.clipping_norm:
             raise TrainingError("the clipping rule has another norm than the grid")
+        if adapted is not None and self.clipping.kind != "flat":
+            raise TrainingError("a norm adapts where gradients are clipped flat")
+        self._adapted = adapted
         self._parts: list[Tensor] = []
         self._passes = 0
         self._units = 0
@@ -223,7 +230,10 @@ class ClippedSumBuilder:
         if rule.kind != "per-layer":
             norms = squares.sum(1).clamp(min=0.0).sqrt()
             automatic = rule.kind == "automatic"
-            factor = norm / (norms + rule.gamma if automatic else norms.clamp(min=norm))
+            if self._adapted is not None:
+                factor = self._adapted.factors(norms, margin)
+            else:
+                factor = norm / (norms + rule.gamma if automatic else norms.clamp(min=norm))
             return [torch.where(sound, factor, 0.0)] * squares.shape[1]
         layers = {layer: i for i, layer in enumerate(dict.fromkeys(layer_of))}
         group = on_device(np.array([layers[layer] for layer in layer_of], dtype=np.int64), squares.device)
@@ -233,11 +243,22 @@ class ClippedSumBuilder:
         columns = torch.where(sound.unsqueeze(1), each / norms.clamp(min=each), 0.0).unbind(1)
         return [columns[layers[layer]] for layer in layer_of]
 
+    def counted(self, squares: Tensor, sound: Tensor, *, margin: float = MARGIN) -> tuple[Tensor, ...]:
+        """What is counted beside the gradients of a microbatch, as the sums that come behind theirs; none by default.
+
+        Args:
+            squares, sound, margin: as of `factors`.
+        """
+        if self._adapted is None:
+            return ()
+        return (self._adapted.counted(squares.sum(1).clamp(min=0.0).sqrt(), sound, margin),)
+
     def add_sums(self, sums: Sequence[Tensor], sound: Tensor) -> None:
         """Add a microbatch whose units are bounded and added up already.
 
         Args:
-            sums: for each trained tensor, in the order of the flat vector, in gradient units; they are kept.
+            sums: for each trained tensor, in the order of the flat vector, then what `counted` gives, in gradient units; they
+                are kept.
             sound: bool [U], which of the units entered.
         """
         if sum(part.numel() for part in sums) != self.grid.dimension:
@@ -283,7 +304,7 @@ class ClippedSumBuilder:
             torch.tensordot(factor, torch.where(_column(sound, g), g, 0.0).double(), dims=1)
             for factor, g in zip(factors, gradients, strict=True)
         ]
-        self.add_sums(sums, sound)
+        self.add_sums([*sums, *self.counted(squares, sound)], sound)
 
     def finish(self, rotation: Rotation | None = None) -> ClippedSum:
         """The sum of all that was added, scaled and rounded once; zeros if nothing was. Nothing is added afterwards.

@@ -138,7 +138,8 @@ class GradientEngine:
             found = self._keeper.gradients(lambda: self._loss(tensors, targets), unit_of_record, units)
         margin = MARGIN if self.precision == torch.float32 else LOW_PRECISION_MARGIN
         factors = builder.factors(found.squares, found.sound, self.layer_of, margin=margin)
-        builder.add_sums(found.weighted(factors), found.sound)
+        counted = builder.counted(found.squares, found.sound, margin=margin)
+        builder.add_sums([*found.weighted(factors), *counted], found.sound)
 
     @cached_property
     def frozen_part(self) -> FrozenPart | None:

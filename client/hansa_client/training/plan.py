@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hansa.agreement import Agreement
 from hansa.errors import PrivacyParameterError
+from hansa.privacy.adaptation import Adaptation, adaptation_of
 from hansa.privacy.clipping import Clipping, ClippingKind
 from hansa.privacy.distributed import SharedNoise
 from hansa.privacy.events import Spend
@@ -35,6 +36,7 @@ class TrainingPlan:
         clamp: under ``distributed``, the largest magnitude of a coordinate of the sum before noise, in grid units.
         rotated: whether that sum is rotated before it meets the grid.
         lasting: what of `sigma` is never taken off again, in grid units, where shares are drawn in parts; `None` otherwise.
+        adapts: under ``distributed``, what adapts to the sums, and is counted in the grid's last coordinates; `None` for nothing.
     """
 
     sampling: Sampling
@@ -49,6 +51,7 @@ class TrainingPlan:
     clamp: int | None = None
     rotated: bool = False
     lasting: float | None = None
+    adapts: Adaptation | None = None
 
     @property
     def sampling_rate(self) -> float:
@@ -91,7 +94,13 @@ class TrainingPlan:
             clamp=clamp,
             rotated=privacy.rotation != "none",
             lasting=lasting,
+            adapts=adaptation_of(terms),
         )
+
+    @property
+    def counted(self) -> int:
+        """How many of the grid's coordinates are not the model's."""
+        return 0 if self.adapts is None else self.adapts.coordinates
 
     def clipping_rule(self) -> Clipping | None:
         """How a unit's gradient is bounded, to the grid's norm; `None` without a mechanism."""

@@ -57,7 +57,7 @@ class PooledTrainer:
         kept: as of `Trainer`.
 
     Guarantees: what `train` returns is clamp(clipped sum) + share: a function of one sample that `plan.sampling` describes, whose
-        L2 sensitivity on the grid is s·C + √d, with a discrete Gaussian of parameter `plan.sigma` added last and nothing
+        L2 sensitivity on the grid is s·C + √d, gradient and counts together, with a discrete Gaussian of parameter `plan.sigma` added last and nothing
         cut after it. By itself it is the Gaussian mechanism of the share's own multiplier; in a sum with h − 1 other shares
         that an observer does not know it is that of the agreement. An empty batch is a step, and every step takes the
         same path whatever the data hold.
@@ -87,34 +87,44 @@ class PooledTrainer:
         self._rotated = plan.rotated
         self.observed = ClampObservations()
 
-    def train(self, weights: Vector, randomness: Randomness, rotation: Rotation | None = None) -> GridVector:
+    def train(
+        self,
+        weights: Vector,
+        randomness: Randomness,
+        rotation: Rotation | None = None,
+        adapted: Vector | None = None,
+    ) -> GridVector:
         """The noisy clipped sum of one step, never weighted: every record counts the same.
 
         Args:
             weights: float64 [d], the step's global weights.
             randomness: fresh for this call, and drawn from by nobody else meanwhile.
             rotation: of the round, where the plan has any. The sum is rotated before it is rounded and clamped.
+            adapted: float64 [k], what has adapted to the sums so far, where the plan has any of it.
 
         Returns:
-            int64 [d], in grid units.
+            int64 [d], in grid units; what is counted beside gradients comes behind the model's coordinates.
 
         Raises:
-            TrainingError: weights moved that must not; or a rotation is missing, or one too many.
+            TrainingError: weights moved that must not; or a rotation or what adapts is missing, or one too many.
+            PrivacyParameterError: what adapts is outside the agreed bounds.
         """
         if (rotation is not None) != self._rotated:
             raise TrainingError(
                 "a sum is rotated exactly where the agreement says so: the members' grids would differ"
             )
         if not (self._ahead and isinstance(randomness, SecretRandomness)):
-            return self._step(weights, randomness, rotation)
+            return self._step(weights, randomness, rotation, adapted)
         with NoiseAhead(
             randomness, self._sigma, self._size, 1
         ) as source:  # while a GPU computes the gradient
-            return self._step(weights, source, rotation)
+            return self._step(weights, source, rotation, adapted)
 
-    def _step(self, weights: Vector, randomness: Randomness, rotation: Rotation | None) -> GridVector:
+    def _step(
+        self, weights: Vector, randomness: Randomness, rotation: Rotation | None, adapted: Vector | None
+    ) -> GridVector:
         (drawn,) = self._draws.batches(randomness, 1)
-        clamped = self._clamped(drawn, weights, rotation)
+        clamped = self._clamped(drawn, weights, rotation, adapted)
         noise = randomness.noise(self._sigma, self._size)
         noise += clamped
         self.observed.steps += 1
@@ -122,11 +132,13 @@ class PooledTrainer:
         _LOG.info("summed: %s", self.observed)
         return noise
 
-    def _clamped(self, drawn: Units, weights: Vector, rotation: Rotation | None) -> GridVector:
+    def _clamped(
+        self, drawn: Units, weights: Vector, rotation: Rotation | None, adapted: Vector | None
+    ) -> GridVector:
         """The clipped sum, each coordinate cut to the clamp: two neighbours' sums come no further apart by it."""
         self._engine.built.flat.load(self._engine.built.module, weights)
         with self._engine.untrained_weights_kept():
-            values = self._sums.clipped_sum(drawn, rotation).values
+            values = self._sums.clipped_sum(drawn, rotation, adapted).values
         clamped = np.clip(values, -self._clamp, self._clamp)
         self.observed.clamped_coordinates += int(np.count_nonzero(clamped != values))
         return clamped

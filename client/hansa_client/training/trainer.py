@@ -17,6 +17,7 @@ from hansa.privacy.noise_ahead import NoiseAhead
 from hansa.privacy.randomness import Randomness, SecretRandomness
 from hansa.privacy.rotation import Rotation
 from hansa_client.data import Dataset
+from hansa_client.training.adapting import AdaptedStep
 from hansa_client.training.clipping import ClippedSum, ClippedSumBuilder
 from hansa_client.training.descent import Descent, Noise
 from hansa_client.training.gradients import GradientEngine
@@ -77,7 +78,7 @@ class Trainer:
         *,
         kept: KeptActivations | None = None,
     ) -> None:
-        if plan.grid is not None and plan.grid.dimension != engine.built.flat.size:
+        if plan.grid is not None and plan.grid.dimension != engine.built.flat.size + plan.counted:
             raise TrainingError("the plan's grid has another dimension than the model")
         self._draws = keyed_draws(dataset, plan.sampling) if draws is None else draws
         self._engine = engine
@@ -88,13 +89,20 @@ class Trainer:
         self._records_of_unit = _records_by_unit(dataset.units, dataset.number_of_units)
         self.observed = LocalObservations()
 
-    def train(self, weights: Vector, randomness: Randomness, rotation: Rotation | None = None) -> Vector:
+    def train(
+        self,
+        weights: Vector,
+        randomness: Randomness,
+        rotation: Rotation | None = None,
+        adapted: Vector | None = None,
+    ) -> Vector:
         """Take the round's local steps.
 
         Args:
             weights: float64 [d], the round's global weights.
             randomness: fresh for this call, and drawn from by nobody else meanwhile.
             rotation: none: updates are no sums of gradients.
+            adapted: none: what adapts follows from sums of single steps.
 
         Returns:
             float64 [d], local weights minus `weights`.
@@ -104,6 +112,10 @@ class Trainer:
         """
         if rotation is not None:
             raise TrainingError("the sum of one pooled step is rotated, not what local steps come to")
+        if adapted is not None or self._plan.adapts is not None:
+            raise TrainingError(
+                "what adapts follows from sums of pooled steps, not from what local steps come to"
+            )
         with self._noise_ahead(randomness) as source, self._descent(weights) as descent:
             for drawn in self._draws.batches(source, self._plan.steps_per_round):
                 with self._engine.untrained_weights_kept():
@@ -115,20 +127,35 @@ class Trainer:
         local -= weights
         return local
 
-    def clipped_sum(self, drawn: Units, rotation: Rotation | None = None) -> ClippedSum:
+    def clipped_sum(
+        self, drawn: Units, rotation: Rotation | None = None, adapted: Vector | None = None
+    ) -> ClippedSum:
         """Add the clipped gradients of some units at the weights that the model holds now.
 
         Args:
             drawn: int64, places of units in the dataset, each once.
             rotation: of the sum before it is rounded.
+            adapted: float64 [k], what has adapted to the sums so far, exactly where the plan says so.
+
+        Raises:
+            TrainingError: the plan has no mechanism, or what adapts is missing, or too much.
+            PrivacyParameterError: it is outside the agreed bounds.
         """
         if self._plan.grid is None:
             raise TrainingError("a plan without a mechanism has no clipped sums")
-        builder = ClippedSumBuilder(self._plan.grid, self._plan.clipping_rule())
+        builder = ClippedSumBuilder(self._plan.grid, self._plan.clipping_rule(), self._adapted(adapted))
         for records, units in self._microbatches(drawn):
             self._engine.add_clipped(builder, *self._batch(records), units, self._below(records))
         self.observed.non_finite_units += builder.non_finite_units
         return builder.finish(rotation)
+
+    def _adapted(self, quantities: Vector | None) -> AdaptedStep | None:
+        adapts, grid = self._plan.adapts, self._plan.grid
+        if (quantities is None) != (adapts is None):
+            raise TrainingError("a clipping norm adapts exactly where the agreement says so")
+        if quantities is None or adapts is None or grid is None:
+            return None
+        return AdaptedStep(adapts, quantities.tolist(), grid.clipping_norm)
 
     def _noise_ahead(self, randomness: Randomness) -> AbstractContextManager[Randomness]:
         """On a GPU secret noise is made while the step before computes, for the round's steps and no more.

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from hansa.agreement.section import Name, Section
+from hansa.agreement.conditions import AttackTerm, walked
+from hansa.agreement.section import Name, Positive, Section
 from hansa.canonical import Json
 from hansa.errors import Problem
+from hansa.privacy.clipping import LEAST_NORM, MOST_NORM
 
 if TYPE_CHECKING:
+    from hansa.agreement.publication import Publication
     from hansa.agreement.terms import Data, Privacy
 
 RelativeRate = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
@@ -35,14 +38,40 @@ class GroupRates(Section):
         return {**super().tree(), "rates": {value: self.rates[value] for value in sorted(self.rates)}}
 
 
+class AdaptiveClipping(Section):
+    """`[mitigation.clipping]`: the clipping norm follows a noisy quantile of the units' gradient norms, between bounds.
+
+    It starts at `Privacy.clipping_norm`; see `hansa.privacy.adaptation`.
+
+    Attributes:
+        smallest, largest: between which the norm stays, in gradient units. The smallest is what protects a group with long
+            gradients from being clipped to nothing.
+        quantile: the share of units whose gradients shall be shorter than the norm.
+        rate: of the geometric update.
+        noise_share: which part of a unit's squared length its count takes. The gradient's noise grows by 1 / √(1 − this).
+    """
+
+    smallest: Positive
+    largest: Positive
+    quantile: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.5
+    rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.2
+    noise_share: Annotated[float, Field(gt=0, le=0.5, allow_inf_nan=False)] = 0.01
+
+
 class Mitigation(Section):
     """What training does about differences between groups. Nothing of it is on by itself.
 
     Attributes:
         sampling: rates of drawing by group.
+        clipping: a norm that adapts.
     """
 
-    sampling: GroupRates
+    sampling: GroupRates | None = None
+    clipping: AdaptiveClipping | None = None
+
+    def tree(self) -> dict[str, Json]:
+        """As `Section.tree`, without what is not taken: an agreement keeps its id when there is more to take."""
+        return {name: value for name, value in super().tree().items() if value is not None}
 
 
 def mitigation_problems(sections: Mapping[str, Any]) -> Iterator[Problem]:
@@ -50,7 +79,17 @@ def mitigation_problems(sections: Mapping[str, Any]) -> Iterator[Problem]:
     mitigation: Mitigation = sections["mitigation"]
     privacy: Privacy | None = sections.get("privacy")
     data: Data | None = sections.get("data")
-    sampling, place = mitigation.sampling, "mitigation.sampling"
+    if not mitigation.tree():
+        yield Problem("mitigation", "takes nothing", "leave the section out, or name what is to be done")
+    if mitigation.sampling is not None:
+        yield from _sampling(mitigation.sampling, privacy, data)
+    if mitigation.clipping is not None:
+        yield from _clipping(mitigation.clipping, privacy)
+        yield from _in_steps_of_all("mitigation.clipping", sections)
+
+
+def _sampling(sampling: GroupRates, privacy: Privacy | None, data: Data | None) -> Iterator[Problem]:
+    place = "mitigation.sampling"
     if privacy is not None and privacy.sampling != "poisson":
         yield Problem(
             place,
@@ -86,3 +125,75 @@ def mitigation_problems(sections: Mapping[str, Any]) -> Iterator[Problem]:
                 f"is no value of {group.name!r}",
                 f"known are {', '.join(group.values)}",
             )
+
+
+def _clipping(clipping: AdaptiveClipping, privacy: Privacy | None) -> Iterator[Problem]:
+    place = "mitigation.clipping"
+    if clipping.smallest > clipping.largest:
+        yield Problem(
+            f"{place}.smallest",
+            f"{clipping.smallest:g} is above largest = {clipping.largest:g}",
+            "write the bounds the other way round",
+        )
+        return
+    if privacy is None:
+        return
+    for name in ("smallest", "largest"):
+        norm = getattr(clipping, name)
+        if not LEAST_NORM <= norm <= MOST_NORM:
+            yield Problem(
+                f"{place}.{name}", f"{norm:g} is outside [{LEAST_NORM:g}, {MOST_NORM:g}]", "scale the inputs"
+            )
+    if not clipping.smallest <= privacy.clipping_norm <= clipping.largest:
+        yield Problem(
+            "privacy.clipping_norm",
+            f"{privacy.clipping_norm:g}, at which the norm starts, is not between {clipping.smallest:g} and {clipping.largest:g}",
+            "start between the bounds of [mitigation.clipping]",
+        )
+    if privacy.clipping != "flat":
+        yield Problem(
+            place,
+            f"does not go with privacy.clipping = {privacy.clipping!r}, which has no one norm whose share of units could be counted",
+            "write privacy.clipping = 'flat'",
+        )
+
+
+def _in_steps_of_all(place: str, sections: Mapping[str, Any]) -> Iterator[Problem]:
+    """What is counted beside gradients needs steps that are sums of all members, and units that are drawn one by one."""
+    privacy: Privacy | None = sections.get("privacy")
+    if sections.get("baseline") is not None:
+        yield Problem(
+            place,
+            "follows from sums of all members, and a baseline has none",
+            "run the federation, or leave the section out for the baseline",
+        )
+    elif privacy is not None and privacy.mechanism != "distributed":
+        why = "nothing is clipped" if privacy.mechanism == "none" else "members take steps of their own"
+        yield Problem(
+            place,
+            f"does not go with privacy.mechanism = {privacy.mechanism!r}: {why}",
+            "write privacy.mechanism = 'distributed'",
+        )
+    if privacy is None:
+        return
+    if privacy.sampling != "poisson":
+        yield Problem(
+            place,
+            f"does not go with privacy.sampling = {privacy.sampling!r}: a batch that is cut counts other units than were drawn",
+            "write privacy.sampling = 'poisson'",
+        )
+    if privacy.rotation != "none":
+        yield Problem(
+            place,
+            f"does not go with privacy.rotation = {privacy.rotation!r}, under which no log could show what was counted",
+            "write privacy.rotation = 'none'",
+        )
+    publication: Publication | None = sections.get("publication")
+    if publication is not None and any(
+        isinstance(term, AttackTerm) for _, _, term in walked(publication.conditions)
+    ):
+        yield Problem(
+            place,
+            "does not go with a condition on attacks: they know nothing of what adapts",
+            "leave the condition out, or the section",
+        )

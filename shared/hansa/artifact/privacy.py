@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from hansa.agreement import Agreement
 from hansa.artifact.contents import Answer, Events, Loss, PrivacyStatement, StepTold
 from hansa.gate.record import MemberSpent
+from hansa.privacy.adaptation import adaptation_of
 from hansa.privacy.events import Spend
 from hansa.privacy.sampling import GroupSampling, sampling_of
 from hansa.report.statement import unprotected
@@ -94,7 +95,7 @@ def _answers(agreement: Agreement, losses: Sequence[Loss], steps: Sequence[StepT
             question="Which mechanism is used?",
             answer="None."
             if privacy.mechanism == "none"
-            else f"DP-SGD: gradients clipped to {privacy.clipping_norm:g}, sampled at the public rate "
+            else f"DP-SGD: gradients clipped to {privacy.clipping_norm:g}{_adapts(agreement)}, sampled at the public rate "
             f"{privacy.sampling_rate:g} ({privacy.sampling}{_by_group(agreement)}), discrete Gaussian noise on an integer grid "
             f"({privacy.mechanism}).",
         ),
@@ -137,6 +138,15 @@ def _answers(agreement: Agreement, losses: Sequence[Loss], steps: Sequence[StepT
             "says nothing.",
         ),
     ]
+
+
+def _adapts(agreement: Agreement) -> str:
+    """Between which bounds the clipping norm moved, where it adapted."""
+    adapts = adaptation_of(agreement.terms)
+    if adapts is None:
+        return ""
+    rule = adapts.norm
+    return f" at first, then to a norm between {rule.smallest:g} and {rule.largest:g} that follows from the noisy sums"
 
 
 def _by_group(agreement: Agreement) -> str:

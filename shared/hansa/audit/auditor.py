@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from hansa.audit.adaptations import check_adaptations, check_adapted
 from hansa.audit.attacks import check_attacks
 from hansa.audit.budgets import check_budgets
 from hansa.audit.claims import Evidence, check_claims
@@ -51,6 +52,7 @@ def audit(
     if federation is not None:
         check_aggregates(federation, notebook)
         check_evaluations(federation, notebook)
+        check_adaptations(federation, notebook)
         opened = check_records(federation, sources.records, keys, notebook)
     elif sources.records is not None:
         notebook.not_checked(
@@ -63,6 +65,7 @@ def audit(
     evidence = Evidence(keys, federation, own, opened)
     check_claims(report, evidence, notebook)
     check_fairness(report, evidence, notebook)
+    check_adapted(report, evidence, notebook)
     _tell_limits(keys, federation, notebook)
     return notebook.findings(keys.fingerprint)
 

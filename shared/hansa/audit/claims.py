@@ -356,7 +356,13 @@ def _check_rounds(report: Report, evidence: Evidence, notebook: Notebook) -> Non
         if report.rounds != len(sums):
             _wrong("rounds", f"is {report.rounds}, and the log holds {len(sums)} sums", notebook)
             return
-    models = [entry.model_sha256 for entry in sums if entry.model_sha256 is not None]
+    # where something adapts, a model's name is of its weights and of that; a report names the weights
+    weights = {(e.run, e.round): e.weights_sha256 for _, e in evidence.federation.facts.adaptations}
+    models = [
+        weights.get((entry.run, entry.round), entry.model_sha256)
+        for entry in sums
+        if entry.model_sha256 is not None
+    ]
     if not models:
         notebook.not_checked("the hash of the model", "no aggregate of the log names the model that followed")
         return

@@ -19,7 +19,7 @@ from hansa.ledger.entry import Entry
 from hansa.ledger.errors import LogVerificationError
 from hansa.ledger.kinds import Kind
 from hansa.ledger.membership import AgreementSigned, AmendmentMade
-from hansa.ledger.outcomes import Aggregate, Evaluation
+from hansa.ledger.outcomes import Adaptation, Aggregate, Evaluation
 from hansa.ledger.signed import Agreed, Keyring, SignedEntry
 from hansa.ledger.spends import Abort, BudgetGranted, Release, Reservation, RunClosed
 from hansa.ledger.trust import TrustedKeys
@@ -133,6 +133,7 @@ class LogFacts:
         records: the records of each budget, with their places.
         aggregates: sums, with their places.
         evaluations: tables, with their places.
+        adaptations: what adapted to sums, with their places.
         aborted: rounds that the coordinator calls ended without a sum, by run.
         attacks: on the member's own trainer, with their places.
         told_attacks: places and leaves of all attacks that the log holds, by member.
@@ -151,6 +152,7 @@ class LogFacts:
     records: dict[str, list[tuple[int, Record]]] = field(default_factory=dict)
     aggregates: list[tuple[int, Aggregate]] = field(default_factory=list)
     evaluations: list[tuple[int, Evaluation]] = field(default_factory=list)
+    adaptations: list[tuple[int, Adaptation]] = field(default_factory=list)
     aborted: dict[str, set[int]] = field(default_factory=dict)
     attacks: list[tuple[int, AttackMade]] = field(default_factory=list)
     told_attacks: dict[str, list[tuple[int, bytes]]] = field(default_factory=dict)
@@ -221,6 +223,8 @@ class LogReader:
                 self._aggregate(index, entry)
             case Evaluation():
                 facts.evaluations.append((index, entry))
+            case Adaptation():
+                facts.adaptations.append((index, entry))
             case Abort(party=party) if party == COORDINATOR:
                 facts.aborted.setdefault(entry.run, set()).add(entry.round)
             case Release():

@@ -15,6 +15,7 @@ from hansa.cli.lines import lines
 from hansa.cli.options import AmendmentsOption, ForceOption, FormatOption
 from hansa.cli.output import Format, emit, reported
 from hansa.errors import ExitStatus, UsageError
+from hansa.privacy.adaptation import adaptation_of
 
 if TYPE_CHECKING:
     from hansa.identity import Roster
@@ -209,13 +210,24 @@ def agreement_summary(agreement: Agreement) -> dict[str, Any]:
 
 
 def _mitigation(agreement: Agreement) -> dict[str, Any]:
-    """Rates by group as they are drawn, where the agreement has them; the largest is the one that is charged."""
+    """Rates by group as they are drawn, where the agreement has them; the largest is the one that is charged. And what adapts."""
     mitigation = agreement.terms.mitigation
     if mitigation is None:
         return {}
-    rates = mitigation.sampling.rates
-    told = {value: rates[value] * agreement.terms.privacy.sampling_rate for value in sorted(rates)}
-    return {"sampling_by_group": {"attribute": mitigation.sampling.attribute, "rates": told}}
+    found: dict[str, Any] = {}
+    if mitigation.sampling is not None:
+        rates = mitigation.sampling.rates
+        told = {value: rates[value] * agreement.terms.privacy.sampling_rate for value in sorted(rates)}
+        found["sampling_by_group"] = {"attribute": mitigation.sampling.attribute, "rates": told}
+    adapts = adaptation_of(agreement.terms)
+    if adapts is not None:
+        found["adaptive_clipping"] = {
+            "smallest": adapts.norm.smallest,
+            "largest": adapts.norm.largest,
+            "quantile": adapts.norm.quantile,
+            "noise_factor": 1 / adapts.gradient_part,
+        }
+    return found
 
 
 def _shared_noise(agreement: Agreement) -> dict[str, Any]:

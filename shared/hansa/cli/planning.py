@@ -81,6 +81,7 @@ def plan(
             "timed": measure,
             "conditions": None,
             "mitigation": None,
+            "adaptation": None,
         }
         text = plan_text(made, advice)
         agreed = next(
@@ -91,12 +92,16 @@ def plan(
             and agreed is not None
             and agreed.noise_multiplier is not None
         ):
-            from hansa.planning.mitigation import rates_planned
+            from hansa.planning.mitigation import adaptation_planned, rates_planned
 
             rates_by_group = rates_planned(agreement.terms, agreed.noise_multiplier)
             if rates_by_group is not None:
                 data["mitigation"] = rates_by_group.as_dict()
                 text += f"\n\n{rates_by_group.text()}"
+            adapts = adaptation_planned(agreement.terms, made.dimension, agreed.noise_multiplier)
+            if adapts is not None:
+                data["adaptation"] = adapts.as_dict()
+                text += f"\n\n{adapts.text()}"
         if agreement.terms.evaluation is not None:
             from hansa.fairness.beforehand import outlook
             from hansa.planning.conditions import outlook_dict, outlook_text

@@ -98,7 +98,7 @@ def simulate(
         ),
     ] = None,
     no_mitigation: Annotated[
-        bool, typer.Option("--no-mitigation", help="Draw all groups at one rate: what mitigation changes.")
+        bool, typer.Option("--no-mitigation", help="Leave [mitigation] out: what it changes.")
     ] = False,
     override: Annotated[
         list[str] | None,

@@ -13,7 +13,7 @@ from hansa.ledger.kinds import parse_entry
 from hansa.ledger.log import Log, LogView
 from hansa.ledger.membership import AgreementSigned, AmendmentMade, Membership
 from hansa.ledger.note import NoteSignature, NoteSigner, SignatureType, SignedNote, VerifierKey
-from hansa.ledger.outcomes import Aggregate, Condition, Evaluation, Gate, Override, Publication
+from hansa.ledger.outcomes import Adaptation, Aggregate, Condition, Evaluation, Gate, Override, Publication
 from hansa.ledger.proof import TlogProof
 from hansa.ledger.signed import Agreed, Keyring, SignedEntry, read_entry, statement_of
 from hansa.ledger.spends import (
@@ -32,6 +32,7 @@ from hansa.ledger.witness import InMemoryWitness, SqliteWitness, Witness, Witnes
 
 __all__ = [
     "Abort",
+    "Adaptation",
     "Aggregate",
     "Agreed",
     "AgreementSigned",

@@ -1,7 +1,7 @@
-"""The fourteen types of entries, and how one is read.
+"""The fifteen types of entries, and how one is read.
 
 A member's log holds what it signed, was granted, reserved, released, lost and closed, and attacks on it; the federation's holds
-agreements, amendments, aggregates, evaluations, gates, publications and copies of the members' reservations, releases
+agreements, amendments, aggregates, what adapts to them, evaluations, gates, publications and copies of the members' reservations, releases
 and closed runs, byte for byte, so that the coordinator can neither invent a spend nor drop one unnoticed.
 """
 
@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from hansa.ledger.attacks import AttackMade
 from hansa.ledger.errors import EntryError
 from hansa.ledger.membership import AgreementSigned, AmendmentMade, Membership
-from hansa.ledger.outcomes import Aggregate, Evaluation, Gate, Override, Publication
+from hansa.ledger.outcomes import Adaptation, Aggregate, Evaluation, Gate, Override, Publication
 from hansa.ledger.spends import Abort, BudgetGranted, Release, Reservation, RunClosed
 
 Kind: TypeAlias = Annotated[
@@ -31,7 +31,8 @@ Kind: TypeAlias = Annotated[
     | Gate
     | Publication
     | Override
-    | AttackMade,
+    | AttackMade
+    | Adaptation,
     Field(discriminator="type"),
 ]
 _KINDS: TypeAdapter[Kind] = TypeAdapter(Kind)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import struct
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from hansa.agreement.section import Name, Sha256, Text
 from hansa.canonical import sha256_hex
-from hansa.ledger.entry import Counter, Names, OfRun, Ordinal, Part, Purpose, Real, Short
+from hansa.ledger.entry import Counter, Names, OfRun, Ordinal, Part, Purpose, Real, Short, real_value
+from hansa.privacy.adaptation import model_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,6 +91,42 @@ class Evaluation(OfRun):
         import numpy as np  # reading a log needs none
 
         return np.frombuffer(base64.b64decode(self.table), dtype="<i4").astype(np.int32)
+
+
+class Adaptation(OfRun):
+    """What adapted to the sum of a training round, beside the part of the sum from which it follows, for all to compute anew.
+
+    Attributes:
+        round, step: of the sum's manifest.
+        aggregate_sha256: of the sum.
+        weights_sha256: of the model's weights that follow.
+        counted: the last coordinates of the sum, those that are not the model's: Base64 of little-endian int32.
+        adapted: the quantities of the next step, first the clipping norm.
+    """
+
+    type: Literal["adaptation"] = "adaptation"
+    round: Ordinal
+    step: Counter
+    aggregate_sha256: Sha256
+    weights_sha256: Sha256
+    counted: TableText
+    adapted: Annotated[tuple[Real, ...], Field(min_length=1, max_length=1000)]
+
+    @property
+    def model_sha256(self) -> str:
+        """What the round's aggregate and the next manifest must name the model by."""
+        return model_name(self.weights_sha256, self.quantities)
+
+    @property
+    def quantities(self) -> tuple[float, ...]:
+        """Those of the next step, as numbers."""
+        return tuple(map(real_value, self.adapted))
+
+    @property
+    def integers(self) -> tuple[int, ...]:
+        """What was counted, in grid units."""
+        data = base64.b64decode(self.counted)
+        return struct.unpack(f"<{len(data) // 4}i", data)
 
 
 class Condition(Part):

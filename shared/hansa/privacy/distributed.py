@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hansa.errors import PrivacyParameterError
+from hansa.privacy.adaptation import adaptation_of, summed_length
 from hansa.privacy.grid import Grid
 from hansa.privacy.parts import NoiseParts
 from hansa.privacy.rotation import largest_part
@@ -69,6 +70,8 @@ class SharedNoise:
         clamp: the largest magnitude of a coordinate of one member's sum before noise, in grid units.
         rotated: whether sums are rotated before they are rounded (`hansa.privacy.rotation`), which changes no sensitivity.
         in_parts: whether shares are drawn in parts, whose surplus is taken off (`hansa.privacy.parts`).
+        gradient_part: how much of C a unit's gradient may hold; less than 1 where something is counted beside it
+            (`hansa.privacy.adaptation`), in coordinates of the grid behind the model's.
 
     Guarantees: clamping a coordinate moves two neighbouring sums no further apart, and nothing is cut after the noise.
     Assumes: a sum that leaves the ring's range is refused whole. That happens with `wrap_probability` at most, whatever the data
@@ -83,6 +86,7 @@ class SharedNoise:
     clamp: int
     rotated: bool = False
     in_parts: bool = False
+    gradient_part: float = 1.0
 
     @classmethod
     def fitted(
@@ -97,6 +101,7 @@ class SharedNoise:
         batch: int,
         rotated: bool = False,
         in_parts: bool = False,
+        gradient_part: float = 1.0,
     ) -> SharedNoise:
         """The finest grid on which n members' sums and their noise fit the ring.
 
@@ -110,7 +115,7 @@ class SharedNoise:
             clipping_norm: C.
             dimension: d.
             batch: more units than one member draws (`largest_batch`).
-            rotated, in_parts: of the class.
+            rotated, in_parts, gradient_part: of the class.
 
         Raises:
             PrivacyParameterError: no grid has room, or nobody honest would be left.
@@ -138,7 +143,9 @@ class SharedNoise:
                 clamp = room
                 break
             grid = Grid(clipping_norm, dimension, grid.scale / 2)
-        return cls(members, smallest_sum, colluding, noise_multiplier, grid, clamp, rotated, in_parts)
+        return cls(
+            members, smallest_sum, colluding, noise_multiplier, grid, clamp, rotated, in_parts, gradient_part
+        )
 
     @classmethod
     def of(cls, terms: Terms, dimension: int, noise_multiplier: float) -> SharedNoise:
@@ -146,7 +153,7 @@ class SharedNoise:
 
         Args:
             terms: with ``mechanism = "distributed"``.
-            dimension: d, trained weights.
+            dimension: d, trained weights; what is counted beside them comes on top.
             noise_multiplier: the frozen one.
 
         Raises:
@@ -154,16 +161,18 @@ class SharedNoise:
         """
         privacy = terms.privacy
         batch = largest_batch(privacy.sampling_rate, max(member.units for member in terms.members))
+        adapts = adaptation_of(terms)
         return cls.fitted(
             members=len(terms.members),
             smallest_sum=terms.smallest_sum,
             colluding=privacy.colluding,
             noise_multiplier=noise_multiplier,
             clipping_norm=privacy.clipping_norm,
-            dimension=dimension,
+            dimension=summed_length(terms, dimension),
             batch=batch,
             rotated=privacy.rotation != "none",
             in_parts=privacy.noise_in_parts,
+            gradient_part=1.0 if adapts is None else adapts.gradient_part,
         )
 
     @property
@@ -227,13 +236,15 @@ class SharedNoise:
     def mean_gradient_sd(self, contributors: int, divisor: float) -> float:
         """Standard deviation of the noise in each coordinate of the mean gradient, in gradient units.
 
-        Where shares are in parts, it is what is left once everybody has opened the surplus.
+        Where the clipping norm adapts, it is that of the first step, and grows and shrinks with the norm. Where shares are in parts, it is what is left once everybody has opened the surplus.
 
         Args:
             contributors: k.
             divisor: q · N over all members of the agreement.
         """
-        return math.sqrt(self.variance(contributors, contributors)) / (self.grid.scale * divisor)
+        return math.sqrt(self.variance(contributors, contributors)) / (
+            self.grid.scale * divisor * self.gradient_part
+        )
 
     def wrap_probability(self, steps: int) -> float:
         """A bound on the probability that noise carries a coordinate of any of so many sums out of the ring's range.

@@ -138,7 +138,7 @@ def sampling_of(terms: Terms) -> Sampling:
         PrivacyParameterError: terms that the rules of an agreement refuse.
     """
     privacy = terms.privacy
-    if terms.mitigation is not None:
+    if terms.mitigation is not None and terms.mitigation.sampling is not None:
         return _by_group(terms, terms.mitigation.sampling)
     if privacy.sampling == "poisson":
         return PoissonSampling(privacy.sampling_rate)

@@ -28,9 +28,11 @@ from hansa.protocol.derivation import (
     public_weights,
     rotation_of,
     shared_noise,
+    starting_state,
     sum_terms,
     table_encoding,
     update_encoding,
+    update_length,
 )
 from hansa.protocol.exchange import (
     MAX_AGGREGATES,
@@ -83,11 +85,13 @@ __all__ = [
     "refusal",
     "rotation_of",
     "shared_noise",
+    "starting_state",
     "sum_reply",
     "sum_request",
     "sum_terms",
     "table_encoding",
     "update_encoding",
+    "update_length",
     "witness_request",
     "witnessed_reply",
 ]

@@ -6,20 +6,27 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from hansa.agreement import Agreement, Terms
 from hansa.errors import PrivacyParameterError, WireError
 from hansa.fairness.agreed import plan_of
 from hansa.fairness.release import EvaluationPlan
 from hansa.identity import Roster
+from hansa.privacy.adaptation import Adaptation, adaptation_of, summed_length
 from hansa.privacy.distributed import SharedNoise
 from hansa.privacy.grid import Grid
 from hansa.privacy.parts import NoiseParts
 from hansa.privacy.rotation import Rotation
 from hansa.secagg.ring import Quantiser, SumVector
 from hansa.secagg.terms import SumTerms, VectorTerms
-from hansa.server_step import ServerState, step
+from hansa.server_step import ServerState, initial_state, step
 from hansa.wire import array_sha256
+
+Vector: TypeAlias = npt.NDArray[np.float64]
 
 UPDATE = "update"  # what is summed in training: members' weighted updates
 JUDGED = "evaluation"  # what is summed in an evaluation: members' noisy tables
@@ -83,6 +90,28 @@ def noise_parts(agreement: Agreement) -> NoiseParts | None:
     return shared_noise(agreement).parts if agreement.terms.privacy.noise_in_parts else None
 
 
+def update_length(agreement: Agreement) -> int:
+    """How many integers a round sums: the model's weights, and what is counted beside their gradients."""
+    return summed_length(agreement.terms, agreement.require_frozen().model.parameters)
+
+
+def starting_state(agreement: Agreement, model: Vector) -> ServerState:
+    """The state before the first round.
+
+    Args:
+        agreement: frozen.
+        model: float64 [d], model 0.
+    """
+    training, adapts = agreement.terms.training, adaptation_of(agreement.terms)
+    return initial_state(
+        training.server,
+        model,
+        average_tail=training.average_tail,
+        rounds=training.rounds,
+        adapted=None if adapts is None else np.array(adapts.first),
+    )
+
+
 def rotation_of(agreement: Agreement, run: str, number: int) -> Rotation | None:
     """How sums of a round are rotated: a public function of agreement, run and round. `None` where they are not.
 
@@ -129,8 +158,10 @@ def sum_terms(agreement: Agreement, roster: Roster) -> SumTerms:
     Raises:
         SumTermsError: no sum under these terms would be both secret and exact.
     """
-    secure_sum, length = agreement.terms.secure_sum, agreement.require_frozen().model.parameters
-    vectors = {UPDATE: VectorTerms(length, update_encoding(agreement), noise_parts(agreement))}
+    secure_sum = agreement.terms.secure_sum
+    vectors = {
+        UPDATE: VectorTerms(update_length(agreement), update_encoding(agreement), noise_parts(agreement))
+    }
     if agreement.terms.evaluation is not None:
         plan = plan_of(agreement)
         vectors[JUDGED] = VectorTerms(plan.layout.size, table_encoding(plan, len(agreement.terms.members)))
@@ -151,7 +182,7 @@ class Aggregate:
     Attributes:
         step: where in the run's plan it was summed, from 0.
         survivors: whose updates are in it, in the agreement's order.
-        total: int32 [d], in grid steps.
+        total: int32 [d], in grid steps; behind the model's coordinates those that are counted beside it, if any.
         verified: signed statement of somebody that has recomputed it (`hansa.secagg.attest`), as a line; empty
             where nobody has.
         round: of the secure sum, from 1. A step that is summed again has another.
@@ -187,6 +218,8 @@ class Derivation:
         self._pooled = terms.privacy.mechanism == "distributed"
         self._divisor = terms.privacy.sampling_rate * sum(member.units for member in terms.members)
         self._learning_rate = terms.training.learning_rate
+        self._adapts, self._norm = adaptation_of(terms), terms.privacy.clipping_norm
+        self._expected = {member.name: terms.privacy.sampling_rate * member.units for member in terms.members}
 
     def __call__(self, state: ServerState, aggregate: Aggregate) -> ServerState:
         """The state after a step.
@@ -203,9 +236,28 @@ class Derivation:
         if self._pooled:
             # the update is a step down the noisy mean gradient: over q times all agreed units, whoever is missing
             total = self._encoding.to_units(aggregate.total)
+            if self._adapts is not None:
+                return self._adapted_step(self._adapts, state, aggregate, total)
             turned = rotation_of(self._agreement, self._run, aggregate.round)
             gradient = (total if turned is None else turned.inverse(total)) / self._divisor
             return step(self._rule, state, -self._learning_rate * gradient)
         # `fsum` is the exact sum, rounded once, on every machine
         weight = math.fsum(self._weights[name] for name in aggregate.survivors)
         return step(self._rule, state, self._encoding.to_units(aggregate.total) / weight)
+
+    def _adapted_step(
+        self, adapts: Adaptation, state: ServerState, aggregate: Aggregate, total: Vector
+    ) -> ServerState:
+        """A step whose gradients were clipped to the norm of this state, and the quantities of the next."""
+        if state.adapted is None or len(total) != len(state.weights) + adapts.coordinates:
+            raise WireError(
+                "a sum does not hold what this agreement counts beside gradients, or the state does not"
+            )
+        now, length = tuple(state.adapted.tolist()), len(state.weights)
+        # a gradient that was clipped to the step's norm stands on the grid as `gradient_part` of the agreed one
+        unit = adapts.norm_of(now) / (self._norm * adapts.gradient_part)
+        gradient = total[:length] * (unit / self._divisor)
+        counted = (total[length:] / self._norm).tolist()
+        batch = math.fsum(self._expected[name] for name in aggregate.survivors)
+        following = np.array(adapts.following(now, counted, batch))
+        return step(self._rule, state, -self._learning_rate * gradient, following)

@@ -4,6 +4,7 @@
 and `page` draw it. Nothing here imports matplotlib, jinja2 or rich before something is drawn.
 """
 
+from hansa.report.adaptation import AdaptationReport, AdaptiveClippingReport, adaptation_told
 from hansa.report.fairness import EvaluationCost, EvaluationReport, FairnessReport
 from hansa.report.files import read_report, write_report
 from hansa.report.mitigation import GroupRateReport, MitigationReport
@@ -29,6 +30,8 @@ from hansa.report.shared_noise import SharedNoiseReport
 from hansa.report.text import render_text
 
 __all__ = [
+    "AdaptationReport",
+    "AdaptiveClippingReport",
     "AttackReport",
     "ConditionReport",
     "Counts",
@@ -51,6 +54,7 @@ __all__ = [
     "SecureSumTerms",
     "SharedNoiseReport",
     "SumReport",
+    "adaptation_told",
     "read_report",
     "render_html",
     "render_text",

@@ -5,15 +5,54 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hansa.report import rows, words
+from hansa.report.adaptation import AdaptationReport
 from hansa.report.mitigation import MitigationReport
-from hansa.report.schema import Quality, Report
+from hansa.report.schema import Quality, Reference, Report
 
 WITHOUT = "federated, no mitigation"  # the reference that an effect is measured against
 
 
 def told(report: Report) -> tuple[str, ...]:
     """Sentences; none where the agreement mitigates nothing."""
-    return () if report.mitigation is None else tuple(_told(report, report.mitigation))
+    by_group = () if report.mitigation is None else tuple(_told(report, report.mitigation))
+    adapted = () if report.adaptation is None else tuple(_adapted(report, report.adaptation))
+    return (*by_group, *adapted)
+
+
+def heading(report: Report) -> str:
+    """Over these sentences."""
+    return "Mitigation" if report.mitigation is None else f"Mitigation by {report.mitigation.attribute}"
+
+
+def _adapted(report: Report, made: AdaptationReport) -> Iterator[str]:
+    clipping = made.clipping
+    first, last = clipping.norms[0], clipping.norms[-1]
+    used = clipping.norms[:-1] or clipping.norms
+    yield (
+        f"The clipping norm followed the length below which {words.plain(clipping.quantile)} of the units' gradients should be, by "
+        f"noisy counts in the steps' own sums: it began at {words.plain(first)}, was between {words.plain(min(used))} and "
+        f"{words.plain(max(used))}, and would go on at {words.plain(last)}. It is kept between {words.plain(clipping.smallest)} and "
+        f"{words.plain(clipping.largest)}."
+    )
+    yield (
+        f"Its cost: no ε, and {words.plain(made.noise_factor)} times the noise in each gradient, since what is counted takes "
+        f"{words.plain(clipping.noise_share)} of the squared sensitivity."
+    )
+    before, here = _without(report), report.quality
+    if before is None:
+        yield "What it changes shows beside a run with --no-mitigation (--references makes one)."
+        return
+    for group, other in zip(rows.groups(here), rows.groups(before.quality), strict=False):
+        if group.gap is not None and other.gap is not None:
+            yield (
+                f"With everything under [mitigation], the gap in {words.metric(here.metric)} by {group.attribute} on the simulator's "
+                f"test records is {words.quality(group.gap)}, and was {words.quality(other.gap)} without it."
+            )
+    yield f"Over all of them the metric moved by {words.difference(here.pooled - before.quality.pooled)}."
+
+
+def _without(report: Report) -> Reference | None:
+    return next((one for one in report.references if one.kind == WITHOUT), None)
 
 
 def _told(report: Report, made: MitigationReport) -> Iterator[str]:
@@ -45,7 +84,7 @@ def _effect(report: Report, attribute: str) -> Iterator[str]:
                     f"Its effect, in private evaluation {one.number}: a gap in {words.metric(one.metric)} by {attribute} of "
                     f"{words.quality(gap.gap.value)} ({bounds}). A run with --no-mitigation shows what it would be without."
                 )
-    before = next((one for one in report.references if one.kind == WITHOUT), None)
+    before = _without(report)
     if before is None:
         return
     there, here = _gap(before.quality, attribute), _gap(report.quality, attribute)

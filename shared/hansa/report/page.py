@@ -37,6 +37,7 @@ def render_html(report: Report) -> str:
             groups=[(g, rows.gap_in_words(g), pictures.by_group(report, g, i)) for i, g in enumerate(groups)],
             evaluations=evaluations.shown(report),
             mitigated=mitigated.told(report),
+            mitigation_heading=mitigated.heading(report),
             comparisons=rows.comparisons(report),
             spreads=rows.spreads(report),
             charges=[(charge, rows.everyone(charge.members, report)) for charge in rows.charges(report)],

@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from pydantic import model_validator
 
+from hansa.report.adaptation import AdaptationReport
 from hansa.report.fairness import FairnessReport
 from hansa.report.mitigation import MitigationReport
 from hansa.report.part import Interval, NonNegative, NonNegativeInt, Part, Sha256
@@ -362,7 +363,7 @@ class Report(Part):
         sampling_rate: public share of the units that a step is expected to draw.
         noise_multiplier: standard deviation of the noise over the sensitivity; under ``distributed`` of the promised shares
             together. Null without privacy.
-        clipping_norm: L2 bound of one unit's gradient; null without clipping.
+        clipping_norm: L2 bound of one unit's gradient, in the first step where it adapts; null without clipping.
         rounds: that were finished.
         rounds_planned: of the agreement.
         parameters: length of the vector that is trained.
@@ -379,7 +380,8 @@ class Report(Part):
         references: what the same task reaches without federation or without privacy, where asked for.
         attack: on the members' trainer, where one was asked for.
         fairness: private evaluations of the model by group; null where the agreement has none.
-        mitigation: what training did about groups; null where the agreement mitigates nothing.
+        mitigation: at which rates groups were drawn; null where all were drawn at one.
+        adaptation: what adapted to noisy sums; null where nothing did.
         publication: how the publication ended that the agreement asks for; null without one.
         repeats: the single runs under `--repeat`.
         events: everything that was charged; `members[].epsilon` follows from it.
@@ -427,6 +429,7 @@ class Report(Part):
     attack: AttackReport | None = None
     fairness: FairnessReport | None = None
     mitigation: MitigationReport | None = None
+    adaptation: AdaptationReport | None = None
     publication: PublicationReport | None = None
     repeats: tuple[Repeat, ...] = ()
     events: tuple[EventCount, ...]

@@ -63,8 +63,8 @@ def _sections(report: Report, width: int) -> Iterator[Iterable[RenderableType]]:
         yield _group(group)
     if report.fairness is not None:
         yield _evaluations(report)
-    if report.mitigation is not None:
-        yield _listed(f"Mitigation by {report.mitigation.attribute}", mitigated.told(report))
+    if report.mitigation is not None or report.adaptation is not None:
+        yield _listed(mitigated.heading(report), mitigated.told(report))
     if report.secure_sum is not None:
         yield _secure_sum(report, report.secure_sum)
     if report.references:

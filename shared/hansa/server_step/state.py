@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from hansa.canonical import sha256_hex
 from hansa.errors import ServerStateError, WireError
+from hansa.privacy.adaptation import model_name
 from hansa.wire import Message
 
 # of the arithmetic in docs/decisions/0010-server-step.md; another arithmetic is another number
@@ -26,6 +27,7 @@ KIND = "server-state"
 Vector: TypeAlias = npt.NDArray[np.float64]
 
 _VECTORS = ("weights", "first_moment", "second_moment", "tail_sum")
+_ADAPTED = "adapted"  # a vector of another length than the weights
 _COUNTERS = ("round", "rounds", "tail_rounds", "tail_count")
 _POWERS = ("beta_1_power", "beta_2_power")
 
@@ -45,6 +47,8 @@ class ServerState:
         beta_1_power, beta_2_power: of FedAdam and AdamW: β₁ and β₂ to the power `round` + 1, kept by multiplication.
         tail_sum: sum of the models of the tail so far, float64 `[d]`; absent before the tail.
         tail_count: how many models are in `tail_sum`.
+        adapted: quantities that follow from the sums beside the weights, such as the clipping norm of the next step
+            (`hansa.privacy.adaptation`); float64 `[k]`, absent where nothing adapts.
 
     Raises:
         ServerStateError: a vector has another dtype or length or is not finite, or the counters do not fit.
@@ -61,6 +65,7 @@ class ServerState:
     beta_2_power: float | None = None
     tail_sum: Vector | None = None
     tail_count: int = 0
+    adapted: Vector | None = None
 
     def __post_init__(self) -> None:
         length = np.size(self.weights)
@@ -68,6 +73,9 @@ class ServerState:
             value = getattr(self, name)
             if value is not None or name == "weights":
                 object.__setattr__(self, name, _frozen(finite_vector(value, length, name.replace("_", " "))))
+        if self.adapted is not None:
+            adapted = finite_vector(self.adapted, np.size(self.adapted), "vector of adapted quantities")
+            object.__setattr__(self, _ADAPTED, _frozen(adapted))
         if self.second_moment is not None and not np.all(self.second_moment >= 0.0):
             raise ServerStateError("the second moment has entries below 0")
         if not 0 <= self.tail_rounds <= self.rounds or not 0 <= self.round <= self.rounds:
@@ -88,8 +96,18 @@ class ServerState:
     def message(self) -> Message:
         """The state as a wire message: JSON in the canonical header, vectors as arrays."""
         body = {name: getattr(self, name) for name in ("rule_id", *_COUNTERS, *_POWERS)}
-        arrays = {name: getattr(self, name) for name in _VECTORS if getattr(self, name) is not None}
+        vectors = (*_VECTORS, _ADAPTED)
+        arrays = {name: getattr(self, name) for name in vectors if getattr(self, name) is not None}
         return Message(KIND, {"specification": SPECIFICATION, **body}, arrays)
+
+    @property
+    def model_sha256(self) -> str:
+        """What manifests and logs name this model by: the SHA-256 of its weights, and of what adapts with them, if anything.
+
+        So nobody holds the model that a manifest names and another clipping norm.
+        """
+        weights = self.message.array_hashes["weights"]
+        return weights if self.adapted is None else model_name(weights, self.adapted.tolist())
 
     @cached_property
     def _digest(self) -> str:
@@ -138,10 +156,13 @@ def state_from_message(message: Message) -> ServerState:
         )
     if set(message.body) != {"specification", "rule_id", *_COUNTERS, *_POWERS}:
         raise WireError("a server state does not have the members of one")
-    if "weights" not in message.arrays or not set(message.arrays) <= set(_VECTORS):
+    if "weights" not in message.arrays or not set(message.arrays) <= {*_VECTORS, _ADAPTED}:
         raise WireError(f"a server state carries the arrays {sorted(message.arrays)}")
     length = message.arrays["weights"].size
-    vectors: Mapping[str, Vector] = {name: message.array(name, "<f8", length) for name in message.arrays}
+    vectors: Mapping[str, Vector] = {
+        name: message.array(name, "<f8", array.size if name == _ADAPTED else length)
+        for name, array in message.arrays.items()
+    }
     return ServerState(
         rule_id=message.text("rule_id"),
         round=message.integer("round"),
@@ -154,6 +175,7 @@ def state_from_message(message: Message) -> ServerState:
         beta_2_power=_power(message, "beta_2_power"),
         tail_sum=vectors.get("tail_sum"),
         tail_count=message.integer("tail_count"),
+        adapted=vectors.get(_ADAPTED),
     )
 
 

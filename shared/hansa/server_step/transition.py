@@ -35,7 +35,9 @@ def tail_rounds(average_tail: float, rounds: int) -> int:
     return math.ceil(Fraction(repr(float(average_tail))) * rounds)
 
 
-def initial_state(rule: ServerRule, weights: Vector, *, average_tail: float, rounds: int) -> ServerState:
+def initial_state(
+    rule: ServerRule, weights: Vector, *, average_tail: float, rounds: int, adapted: Vector | None = None
+) -> ServerState:
     """The state before the first round.
 
     Args:
@@ -43,6 +45,7 @@ def initial_state(rule: ServerRule, weights: Vector, *, average_tail: float, rou
         weights: model 0, float64 `[d]`, finite; copied.
         average_tail: share of the last rounds whose models are averaged for publication; 0 for none.
         rounds: of the whole run.
+        adapted: quantities of the first step, float64 `[k]`, where any adapt.
 
     Raises:
         UnsupportedRuleError: the rule needs individual updates or is not known.
@@ -63,10 +66,13 @@ def initial_state(rule: ServerRule, weights: Vector, *, average_tail: float, rou
         second_moment=zeros if keeps.second_moment else None,
         beta_1_power=rule.beta_1 if keeps.beta_powers else None,
         beta_2_power=rule.beta_2 if keeps.beta_powers else None,
+        adapted=adapted,
     )
 
 
-def step(rule: ServerRule, state: ServerState, mean_update: Vector) -> ServerState:
+def step(
+    rule: ServerRule, state: ServerState, mean_update: Vector, adapted: Vector | None = None
+) -> ServerState:
     """The state after one more round.
 
     Args:
@@ -74,6 +80,7 @@ def step(rule: ServerRule, state: ServerState, mean_update: Vector) -> ServerSta
         state: before the round; not changed.
         mean_update: weighted mean over members of local weights less global weights, float64 `[d]`, finite.
             An update is the opposite of a gradient: it is added.
+        adapted: quantities of the next step, float64 `[k]`, where the state has any.
 
     Returns:
         A new state, a function of the arguments' bits alone.
@@ -92,6 +99,8 @@ def step(rule: ServerRule, state: ServerState, mean_update: Vector) -> ServerSta
     if state.round >= state.rounds:
         raise ServerStateError(f"the run has {state.rounds} rounds, and all of them are done")
     _require_matching_parts(rule, state)
+    if np.size(adapted) != np.size(state.adapted) or (adapted is None) != (state.adapted is None):
+        raise ServerStateError("what adapts does not go with the state: it has other quantities, or none")
     rate = learning_rate(rule, state.round, state.rounds)
     update = finite_vector(mean_update, state.weights.size, "mean update")
     before = Moving(
@@ -120,6 +129,7 @@ def step(rule: ServerRule, state: ServerState, mean_update: Vector) -> ServerSta
         beta_2_power=after.beta_2_power,
         tail_sum=tail_sum,
         tail_count=state.tail_count + in_tail,
+        adapted=adapted,
     )
 
 

@@ -35,7 +35,11 @@ class IdleTraining:
     """Stands where a trainer would and returns the same update whatever it is asked."""
 
     def train(
-        self, weights: npt.NDArray[np.float64], _randomness: object, _rotation: object = None
+        self,
+        weights: npt.NDArray[np.float64],
+        _randomness: object,
+        _rotation: object = None,
+        _adapted: object = None,
     ) -> npt.NDArray[np.float64]:
         """A new vector of the same small numbers, float64 [d]."""
         return np.full(len(weights), _CHANGE)

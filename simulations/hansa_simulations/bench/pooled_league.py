@@ -137,7 +137,11 @@ class PreparedGradients:
         self._sum = np.arange(length, dtype=np.int64) % 1001 - 500
 
     def train(
-        self, weights: npt.NDArray[np.float64], randomness: Randomness, _rotation: object = None
+        self,
+        weights: npt.NDArray[np.float64],
+        randomness: Randomness,
+        _rotation: object = None,
+        _adapted: object = None,
     ) -> npt.NDArray[np.int64]:
         """int64 [d], in grid units."""
         noise = randomness.noise(self._sigma, len(weights))
