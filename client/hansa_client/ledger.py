@@ -360,6 +360,11 @@ class MemberLedger:
         """Whether the very bytes of an entry stand in this log."""
         return self.place_of(data) is not None
 
+    def reserves(self, run: str, kind: str) -> bool:
+        """Whether a run has reserved releases of a kind, of any dataset."""
+        held = (account.book.reservation(run) for account in self._accounts_of(run))
+        return any(charge.kind == kind for one in held if one is not None for charge in one.charges)
+
     def place_of(self, data: bytes) -> int | None:
         """Where the very bytes of an entry stand in this log."""
         return self._own.place_of(sha256_hex(data))

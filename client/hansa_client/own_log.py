@@ -229,6 +229,13 @@ class OwnLog:
         entry = None if place is None else self.entry(place).entry
         return entry if isinstance(entry, Release) else None
 
+    def releases_of(self, run: str) -> Iterator[Release]:
+        """What a run released, in order."""
+        for number in sorted(number for name, number in self._releases if name == run):
+            found = self.released_in(run, number)
+            if found is not None:
+                yield found
+
     def last_releases(self) -> Iterator[tuple[str, int, int]]:
         """Run, round and place of the last release of every run."""
         for run, number in self._rounds.items():

@@ -7,12 +7,14 @@ import logging
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from typing import TypeAlias
 
 from hansa.agreement import Agreement
 from hansa.canonical import canonical_json
-from hansa.errors import PrivacyParameterError
+from hansa.errors import BudgetRefusedError, ModelMismatchError, PrivacyParameterError, WireError
 from hansa.fairness.agreed import run_charges
-from hansa.ledger import VerifierKey
+from hansa.gate.published import published_file
+from hansa.ledger import VerifierKey, read_entry
 from hansa.privacy.charges import EVALUATION, TRAINING, Charge
 from hansa.privacy.crosscheck import Finding, checked_epsilon
 from hansa.privacy.events import Spend
@@ -20,12 +22,15 @@ from hansa.privacy.sampling import sampling_of
 from hansa.protocol import JUDGED, MAX_SAID, News, Proposed, Word
 from hansa.secagg import Manifest
 from hansa_client.accounting import member_checks
+from hansa_client.evaluation.admission import evaluation_number
 from hansa_client.evaluation.approving import Approver
 from hansa_client.ledger import MemberLedger
 from hansa_client.mirror import Mirror
 from hansa_client.protection import Protection
 
 _LOG = logging.getLogger("hansa.node")
+
+Charges: TypeAlias = dict[str | None, tuple[Charge, ...]]
 
 
 class LedgerRecords:
@@ -63,20 +68,27 @@ class LedgerRecords:
         delta = terms.privacy.delta
         if noise is None or delta is None:
             raise PrivacyParameterError("an agreement without noise keeps no record of it")
-        self._agreement_id = agreement.agreement_id
+        self._agreement_id, self._terms = agreement.agreement_id, terms
         self._ledger, self._mirror, self._rng = ledger, mirror, rng
         self._federation_log = federation_log
         self._protection, self._delta = Protection.of(terms.privacy), delta
         charged = run_charges(agreement, apart=evaluation_units is not None)
-        self._charges: dict[str | None, tuple[Charge, ...]] = {training_units: charged.training}  # by dataset
+        self._charges: Charges = {training_units: charged.training}  # of a run that trains, by dataset
         if charged.evaluation:
             self._charges[evaluation_units] = charged.evaluation
+        self._later: Charges = {  # of a run that evaluates what was published
+            units: tuple(
+                charge.with_count(1 + terms.secure_sum.retries)
+                for charge in charges
+                if charge.kind == EVALUATION
+            )
+            for units, charges in self._charges.items()
+        }
         steps = {TRAINING: sampling_of(terms).events_in(terms.local_steps), EVALUATION: 1}
         self._spends = {
             charge.kind: Spend(charge.event, steps[charge.kind])
             for charge in (*charged.training, *charged.evaluation)
         }  # of one round
-        self._events = tuple(events for charges in self._charges.values() for events in _events_of(charges))
         self._approver = Approver(agreement, ledger.own.signer)
         self._nonce = nonce()
         self._seen: set[str] = (
@@ -96,11 +108,17 @@ class LedgerRecords:
     def admit(self, run: str, manifest: Manifest) -> None:
         self._mirror.verify_manifest_checkpoint(manifest.checkpoint, self._nonce)
         self._nonce = None  # shown once, this process has seen the log as it is
-        begun = self._ledger.own.reserved(run) is None
-        for finding in (found for events in self._events for found in _checked(events, self._delta)):
+        begun, purpose = self._ledger.own.reserved(run) is None, _purpose_of(manifest)
+        # a run whose first contribution here is an evaluation trains no more, or has never trained
+        trains = purpose == TRAINING or self._ledger.reserves(run, TRAINING)
+        whole = {
+            units: charges for units, charges in (self._charges if trains else self._later).items() if charges
+        }
+        events = (events for charges in whole.values() for events in _events_of(charges))
+        for finding in (found for one in events for found in _checked(one, self._delta)):
             if begun:
                 _LOG.warning("the ε of this run is not checked by %s: %s", finding.accountant, finding.reason)
-        for units, charges in self._charges.items():
+        for units, charges in whole.items():
             self._ledger.reserve(
                 self._agreement_id, run, charges, self._protection, self._federation_log, units
             )
@@ -108,8 +126,43 @@ class LedgerRecords:
                 self._seen.add(
                     run
                 )  # at once: if the next is refused, nothing was done, and the run can be closed free
-        purpose = _purpose_of(manifest)
         self._ledger.may_release(run, purpose, self._spends[purpose].count, manifest.round)
+
+    def published(self, manifest: Manifest) -> None:
+        self._mirror.verify_manifest_checkpoint(manifest.checkpoint, self._nonce)
+        judged = manifest.artifacts[0] if manifest.artifacts else ""
+        entries = (read_entry(data).entry for data in self._mirror.view.entries())
+        shown = published_file(entries, self._agreement_id, judged)
+        if shown is None or (shown.artifacts, shown.model_sha256) != (
+            manifest.artifacts,
+            manifest.model_sha256,
+        ):
+            raise ModelMismatchError(
+                "a file is to be judged in a run of its own that the federation's log does not show as published"
+            )
+        number = evaluation_number(self._terms, manifest)
+        if number != shown.evaluations + 1:
+            raise WireError(
+                f"evaluation {number} of a file is asked for, of which the log shows {shown.evaluations}"
+            )
+        # a sum that the log does not show may have been opened: this member's own releases count too
+        spent = self._tables_since(shown.run)
+        if spent >= self._terms.charged_evaluations:
+            raise BudgetRefusedError(
+                f"{spent} tables of this model were released, as many as the agreement allows",
+                remedy="What was not agreed before training needs a new agreement.",
+            )
+
+    def _tables_since(self, published: str) -> int:
+        """Tables that left this member in the run that published a file, and in runs that evaluate and do not train."""
+        own = self._ledger.own
+        runs = [
+            run
+            for run in self._ledger.runs()
+            if run == published
+            or (own.agreement_of(run) == self._agreement_id and not self._ledger.reserves(run, TRAINING))
+        ]
+        return sum(release.purpose == EVALUATION for run in runs for release in own.releases_of(run))
 
     def released(self, run: str, manifest: Manifest, manifest_sha256: str, y_sha256: str) -> None:
         self._ledger.release(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from hansa.errors import ModelMismatchError
 from hansa.gate.errors import GateMismatchError
 from hansa.protocol import News, Proposed, Word
 from hansa.secagg import Manifest
@@ -32,6 +33,13 @@ class Records(Protocol):
 
         Raises:
             HansaError: the budget, the manifest's checkpoint or the state of the logs forbids it.
+        """
+
+    def published(self, manifest: Manifest) -> None:
+        """Allow an evaluation in a run that has trained nothing here: of a file that the log shows as published.
+
+        Raises:
+            HansaError: it shows no such file, or as many evaluations of it as the agreement allows.
         """
 
     def released(self, run: str, manifest: Manifest, manifest_sha256: str, y_sha256: str) -> None:
@@ -79,6 +87,10 @@ class NoRecords:
 
     def admit(self, run: str, manifest: Manifest) -> None:
         """Always."""
+
+    def published(self, manifest: Manifest) -> None:  # noqa: ARG002  # the port's
+        """Never."""
+        raise ModelMismatchError("without a log nothing is known to be published")
 
     def released(self, run: str, manifest: Manifest, manifest_sha256: str, y_sha256: str) -> None:
         """Nowhere."""

@@ -135,7 +135,11 @@ class SumParty:
         """See `hansa.secagg.Contributor`."""
         files = dict[str, bytes]()
         if manifest.purpose == JUDGED:
-            self._model.check_final(manifest, first=evaluation_number(self._agreed, manifest) == 1)
+            number = evaluation_number(self._agreed, manifest)
+            if self._model.round:
+                self._model.check_final(manifest, first=number == 1)
+            else:  # a run of its own, after publication
+                self._records.published(manifest)
             files = files_of(self._agreed, manifest, self._files)
         else:
             self._model.check(manifest)

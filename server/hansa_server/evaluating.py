@@ -1,17 +1,25 @@
-"""Private evaluations at the end of a run: the file that would ship, judged by all members in one noisy sum."""
+"""Private evaluations, at the end of a run or after publication: a file, judged by all members in one noisy sum."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from hansa.agreement import Agreement
 from hansa.canonical import sha256_hex
+from hansa.errors import EngineError, HansaError
 from hansa.fairness.agreed import plan_of
 from hansa.fairness.errors import EvaluationError
 from hansa.fairness.evaluated import Evaluated
+from hansa.fairness.release import EvaluationPlan
+from hansa.gate.published import PublishedFile
 from hansa.identity import Statement
 from hansa.server_step import ServerState
 from hansa.wire import Array
+from hansa_server.federation import close_run
+from hansa_server.journal import Journal
+from hansa_server.members import Members
 from hansa_server.summation import Note, SecureSummation
 
 
@@ -70,23 +78,98 @@ class Evaluations:
         if (reference is None) != (self._plan.layout.compared == "none"):
             raise EvaluationError("a second file is judged where the agreement compares, and only there")
         self._done += 1
-        files = {sha256_hex(data): _bytes(data) for data in (judged, reference) if data is not None}
-        if reference is not None and len(files) == 1:
+        if reference is not None and sha256_hex(judged) == sha256_hex(reference):
             raise EvaluationError(
                 "a file is not compared with itself", remedy="Compress the model, or compare nothing."
             )
-        outcome = self._summation.judge(state, self._done, files, note)
-        self.manifest = Statement.parse(outcome.record.manifest).data
-        return Evaluated(
-            self._run,
-            self._done,
-            outcome.round,
-            sha256_hex(judged),
-            None if reference is None else sha256_hex(reference),
-            self._plan,
-            outcome.total,
-            outcome.survivors,
+        files, last = [data for data in (judged, reference) if data is not None], self.left == 0
+        found, self.manifest = _evaluated(
+            self._summation, self._plan, self._run, state.model_sha256, self._done, files, note, last=last
         )
+        return found
+
+
+def evaluate_published(
+    agreement: Agreement,
+    members: Members,
+    journal: Journal,
+    run: str,
+    summation: SecureSummation,
+    published: PublishedFile,
+    files: Mapping[str, bytes],
+    note: Note = lambda _: None,
+) -> Evaluated:
+    """A later evaluation of a published file, in a run of its own that trains nothing.
+
+    Args:
+        agreement: frozen, under which the file was published, with evaluations left.
+        members: the league, over some carrier.
+        journal: keeps what was done.
+        run: a name that no other run of these members has.
+        summation: of this run.
+        published: what the federation's log shows of the file.
+        files: the file, and the one that it is compared with where the agreement compares, by their SHA-256.
+        note: is given the round's record, also where it failed.
+
+    Raises:
+        EvaluationError: a file is missing, or the agreement allows no further evaluation.
+        TooFewMembersError: too few answered; names who is missing and why.
+        HansaError: there is no sum that could be used.
+        EngineError: the carrier failed; with the journal the run goes on from here.
+
+    Guarantees: what comes back is the noisy sum alone, over at least max(t, min_members) members; it is in the federation's
+        log. Members check for themselves that the file was published, how often it was judged, and their budgets.
+    """
+    number, allowed = published.evaluations + 1, agreement.terms.evaluation
+    if allowed is None or number > allowed.evaluations:
+        raise EvaluationError(
+            f"the file was evaluated {published.evaluations} times, as often as the agreement allows",
+            remedy="What was not agreed before training needs a new agreement.",
+        )
+    missing = [name for name in published.artifacts if name not in files]
+    if missing:
+        raise EvaluationError(
+            f"the file with SHA-256 {missing[0][:16]} is not there, and the agreement evaluates it",
+            remedy="Give the files that the published evaluation judged.",
+        )
+    judged, plan = [files[name] for name in published.artifacts], plan_of(agreement)
+    try:
+        found, _ = _evaluated(summation, plan, run, published.model_sha256, number, judged, note, last=True)
+    except EngineError:
+        raise
+    except HansaError:
+        close_run(agreement, members, journal, run, summation)
+        raise
+    close_run(agreement, members, journal, run, summation)
+    return found
+
+
+def _evaluated(
+    summation: SecureSummation,
+    plan: EvaluationPlan,
+    run: str,
+    model_sha256: str,
+    number: int,
+    judged: Sequence[bytes],
+    note: Note,
+    *,
+    last: bool,
+) -> tuple[Evaluated, bytes]:
+    """One evaluation, and the manifest that asked for it."""
+    files = {sha256_hex(data): _bytes(data) for data in judged}
+    outcome = summation.judge(model_sha256, number, files, note, last=last)
+    artifact, *reference = files
+    found = Evaluated(
+        run,
+        number,
+        outcome.round,
+        artifact,
+        reference[0] if reference else None,
+        plan,
+        outcome.total,
+        outcome.survivors,
+    )
+    return found, Statement.parse(outcome.record.manifest).data
 
 
 def _bytes(data: bytes) -> Array:

@@ -107,11 +107,18 @@ def run_federation(
             raise
         except HansaError as error:
             outcome.not_concluded = error.cause
-    # close: members free what they reserved and did not spend, and forget their secrets
-    closing = {member.name: close_request(agreement, run) for member in terms.members}
-    closed = journal.once(f"{run}/close", partial(members.exchange, closing, training.deadline_s))
-    summation.closed(closing, closed)
+    close_run(agreement, members, journal, run, summation)
     return outcome
+
+
+def close_run(
+    agreement: Agreement, members: Members, journal: Journal, run: str, summation: Summation
+) -> None:
+    """End a run: members free what they reserved and did not spend, and forget their secrets."""
+    closing = {member.name: close_request(agreement, run) for member in agreement.terms.members}
+    deadline = agreement.terms.training.deadline_s
+    closed = journal.once(f"{run}/close", partial(members.exchange, closing, deadline))
+    summation.closed(closing, closed)
 
 
 def check_model_zero(agreement: Agreement, model: Vector) -> None:

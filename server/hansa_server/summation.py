@@ -224,22 +224,24 @@ class SecureSummation:
         self._keep(aggregate)
         return aggregate
 
-    def judge(self, state: ServerState, number: int, files: Mapping[str, Array], note: Note) -> SumOutcome:
+    def judge(
+        self, model_sha256: str, number: int, files: Mapping[str, Array], note: Note, *, last: bool
+    ) -> SumOutcome:
         """Sum the members' noisy tables of one evaluation, and put the sum on record.
 
         Args:
-            state: of the finished model.
+            model_sha256: of the finished model.
             number: which of the evaluations that the agreement allows, from 1.
             files: bytes as uint8 by SHA-256: the file that is judged, then the one that it is compared with.
             note: is given the round's record, also where it failed.
+            last: whether no sum is planned after it.
 
         Raises:
             TooFewMembersError: too few answered; names who is missing and why.
             HansaError: there is no sum that could be used.
         """
-        evaluation, step = self._agreement.terms.evaluation, state.rounds + number - 1
-        last = evaluation is not None and number == evaluation.evaluations
-        outcome, _ = self._summing(_Wanted(JUDGED, step, state.model_sha256, last, files), note)
+        step = self._agreement.terms.training.rounds + number - 1
+        outcome, _ = self._summing(_Wanted(JUDGED, step, model_sha256, last, files), note)
         self._house.records(outcome.record)
         if self._house.history is not None:
             self._house.history.evaluation(outcome, number, tuple(files))

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from hansa.artifact.refusal import REFUSAL_HTML, REFUSAL_JSON
+from hansa.canonical import sha256_hex
+from hansa.errors import EngineError, HansaError
 from hansa.fairness.evaluated import Evaluated
+from hansa.gate.published import published_file
 from hansa.identity import COORDINATOR
+from hansa.ledger import read_entry
 from hansa.models import BuiltModel
 from hansa.server_step import published_weights
-from hansa_server.evaluating import Evaluations
+from hansa_server.evaluating import Evaluations, evaluate_published
 from hansa_server.federation import Outcome
-from hansa_server.journal import Journal
+from hansa_server.journal import InMemoryJournal, Journal
 from hansa_server.members import Members
 from hansa_server.publication.approvals import Approvals
 from hansa_server.publication.concluding import Conclusion, conclude_run
 from hansa_server.publication.gate import Excuse
 from hansa_server.publication.judged import files_to_judge
 from hansa_server.publication.publishing import Publisher
-from hansa_server.summation import SumHouse
+from hansa_server.summation import SecureSummation, SumHouse
 from hansa_simulations.seat import Seat
 from hansa_simulations.settings import Clock, Settings
 
@@ -37,6 +42,8 @@ class Ending:
         clock: measures the parts.
         conclusion: how far a publication came; `None` where the agreement asks for none.
         evaluated: private evaluations of the final model.
+        later: one of the published file on other records, where the settings ask for it.
+        not_later: why there is none, although they do.
     """
 
     built: BuiltModel
@@ -44,6 +51,13 @@ class Ending:
     clock: Clock
     conclusion: Conclusion | None = None
     evaluated: tuple[Evaluated, ...] = field(default_factory=tuple)
+    later: Evaluated | None = None
+    not_later: str | None = None
+
+    @property
+    def told(self) -> tuple[Evaluated, ...]:
+        """All evaluations, in their order."""
+        return self.evaluated if self.later is None else (*self.evaluated, self.later)
 
     def of(
         self, seat: Seat, house: SumHouse, evaluations: Evaluations, members: Members, journal: Journal
@@ -80,6 +94,31 @@ class Ending:
                     self.evaluated = (self.conclusion.judged.evaluated,)
 
         return publish if seat.agreement.terms.published else evaluate
+
+    def evaluate_later(self, seat: Seat, house: SumHouse, members: Members) -> None:
+        """Have the published file evaluated once more, in a run of its own; what keeps it from that is told."""
+        done, history = self.conclusion, house.history
+        if done is None or done.made is None or done.package is None or history is None:
+            self.not_later = "nothing was published that could be evaluated on later records"
+            return
+        files = {
+            sha256_hex(data): data for data in (done.made.judged, done.made.reference) if data is not None
+        }
+        agreement, artifact = seat.agreement, sha256_hex(done.made.judged)
+        entries = (read_entry(data).entry for data in history.log.entries())
+        published = published_file(entries, agreement.agreement_id, artifact)
+        if published is None:
+            raise AssertionError("the log shows what it was told")
+        run = f"{seat.run[:16]}-{secrets.token_hex(8)}"
+        journal = InMemoryJournal(keep=1)
+        with self.clock.part("evaluating on later records"):
+            summation = SecureSummation(agreement, members, journal, run, house)
+            try:
+                self.later = evaluate_published(agreement, members, journal, run, summation, published, files)
+            except EngineError:
+                raise
+            except HansaError as error:
+                self.not_later = f"not evaluated on later records: {error.cause}"
 
     def _publisher(self, seat: Seat) -> Publisher | None:
         """The coordinator's; a publication of an earlier simulation in the same folder was given up with the rest of it."""

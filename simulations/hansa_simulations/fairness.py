@@ -17,15 +17,19 @@ Reserved = Mapping[str, "tuple[Charge, bool] | None"]
 
 
 def told_of(
-    agreement: Agreement, evaluated: Sequence[Evaluated], outcome: Outcome, reserved: Reserved
+    agreement: Agreement,
+    evaluated: Sequence[tuple[Evaluated, Reserved]],
+    outcome: Outcome,
+    not_later: str | None = None,
 ) -> FairnessReport | None:
     """The part of a report about evaluations.
 
     Args:
         agreement: frozen.
-        evaluated: the evaluations that took place.
+        evaluated: the evaluations that took place, with what each member's own log reserved for evaluations in the run of
+            that one, and whether of units that never train.
         outcome: of the run.
-        reserved: by member, what its own log reserved for evaluations, and whether of units that never train.
+        not_later: why one on later records did not take place, where it was asked for.
 
     Returns:
         `None` where the agreement has no evaluation.
@@ -34,23 +38,23 @@ def told_of(
     if terms.evaluation is None or terms.privacy.delta is None:
         return None
     why = outcome.not_concluded or outcome.stopped_because
-    known = {name: one for name, one in reserved.items() if one is not None}
-    costs = [_cost(name, charge, terms.privacy.delta) for name, (charge, _) in known.items()]
-    apart = bool(known) and all(apart for _, apart in known.values())
-    told = [
-        evaluation_report(
-            one,
-            terms.fairness.metric,
-            rules_of(terms),
-            costs,
-            delta=terms.privacy.delta,
-            units=terms.evaluation.units,
-            composition="parallel" if apart else "added",
+    told = []
+    for one, reserved in evaluated:
+        known = {name: held for name, held in reserved.items() if held is not None}
+        apart = bool(known) and all(apart for _, apart in known.values())
+        told.append(
+            evaluation_report(
+                one,
+                terms.fairness.metric,
+                rules_of(terms),
+                [_cost(name, charge, terms.privacy.delta) for name, (charge, _) in known.items()],
+                delta=terms.privacy.delta,
+                units=terms.evaluation.units,
+                composition="parallel" if apart else "added",
+            )
         )
-        for one in evaluated
-    ]
     return FairnessReport(
-        evaluations=tuple(told), not_evaluated=None if told else why or "none was asked for"
+        evaluations=tuple(told), not_evaluated=not_later if told else why or "none was asked for"
     )
 
 

@@ -152,6 +152,10 @@ class TrainingLeague:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _open=ExitStack())
 
+    def judge_on(self, records: Mapping[str, Dataset | None]) -> None:
+        """From now on members evaluate on other records, as after some time; in this process."""
+        self._judging.update(records)
+
     def node(self, name: str) -> AnswersRequests:
         """The node of a member, built at the first call."""
         if self._sums is not None and self._sums.roaming:
@@ -259,9 +263,7 @@ class TrainingLeague:
             log = VerifierKey.parse(sums.federation_log)
             records = records_in(stores, self.agreement, name, sums.identities, log, fresh=not sums.roaming)
         evaluation = (
-            None
-            if self.agreement.terms.evaluation is None
-            else _Judging(self.agreement, self._judging.get(name))
+            None if self.agreement.terms.evaluation is None else _Judging(self.agreement, self._judging, name)
         )
         return Node(
             self.agreement, name, self._trainer(name), records, self._randomness(name), identity, evaluation
@@ -356,12 +358,14 @@ class _Roaming:
 class _Judging:
     """A member's evaluation, made when it is asked for: what is wrong with its records is told then, in its own log."""
 
-    def __init__(self, agreement: Agreement, records: Dataset | None) -> None:
-        self._agreement, self._records = agreement, records
+    def __init__(self, agreement: Agreement, records: Mapping[str, Dataset | None], name: str) -> None:
+        self._agreement, self._records, self._name = agreement, records, name
 
     def evaluate(self, files: Files, order: tuple[str, ...], randomness: Randomness) -> GridVector:
         """See `LocalEvaluation`."""
-        return FileEvaluation(self._agreement, self._records).evaluate(files, order, randomness)
+        return FileEvaluation(self._agreement, self._records.get(self._name)).evaluate(
+            files, order, randomness
+        )
 
 
 class _Timed:

@@ -37,7 +37,7 @@ from hansa.ledger.errors import NoBudgetError
 from hansa.privacy.accountant import epsilon_spent
 from hansa.privacy.book import BudgetBook
 from hansa.privacy.charges import Charge
-from hansa.privacy.composition import rule_for
+from hansa.privacy.composition import FixedInAdvance, Rule, rule_for
 from hansa.privacy.loss import PrivacyLoss
 from hansa.privacy.records import Grant, Limit, new_dataset_id
 from hansa.quorum import threshold
@@ -230,12 +230,18 @@ def _grants(agreement: Agreement, name: str, identities: Identities) -> Iterator
     first = _granting(agreement, charged.training, None if added else terms.privacy.epsilon)
     yield _signed(agreement, first, name, identities)
     if charged.evaluation and terms.evaluation is not None:
-        second = _granting(agreement, charged.evaluation, terms.evaluation.epsilon, (first.dataset,))
+        # number and noise of all tables are fixed by the agreement, in whichever run they are made
+        rule = FixedInAdvance() if terms.evaluation.evaluations > 1 else None
+        second = _granting(agreement, charged.evaluation, terms.evaluation.epsilon, (first.dataset,), rule)
         yield _signed(agreement, second, name, identities)
 
 
 def _granting(
-    agreement: Agreement, charges: Sequence[Charge], epsilon: float | None, apart: tuple[str, ...] = ()
+    agreement: Agreement,
+    charges: Sequence[Charge],
+    epsilon: float | None,
+    apart: tuple[str, ...] = (),
+    rule: Rule | None = None,
 ) -> Grant:
     """Limits that admit these charges: the agreement's ε where it names one for them alone, else what they come to."""
     privacy = agreement.terms.privacy
@@ -248,7 +254,7 @@ def _granting(
 
     shared = privacy.mechanism == "distributed"
     loss = limit(privacy.colluding if shared else None) if epsilon is None else PrivacyLoss(epsilon, delta)
-    rule, dataset = rule_for(loss), new_dataset_id()
+    rule, dataset = rule or rule_for(loss), new_dataset_id()
     if not shared:
         return Grant(dataset, Limit(loss, rule), disjoint_from=apart)
     # the agreement's ε is the one against few; everyone together faces a share of the noise alone

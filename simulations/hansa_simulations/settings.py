@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hansa.errors import BudgetRefusedError
+from hansa_client.data import Dataset
 
 
 class Progress:
@@ -54,6 +55,7 @@ class Settings:
             `None` ends with the gate.
         overrides: of conditions that turn out inconclusive.
         concluding: whether anything follows training at all.
+        later: records by member on which a published model is evaluated once more, as after some time in use.
         progress: told what is done.
         stop: once it is set, the run ends after the round in hand and reports what was done.
     """
@@ -66,6 +68,7 @@ class Settings:
     published: Path | None = None
     overrides: tuple[OverrideAsked, ...] = ()
     concluding: bool = True
+    later: Mapping[str, Dataset] | None = None
     progress: Progress = field(default_factory=Progress)
     stop: threading.Event = field(default_factory=threading.Event)
 

@@ -86,6 +86,7 @@ def simulate(
     compare: bool = False,
     attack: bool = False,
     overrides: Sequence[OverrideAsked] = (),
+    later: Path | Mapping[str, Dataset] | None = None,
     members_home: Path | None = None,
     out: Path | None = None,
     force: bool = False,
@@ -107,6 +108,7 @@ def simulate(
         compare: also run what the other mechanism and pooled data reach at the same ε and δ, with every seed.
         attack: also attack the members' trainer with canaries that are nobody's data, and report what that shows.
         overrides: of conditions of the gate that turn out inconclusive, by named persons.
+        later: records by member on which a published model is evaluated once more, or a folder that is read as `data` is.
         members_home: folder in which members keep their budgets between runs.
         out: folder to write `report.json`, `report.html`, `model.safetensors`, `agreement.toml` and, where privacy is
             claimed, `ledgers` to; where the agreement publishes, also `publication` or `refusal.json`.
@@ -143,7 +145,7 @@ def simulate(
             finished.append(
                 _run(
                     original, derivation, data, members, model, one,
-                    references=with_references, compare=compare,
+                    references=with_references, compare=compare, later=later if last else None,
                 )
             )  # fmt: skip
         except KeyboardInterrupt:
@@ -202,10 +204,13 @@ def _run(
     *,
     references: bool,
     compare: bool,
+    later: Path | Mapping[str, Dataset] | None,
 ) -> Simulated:
     clock = Clock(settings.progress)
     agreement = derivation.apply(original)
     _refuse(agreement, settings, model)
+    if later is not None:
+        _refuse_later(agreement, settings)
     if compare and (not agreement.terms.private or agreement.terms.baseline is not None):
         raise UsageError(
             "mechanisms are compared at one ε: a federation that claims privacy is needed",
@@ -218,6 +223,7 @@ def _run(
     with clock.part("reading data"):
         held = members or _load(original, data, settings.seed, built)
         _check_members(original, held)
+        settings = replace(settings, later=_later(original, later, settings.seed, built))
         evaluator = Evaluator(agreement.terms, built, {name: member.test for name, member in held.items()})
     with clock.part("public warm start"):
         start = warm_start(original, built, settings.progress.steps)
@@ -248,7 +254,7 @@ def _run(
     compared: list[Reference] = []
     if run.stopped_because is None:
         apart = replace(
-            settings, home=None, ledgers=None, attack=False, published=None, concluding=False
+            settings, home=None, ledgers=None, attack=False, published=None, concluding=False, later=None
         )  # a comparison spends nothing of what members keep
         for kind, other in others:
             if settings.stop.is_set():
@@ -292,7 +298,19 @@ def _load(agreement: Agreement, data: Path | None, seed: int, built: BuiltModel)
     return found
 
 
-def _check_members(agreement: Agreement, held: Mapping[str, MemberData]) -> None:
+def _later(
+    agreement: Agreement, later: Path | Mapping[str, Dataset] | None, seed: int, built: BuiltModel
+) -> Mapping[str, Dataset] | None:
+    """All of each member's later records, whichever side they would be on in another run."""
+    if isinstance(later, Path):
+        held = _load(agreement, later, seed, built)
+        later = {name: Dataset.concat([one.train, one.test]) for name, one in held.items()}
+    if later is not None:
+        _check_members(agreement, later)
+    return later
+
+
+def _check_members(agreement: Agreement, held: Mapping[str, object]) -> None:
     names = {member.name for member in agreement.terms.members}
     if set(held) != names:
         wrong = ", ".join(sorted(names ^ set(held)))
@@ -352,6 +370,26 @@ def _refuse(agreement: Agreement, settings: Settings, model: torch.nn.Module | N
         raise UsageError(
             "a model that is handed over as an object stays in its process",
             remedy="Use the local engine with one process, or register the model as an entry point.",
+        )
+
+
+def _refuse_later(agreement: Agreement, settings: Settings) -> None:
+    """Refuse a later evaluation that could not take place, before anything is trained."""
+    evaluation = agreement.terms.evaluation
+    if evaluation is None or not agreement.terms.published or evaluation.evaluations < 2:
+        raise UsageError(
+            "an evaluation on later records is of a published model, under an agreement that allows it a second one",
+            remedy="Agree on [publication] and evaluation.evaluations = 2 or more, before training; or leave --later out.",
+        )
+    if evaluation.units != "held-out":
+        raise UsageError(
+            "simulated members have no second file of their own for later records",
+            remedy="Agree on evaluation.units = 'held-out', or leave --later out.",
+        )
+    if settings.engine != "local" or agreement.performance.processes > 1:
+        raise UsageError(
+            "later records are evaluated by members that stay in one process",
+            remedy="Use the local engine with one process, or leave --later out.",
         )
 
 

@@ -127,6 +127,11 @@ def train_members(
                     conclude=conclude,
                 )
             )
+            if settings.later is not None and seat is not None:
+                league.judge_on(
+                    {name: parted(terms, held).evaluation for name, held in settings.later.items()}
+                )
+                ending.evaluate_later(seat, house, members)
 
         engine.run(agreement, league, run, coordinate)
         if seat is not None and terms.private:
@@ -146,9 +151,9 @@ def train_members(
             league.record_attack(attack)
         budgets = {name: league.budget(name) for name in train}
         train_seconds = league.train_seconds()
-        reserved = (
-            {} if terms.evaluation is None else {name: league.evaluation_spent(name, run) for name in train}
-        )
+        told = [
+            (one, {name: league.evaluation_spent(name, one.run) for name in train}) for one in ending.told
+        ]
         if settings.ledgers is not None:
             shutil.rmtree(
                 settings.ledgers, ignore_errors=True
@@ -165,7 +170,7 @@ def train_members(
         budgets=budgets,
         train_seconds=train_seconds,
         attack=attack,
-        fairness=told_of(agreement, ending.evaluated, outcome, reserved),
+        fairness=told_of(agreement, told, outcome, ending.not_later),
         conclusion=ending.conclusion,
         not_concluded=outcome.not_concluded,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,8 +29,10 @@ def check_evaluations(federation: Examined, notebook: Notebook) -> None:
     facts = federation.facts
     sums = {(entry.run, entry.round): (index, entry) for index, entry in facts.aggregates}
     last: dict[str, int] = {}
+    of_run = Counter[str]()
     for index, entry in facts.evaluations:
-        problem = _problem(index, entry, sums, last.get(entry.run, 0), facts)
+        of_run[entry.run] += 1
+        problem = _problem(index, entry, sums, last.get(entry.run, 0), of_run[entry.run], facts)
         if problem:
             notebook.failed(Failure(FEDERATION, index, entry.type, problem, federation.place))
             return
@@ -48,6 +51,7 @@ def _problem(
     entry: Evaluation,
     sums: Mapping[tuple[str, int], tuple[int, Aggregate]],
     before: int,
+    of_run: int,
     facts: LogFacts,
 ) -> str:
     place, aggregate = sums.get((entry.run, entry.round), (index, None))
@@ -59,10 +63,10 @@ def _problem(
         return f"it is evaluation {entry.number} of run {entry.run!r}, and evaluation {before} came before"
     for name in aggregate.released:
         charge = _reserved(facts.spending.runs.values(), name, entry.run)
-        if charge is None or entry.number > charge.count:
-            reserved = 0 if charge is None else charge.count
+        reserved = 0 if charge is None else charge.count
+        if of_run > reserved:
             return (
-                f"it is evaluation {entry.number}, and {name!r} has reserved {reserved} in run {entry.run!r}"
+                f"it is evaluation {of_run} of run {entry.run!r}, and {name!r} has reserved {reserved} there"
             )
     return ""
 
@@ -132,8 +136,12 @@ def _charged(told: EvaluationReport, evidence: Evidence) -> Iterator[tuple[str, 
             return
         if not _alike(charge, wanted):
             yield "noise_multiplier", f"is not that of the events that {name!r} has reserved"
-        if told.allowed > charge.count:
-            yield "allowed", f"is {told.allowed}, and {name!r} has reserved {charge.count}"
+        # evaluations after publication are runs of their own: what was freed is reserved again there
+        reserved = sum(
+            held.charges[EVALUATION].count for held in evidence.runs(name) if EVALUATION in held.charges
+        )
+        if told.allowed > reserved:
+            yield "allowed", f"is {told.allowed}, and {name!r} has reserved {reserved}"
         if name not in costs:
             yield "costs", f"lack {name!r}"
             return
@@ -170,9 +178,9 @@ def _apart(member: str, run: str, evidence: Evidence) -> bool | None:
     own = evidence.own.get(member)
     if own is None:
         return None
-    runs = [one for one in own.facts.spending.runs.values() if (one.member, one.run) == (member, run)]
-    judged = {one.dataset for one in runs if EVALUATION in one.charges}
-    trained = {one.dataset for one in runs if TRAINING in one.charges}
+    runs = [one for one in own.facts.spending.runs.values() if one.member == member]
+    judged = {one.dataset for one in runs if one.run == run and EVALUATION in one.charges}
+    trained = {one.dataset for one in runs if TRAINING in one.charges}  # whenever
     grants = {dataset: grant.disjoint_from for dataset, (_, grant, _) in own.facts.grants.items()}
     pairs = [(a, b) for a in judged for b in trained]
     return bool(pairs) and all(a in grants.get(b, ()) or b in grants.get(a, ()) for a, b in pairs)

@@ -112,6 +112,14 @@ def simulate(
         str, typer.Option("--override-by", metavar="NAME,ROLE", help="Who excuses it, and as what.")
     ] = "",
     override_reason: Annotated[str, typer.Option("--override-reason", help="Why.")] = "",
+    later: Annotated[
+        Path | None,
+        typer.Option(
+            "--later",
+            metavar="DIR",
+            help="Have the published model evaluated once more, on the records in this folder; then: hansa model monitor.",
+        ),
+    ] = None,
     members_home: Annotated[
         Path | None,
         typer.Option("--members-home", help="Folder in which members keep their budgets between runs."),
@@ -168,6 +176,7 @@ def simulate(
                 compare=compare,
                 attack=attack,
                 overrides=overrides,
+                later=later,
                 members_home=members_home,
                 out=out,
                 force=force,
