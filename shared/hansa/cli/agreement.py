@@ -15,7 +15,6 @@ from hansa.cli.lines import lines
 from hansa.cli.options import AmendmentsOption, ForceOption, FormatOption
 from hansa.cli.output import Format, emit, reported
 from hansa.errors import ExitStatus, UsageError
-from hansa.privacy.adaptation import adaptation_of
 
 if TYPE_CHECKING:
     from hansa.identity import Roster
@@ -219,7 +218,12 @@ def _mitigation(agreement: Agreement) -> dict[str, Any]:
         rates = mitigation.sampling.rates
         told = {value: rates[value] * agreement.terms.privacy.sampling_rate for value in sorted(rates)}
         found["sampling_by_group"] = {"attribute": mitigation.sampling.attribute, "rates": told}
-    adapts = adaptation_of(agreement.terms)
+    if mitigation.clipping is not None:
+        from hansa.privacy.adaptation import adaptation_of  # not for an agreement that needs none
+
+        adapts = adaptation_of(agreement.terms)
+    else:
+        adapts = None
     if adapts is not None:
         found["adaptive_clipping"] = {
             "smallest": adapts.norm.smallest,
