@@ -18,13 +18,14 @@ from hansa.audit.integrity import Examined
 from hansa.audit.reading import LogFacts
 from hansa.ledger import Adaptation as Entry
 from hansa.ledger import Aggregate, real
-from hansa.privacy.adaptation import Adaptation, NormRule, model_name
+from hansa.privacy.adaptation import Adaptation, model_name
+from hansa.privacy.following import NormRule
 from hansa.report.adaptation import AdaptationReport, adaptation_told
 from hansa.report.schema import Report
 from support.ledgers import AGREEMENT, AT
 
 SCALE, NORM = 1000.0, 1.0
-ADAPTS = Adaptation(NormRule(0.5, 0.2, 0.25, 4.0, NORM), 0.1)
+ADAPTS = Adaptation(NORM, NormRule(0.5, 0.2, 0.25, 4.0, NORM), 0.1)
 UNITS = {"a": 60, "b": 40, "c": 20}
 RATE = 0.5
 COUNTS = [3000, -800, 5]
@@ -156,7 +157,7 @@ def changed(**of_clipping: Any) -> AdaptationReport:
         (None, "is missing"),
         (changed(norms=(1.0, 1.0, 1.0, 1.0)), "does not follow"),
         (changed(norms=TOLD.clipping.norms[:-1]), "does not follow"),
-        (changed(norms=(1.5, *TOLD.clipping.norms[1:])), "begins at another norm"),
+        (changed(norms=(1.5, *TOLD.clipping.norms[1:])), "does not follow"),
         (changed(rate=0.1), "do not follow"),
         (changed(quantile=0.9), "do not follow"),
         (changed(largest=0.5), "no rule that an agreement could have"),
