@@ -19,7 +19,7 @@ from hansa.audit.reading import LogFacts
 from hansa.ledger import Adaptation as Entry
 from hansa.ledger import Aggregate, real
 from hansa.privacy.adaptation import Adaptation, model_name
-from hansa.privacy.following import NormRule
+from hansa.privacy.following import NormRule, WeightRule
 from hansa.report.adaptation import AdaptationReport, adaptation_told
 from hansa.report.schema import Report
 from support.ledgers import AGREEMENT, AT
