@@ -69,7 +69,7 @@ def test_an_agreement_says_whose_losses_weigh():
         ({"weights": {"smallest": 1.5}}, "mitigation.weights.smallest"),
         ({"weights": {"smallest": 0.0}}, "mitigation.weights.smallest"),
         ({"weights": {"memory": 1.0}}, "mitigation.weights.memory"),
-        ({"weights": {"largest_loss": -1.0}}, "mitigation.weights.largest_loss"),
+        ({"weights": {"largest_loss": 0.05}}, "mitigation.weights.largest_loss"),
         ({"weights": {"smallest_group": 0.0}}, "mitigation.weights.smallest_group"),
         ({"weights": {"noise_share": 0.7}}, "mitigation.weights.noise_share"),
         (
@@ -145,7 +145,7 @@ def test_a_group_that_noise_calls_empty_is_taken_to_be_of_the_smallest_size():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"rate": 0.0}, {"smallest": 1.1}, {"memory": 1.0}, {"smallest_group": 0.0}, {"largest_loss": 0.0}, {"values": ()}]
+    "wrong", [{"rate": 0.0}, {"smallest": 1.1}, {"memory": 1.0}, {"smallest_group": 0.0}, {"largest_loss": 0.05}, {"values": ()}]
 )  # fmt: skip
 def test_a_rule_that_no_agreement_allows_is_refused_as_well(wrong: dict[str, Any]):
     with pytest.raises(PrivacyParameterError):

@@ -11,7 +11,7 @@ from hansa.agreement.conditions import AttackTerm, walked
 from hansa.agreement.section import Name, Positive, Section
 from hansa.canonical import Json
 from hansa.errors import Problem
-from hansa.privacy.clipping import LARGEST_SHARE, LEAST_NORM, MOST_NORM
+from hansa.privacy.clipping import LARGEST_SHARE, LEAST_NORM, MOST_NORM, SMALLEST_CUT
 
 if TYPE_CHECKING:
     from hansa.agreement.publication import Publication
@@ -67,7 +67,7 @@ class GroupWeights(Section):
         attribute: of `Data.groups`.
         rate: of the exponentiated gradient.
         smallest: below which no weight falls; the largest is 1.
-        largest_loss: in nats; losses are cut to it.
+        largest_loss: in nats; losses are cut to it. Not below 0.1: a float's last digits would be magnified.
         memory: what part of the losses so far stays at each step.
         smallest_group: as a part of an expected batch. Public: the group that noisy counts call smaller is taken to be as large.
         noise_share: which part of a unit's squared length its loss and its count take. The gradient's noise grows by 1 / √(1 − this).
@@ -76,7 +76,7 @@ class GroupWeights(Section):
     attribute: Name
     rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
     smallest: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.1
-    largest_loss: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] = 2.0
+    largest_loss: Annotated[float, Field(ge=SMALLEST_CUT, le=1e6, allow_inf_nan=False)] = 2.0
     memory: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.8
     smallest_group: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.05
     noise_share: Annotated[float, Field(gt=0, le=0.5, allow_inf_nan=False)] = 0.05

@@ -16,7 +16,7 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import TypeAlias
 
 from hansa.errors import PrivacyParameterError
-from hansa.privacy.clipping import LEAST_NORM, MOST_NORM
+from hansa.privacy.clipping import LEAST_NORM, MOST_NORM, SMALLEST_CUT
 
 Quantities: TypeAlias = tuple[float, ...]
 
@@ -114,7 +114,10 @@ class WeightRule:
     def __post_init__(self) -> None:
         ranges = 0 < self.rate <= 1 and 0 < self.smallest <= 1 and 0 <= self.memory < 1
         if not (
-            ranges and 0 < self.smallest_group < 1 and 0 < self.largest_loss <= MOST_NORM and self.values
+            ranges
+            and 0 < self.smallest_group < 1
+            and SMALLEST_CUT <= self.largest_loss <= MOST_NORM
+            and self.values
         ):
             raise PrivacyParameterError(
                 "weights of groups cannot follow losses: a number of their rule is out of range"
