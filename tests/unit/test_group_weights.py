@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hansa.agreement import Agreement
+from hansa.cli.agreement import agreement_summary
+from hansa.cli.lines import lines
 from hansa.errors import AgreementError, PrivacyParameterError, TrainingError
 from hansa.models import BuiltModel
 from hansa.planning.mitigation import adaptation_planned
@@ -102,6 +104,16 @@ def test_it_costs_no_epsilon_and_a_plan_says_how_much_noise():
     assert planned.group_sd == pytest.approx(2.0 / (0.025**0.5) / 60 * 0.2 / (1 - 0.64) ** 0.5, rel=0.01)
     assert "Weights by side" in planned.text()
     assert adaptation_planned(plain, 3, 2.0) is None
+
+
+def test_what_check_answers_reads_as_lines():
+    both = agreed(mitigation={"clipping": {"smallest": 0.5, "largest": 2.0}})
+    told = lines(agreement_summary(both))
+    assert "weights by group             attribute side, smallest 0.1" in told
+    assert "adaptive clipping            smallest 0.5, largest 2, quantile 0.5" in told
+    assert "gradient noise factor        1.03142" in told
+    rates = terms_of(mitigation={"sampling": {"attribute": "side", "rates": {"left": 1.0, "right": 0.5}}})
+    assert "attribute side, rates (left 0.5, right 0.25)" in lines(agreement_summary(rates))
 
 
 # --- what follows from sums -------------------------------------------------------------------------------
