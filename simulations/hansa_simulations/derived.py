@@ -121,7 +121,7 @@ def without_adaptation(agreement: Agreement) -> Agreement:
     if mitigation is None or adaptation_of(agreement.terms) is None:
         return agreement
     kept = mitigation.sampling
-    return agreement.derive(mitigation=None if kept is None else {"clipping": None})
+    return agreement.derive(mitigation=None if kept is None else {"clipping": None, "weights": None})
 
 
 def under(agreement: Agreement, mechanism: str) -> Agreement:

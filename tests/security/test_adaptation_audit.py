@@ -18,13 +18,14 @@ from hansa.audit.integrity import Examined
 from hansa.audit.reading import LogFacts
 from hansa.ledger import Adaptation as Entry
 from hansa.ledger import Aggregate, real
-from hansa.privacy.adaptation import Adaptation, NormRule, model_name
+from hansa.privacy.adaptation import Adaptation, model_name
+from hansa.privacy.following import NormRule, WeightRule
 from hansa.report.adaptation import AdaptationReport, adaptation_told
 from hansa.report.schema import Report
 from support.ledgers import AGREEMENT, AT
 
 SCALE, NORM = 1000.0, 1.0
-ADAPTS = Adaptation(NormRule(0.5, 0.2, 0.25, 4.0, NORM), 0.1)
+ADAPTS = Adaptation(NORM, NormRule(0.5, 0.2, 0.25, 4.0, NORM), 0.1)
 UNITS = {"a": 60, "b": 40, "c": 20}
 RATE = 0.5
 COUNTS = [3000, -800, 5]
@@ -156,7 +157,7 @@ def changed(**of_clipping: Any) -> AdaptationReport:
         (None, "is missing"),
         (changed(norms=(1.0, 1.0, 1.0, 1.0)), "does not follow"),
         (changed(norms=TOLD.clipping.norms[:-1]), "does not follow"),
-        (changed(norms=(1.5, *TOLD.clipping.norms[1:])), "begins at another norm"),
+        (changed(norms=(1.5, *TOLD.clipping.norms[1:])), "does not follow"),
         (changed(rate=0.1), "do not follow"),
         (changed(quantile=0.9), "do not follow"),
         (changed(largest=0.5), "no rule that an agreement could have"),
@@ -173,3 +174,45 @@ def test_a_report_of_sums_that_nothing_adapted_to():
     facts.adaptations.pop()
     assert "is of 3 sums, and the log holds what adapted to 2" in problems(facts, report(TOLD))[0]
     assert "noise was not shared" in problems(logged(quantities()), report(TOLD, shared_noise=None))[0]
+
+
+# --- weights ----------------------------------------------------------------------------------------------
+
+WEIGHING = Adaptation(
+    NORM, weights=WeightRule("sex", ("f", "m"), 0.5, 0.1, 2.0, 0.8, 0.05), weights_share=0.1
+)
+BY_GROUP = [(-900, 700, 4000, 9000), (-500, 900, 5000, 8000), (-700, 100, 4500, 9500)]
+
+
+def weighed(sums: Sequence[Sequence[int]] = BY_GROUP) -> tuple[LogFacts, AdaptationReport]:
+    """A log of weights that follow losses, and what a report says of them."""
+    found, now = [], WEIGHING.first
+    for counted, names in zip(sums, PRESENT, strict=True):
+        batch = RATE * sum(UNITS[name] for name in names)
+        now = WEIGHING.following(now, [value / SCALE / NORM for value in counted], batch)
+        found.append(now)
+    facts = logged(found)
+    for step, counted in enumerate(BY_GROUP):
+        index, entry = facts.adaptations[step]
+        text = base64.b64encode(struct.pack("<4i", *counted)).decode()
+        facts.adaptations[step] = (index, entry.model_copy(update={"counted": text}))
+    return facts, adaptation_told(WEIGHING, found)
+
+
+def test_weights_that_follow_from_the_log_hold_and_others_do_not():
+    facts, told = weighed()
+    assert problems(facts, report(told)) == []
+    assert told.weights is not None
+    few, many = told.weights.groups
+    assert few.weights[-1] < many.weights[-1] == 1
+    kinder = told.weights.model_copy(
+        update={"groups": (few.model_copy(update={"weights": (1.0,) * 4}), many)}
+    )
+    (found,) = problems(facts, report(told.model_copy(update={"weights": kinder})))
+    assert "does not follow" in found
+    slower = told.weights.model_copy(update={"rate": 0.25})
+    (found,) = problems(facts, report(told.model_copy(update={"weights": slower})))
+    assert "after step 0 do not follow" in found
+    other, _ = weighed([BY_GROUP[0], (0, 0, 0, 0), BY_GROUP[2]])
+    (found,) = problems(other, report(told))
+    assert "after step 1 do not follow" in found

@@ -8,7 +8,7 @@ another way than through a noisy sum of bounded sensitivity.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,6 +37,15 @@ ADAPTED = TrainingPlan.of(
     frozen(mitigation={"clipping": {"smallest": 0.1, "largest": 2.0, "quantile": 0.4, "noise_share": 0.3}})[
         0
     ],
+    "a",
+)
+WEIGHTED = TrainingPlan.of(
+    frozen(
+        mitigation={
+            "clipping": {"smallest": 0.1, "largest": 2.0, "noise_share": 0.1},
+            "weights": {"attribute": "side", "smallest": 0.2, "largest_loss": 0.5, "noise_share": 0.3},
+        }
+    )[0],
     "a",
 )
 ROTATED = TrainingPlan.of(frozen(privacy={"rotation": "randomized-hadamard"})[0], "a")
@@ -80,7 +89,9 @@ def fixed(plan: TrainingPlan, seed: int, size: int) -> npt.NDArray[np.int64]:
     return output(seed, 0, size) * (1 + (plan.clamp or 0))
 
 
-def traced(build: Build, data: Dataset, plan: TrainingPlan, seed: int) -> Trace:
+def traced(
+    build: Build, data: Dataset, plan: TrainingPlan, seed: int, adapted: Sequence[float] = ()
+) -> Trace:
     trace = Trace()
     trainer = build(ENGINE, data, plan)
     real = trainer._sums.clipped_sum
@@ -94,14 +105,20 @@ def traced(build: Build, data: Dataset, plan: TrainingPlan, seed: int) -> Trace:
     trainer._sums.clipped_sum = watched  # type: ignore[method-assign]
     rotation = Rotation(BUILT.flat.size, f"{seed}".encode()) if plan.rotated else None
     weights = np.linspace(-0.5, 0.5, BUILT.flat.size)
-    adapted = None if plan.adapts is None else np.array(plan.adapts.first)
-    trace.made = trainer.train(weights, _Mechanism(trace, plan, seed), rotation, adapted)
+    now = None if plan.adapts is None else np.array(adapted or plan.adapts.first)
+    trace.made = trainer.train(weights, _Mechanism(trace, plan, seed), rotation, now)
     return trace
 
 
-def check_neighbours(build: Build, pair: tuple[Dataset, Dataset], plan: TrainingPlan, seed: int = 0) -> float:
+def check_neighbours(
+    build: Build,
+    pair: tuple[Dataset, Dataset],
+    plan: TrainingPlan,
+    seed: int = 0,
+    adapted: Sequence[float] = (),
+) -> float:
     """Hold two runs against each other; the distance of the sums that were noised, in grid units."""
-    one, two = (traced(build, data, plan, seed) for data in pair)
+    one, two = (traced(build, data, plan, seed, adapted) for data in pair)
     if one.flow != two.flow:
         raise ViolationError(f"control flow: {one.flow} on one and {two.flow} on the other")
     if [call[0] for call in one.flow] != ["sum", "noise"]:
@@ -128,7 +145,9 @@ def check_neighbours(build: Build, pair: tuple[Dataset, Dataset], plan: Training
 # --- the real one -----------------------------------------------------------------------------------------
 
 
-PLANS = pytest.mark.parametrize("plan", [PLAN, ROTATED, ADAPTED], ids=["plain", "rotated", "adapted"])
+PLANS = pytest.mark.parametrize(
+    "plan", [PLAN, ROTATED, ADAPTED, WEIGHTED], ids=["plain", "rotated", "adapted", "weighted"]
+)
 
 
 @PLANS
@@ -270,19 +289,14 @@ def test_a_broken_one_is_caught(build: Build, why: str) -> None:
         on_many_seeds(build, pair)
 
 
-def on_many_seeds(build: Build, pair: tuple[Dataset, Dataset], plan: TrainingPlan = PLAN) -> None:
+def on_many_seeds(
+    build: Build, pair: tuple[Dataset, Dataset], plan: TrainingPlan = PLAN, adapted: Sequence[float] = ()
+) -> None:
     for seed in range(4):
-        check_neighbours(build, pair, plan, seed)
+        check_neighbours(build, pair, plan, seed, adapted)
 
 
-# --- a norm that adapts -----------------------------------------------------------------------------------
-
-
-def under(norm: float) -> TrainingPlan:
-    """The plan of a later step, whose norm has moved."""
-    assert ADAPTED.adapts is not None
-    rule = replace(ADAPTED.adapts.norm, start=norm)
-    return replace(ADAPTED, adapts=replace(ADAPTED.adapts, norm=rule))
+# --- what adapts ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("norm", [0.1, 0.37, 2.0])
@@ -292,7 +306,9 @@ def test_gradient_and_count_together_stay_within_the_sensitivity_whatever_the_no
 ) -> None:
     """Also of a member that was told another norm than all others: the grid is in units of it."""
     moved = [
-        check_neighbours(PooledTrainer, neighbours(with_features(one_unit(seed), value)), under(norm), seed)
+        check_neighbours(
+            PooledTrainer, neighbours(with_features(one_unit(seed), value)), ADAPTED, seed, [norm]
+        )
         for seed in range(4)
     ]
     assert (max(moved) == 0) == bool(
@@ -300,43 +316,103 @@ def test_gradient_and_count_together_stay_within_the_sensitivity_whatever_the_no
     )  # what is not finite counts for nothing, in no coordinate
 
 
+BY_GROUP = {"weights": (0.2, 1.0), "rest": (3.0, -1.0, 40.0, 0.5, 60.0)}
+WEIGHED = [0.37, *BY_GROUP["weights"], *BY_GROUP["rest"]]
+
+
+@pytest.mark.parametrize("value", [1e-3, 0.3, 1e3, np.inf, np.nan])
+@pytest.mark.parametrize("code", [0, 1, -1])
+def test_gradient_losses_and_counts_together_stay_within_the_sensitivity(value: float, code: int) -> None:
+    """Of a unit of any group or none, under weights that have moved; its loss may be beyond all bounds."""
+    moved = []
+    for seed in range(4):
+        unit = with_features(one_unit(seed, 2), value)
+        unit = replace(unit, labels=np.array([0, 1]), groups={"side": np.full(2, code, dtype=np.int16)})
+        moved.append(check_neighbours(PooledTrainer, neighbours(unit), WEIGHTED, seed, WEIGHED))
+    assert (max(moved) == 0) == (not np.isfinite(value))
+
+
+def test_a_patient_of_two_groups_counts_in_none_and_weighs_as_the_heaviest() -> None:
+    unit = replace(one_unit(1, 2), groups={"side": np.array([0, 1], dtype=np.int16)})
+    data = replace(table(0, 0), unit_ids=())
+    for seed in range(8):
+        trace = traced(PooledTrainer, with_unit(data, unit, 0), WEIGHTED, seed, WEIGHED)
+        other = traced(
+            PooledTrainer,
+            with_unit(data, replace(unit, groups={"side": np.array([-1, -1], dtype=np.int16)}), 0),
+            WEIGHTED,
+            seed,
+            WEIGHED,
+        )
+        assert np.array_equal(trace.sums[0], other.sums[0])
+        assert not trace.sums[0][-4:].any()
+        if trace.sums[0].any():
+            return
+    raise AssertionError("the unit was never drawn")
+
+
 class KeepsAllForTheGradient(AdaptedStep):
     """Counts beside a gradient that is as long as the grid allows: together they are longer."""
 
-    def factors(self, norms, margin):
-        return super().factors(norms, margin) / self._adapts.gradient_part
+    def factors(self, norms, margin, units=None):
+        return super().factors(norms, margin, units) / self._adapts.gradient_part
 
 
 class ClipsToTheNormItself(AdaptedStep):
     """Forgets that the grid is in units of the step's norm: at a norm above the agreed one gradients are too long."""
 
-    def factors(self, norms, margin):
-        return super().factors(norms, margin) * self._clip / self._norm
+    def factors(self, norms, margin, units=None):
+        return super().factors(norms, margin, units) * self._clip / self._norm
 
 
 class CountsLengths(AdaptedStep):
     """A mean of lengths instead of a share: one unit moves it as far as it likes."""
 
-    def counted(self, norms, sound, margin):
-        return super().counted(norms, sound, margin) + (norms.sum() * self._norm).reshape(1)
+    def counted(self, norms, sound, margin, units=None):
+        return super().counted(norms, sound, margin, units) + norms.sum() * self._norm
 
 
-class CountsWhetherThereWasAny(AdaptedStep):
-    """Divides by the batch: what one unit more moves depends on how many others there are."""
+class DividesByTheBatch(AdaptedStep):
+    """What one unit more moves depends on how many others there are."""
 
-    def counted(self, norms, sound, margin):
-        return super().counted(norms, sound, margin) / (0.02 * len(norms)) ** 2
+    def counted(self, norms, sound, margin, units=None):
+        return super().counted(norms, sound, margin, units) / (0.02 * len(norms)) ** 2
+
+
+class WeighsTheRareMore(AdaptedStep):
+    """Weights that are a mean of one, as in the paper: the heaviest group's are above the clipping norm."""
+
+    def factors(self, norms, margin, units=None):
+        return super().factors(norms, margin, units) * (1.6 if self._weights else 1.0)
+
+
+class CountsLossesAsTheyAre(AdaptedStep):
+    """A loss that nothing cuts: a confident model's mistake has any."""
+
+    def counted(self, norms, sound, margin, units=None):
+        found = super().counted(norms, sound, margin, units)
+        return found if units is None else found + units.losses[sound].sum()
 
 
 @pytest.mark.parametrize(
-    "broken", [KeepsAllForTheGradient, ClipsToTheNormItself, CountsLengths, CountsWhetherThereWasAny]
-)
-def test_a_broken_adapted_step_is_caught(broken: type[AdaptedStep], monkeypatch: pytest.MonkeyPatch) -> None:
-    pair, plan = neighbours(replace(with_features(one_unit(), 1e3), labels=np.array([0]))), under(2.0)
-    on_many_seeds(PooledTrainer, pair, plan)
+    ("broken", "weighted"),
+    [
+        (KeepsAllForTheGradient, False), (KeepsAllForTheGradient, True), (ClipsToTheNormItself, False), (CountsLengths, False),
+        (DividesByTheBatch, False), (DividesByTheBatch, True), (WeighsTheRareMore, True), (CountsLossesAsTheyAre, True),
+    ],
+)  # fmt: skip
+def test_a_broken_adapted_step_is_caught(
+    broken: type[AdaptedStep], weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = replace(
+        with_features(one_unit(), 1e3), labels=np.array([0]), groups={"side": np.array([1], dtype=np.int16)}
+    )
+    pair, plan = neighbours(unit), WEIGHTED if weighted else ADAPTED
+    now = [2.0, *WEIGHED[1:]] if weighted else [2.0]
+    on_many_seeds(PooledTrainer, pair, plan, now)
     monkeypatch.setattr("hansa_client.training.trainer.AdaptedStep", broken)
     with pytest.raises(ViolationError, match="sensitivity"):
-        on_many_seeds(PooledTrainer, pair, plan)
+        on_many_seeds(PooledTrainer, pair, plan, now)
 
 
 @pytest.mark.parametrize("norm", [0.0999, 2.001, 0.0, -1.0, math.inf, math.nan])
@@ -346,9 +422,24 @@ def test_no_member_clips_to_a_norm_outside_the_agreed_bounds(norm: float) -> Non
         trainer.train(BUILT.initial_vector(), Recorder(0), None, np.array([norm]))
 
 
+@pytest.mark.parametrize("weight", [0.19, 1.01, -1.0, math.inf, math.nan])
+def test_no_member_weighs_a_group_beyond_the_agreed_bounds(weight: float) -> None:
+    trainer = PooledTrainer(ENGINE, D, WEIGHTED)
+    with pytest.raises(PrivacyParameterError, match="between the agreed"):
+        trainer.train(
+            BUILT.initial_vector(), Recorder(0), None, np.array([1.0, weight, 1.0, *BY_GROUP["rest"]])
+        )
+
+
 @pytest.mark.parametrize(("plan", "adapted"), [(ADAPTED, None), (PLAN, np.array([1.0]))])
-def test_a_norm_adapts_exactly_where_that_is_agreed(
+def test_something_adapts_exactly_where_that_is_agreed(
     plan: TrainingPlan, adapted: npt.NDArray[np.float64] | None
 ) -> None:
     with pytest.raises(TrainingError, match="exactly where the agreement says so"):
         PooledTrainer(ENGINE, D, plan).train(BUILT.initial_vector(), Recorder(0), None, adapted)
+
+
+def test_records_without_the_attribute_are_a_local_error_that_says_what_to_do() -> None:
+    with pytest.raises(TrainingError, match="'side'") as refused:
+        PooledTrainer(ENGINE, replace(D, groups={}), WEIGHTED)
+    assert "columns" in refused.value.what_to_do

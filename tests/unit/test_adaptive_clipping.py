@@ -21,9 +21,10 @@ from hansa.errors import (
 from hansa.ledger import Adaptation as Entry
 from hansa.ledger import Aggregate as Summed
 from hansa.ledger import SignedEntry
-from hansa.privacy.adaptation import Adaptation, NormRule, adaptation_of, model_name, times_exp
+from hansa.privacy.adaptation import Adaptation, adaptation_of, model_name
 from hansa.privacy.charges import charges_of
 from hansa.privacy.crosscheck import EVERYWHERE
+from hansa.privacy.following import NormRule, times_exp
 from hansa.protocol import Aggregate, Derivation, shared_noise, starting_state, sum_terms, update_length
 from hansa.secagg import messages as m
 from hansa.server_step import ServerState, state_from_message, step
@@ -40,7 +41,7 @@ from support.leagues import tables, terms_of
 from support.pooling import STEPS, Silent, contributor, frozen, pooled_league
 
 RULE = NormRule(quantile=0.5, rate=0.2, smallest=0.25, largest=4.0, start=1.0)
-ADAPTS = Adaptation(RULE, 0.1)
+ADAPTS = Adaptation(1.0, RULE, 0.1)
 CLIPPING = {"smallest": 0.2, "largest": 3.0, "quantile": 0.6, "rate": 0.5, "noise_share": 0.1}
 AGREEMENT, BUILT = frozen(mitigation={"clipping": CLIPPING})
 NAMES = tuple("abc")
@@ -62,7 +63,7 @@ def agreed(**changes: Any):
 
 def test_an_agreement_says_between_which_bounds_its_norm_moves():
     adapts = adaptation_of(agreed().terms)
-    assert adapts == Adaptation(NormRule(0.6, 0.5, 0.2, 3.0, 1.0), 0.1)
+    assert adapts == Adaptation(1.0, NormRule(0.6, 0.5, 0.2, 3.0, 1.0), 0.1)
     assert agreed().terms_id != agreed(clipping={"rate": 0.4}).terms_id
     assert adaptation_of(terms_of().terms) is None
 
@@ -147,10 +148,10 @@ def test_a_norm_finds_the_quantile_of_lengths_between_its_bounds():
     rule = replace(RULE, quantile=0.8)
     found = []
     for bounds in ({}, {"largest": 1.5}):
-        adapts = Adaptation(replace(rule, **bounds), 0.1)
+        adapts = Adaptation(1.0, replace(rule, **bounds), 0.1)
         now, (magnitude,) = adapts.first, adapts.magnitudes
         for _ in range(150):
-            step_now = AdaptedStep(adapts, now, 1.0)
+            step_now = AdaptedStep(adapts, now)
             counted = step_now.counted(lengths, torch.ones(400, dtype=torch.bool), 0.0)
             now = adapts.following(now, counted.tolist(), 400)
             assert abs(float(counted)) <= 400 * magnitude
@@ -163,7 +164,7 @@ def test_a_norm_finds_the_quantile_of_lengths_between_its_bounds():
 
 def test_what_a_unit_counts_for_moves_no_faster_than_its_clipped_gradient():
     """Else the last digit of one float could turn a whole count round, and with it what a neighbour shows."""
-    step_now, sound = AdaptedStep(ADAPTS, (0.5,), 1.0), torch.ones(1, dtype=torch.bool)
+    step_now, sound = AdaptedStep(ADAPTS, (0.5,)), torch.ones(1, dtype=torch.bool)
     lengths = torch.linspace(0.0, 2.0, 2001, dtype=torch.float64)
     counts = np.array([float(step_now.counted(one.reshape(1), sound, 0.0)) for one in lengths])
     assert np.abs(np.diff(counts)).max() <= 1.001 * 0.001 / 0.5 / RULE.most * ADAPTS.magnitudes[0]
@@ -181,7 +182,7 @@ def test_a_rule_that_no_agreement_allows_is_refused_as_well(wrong: dict[str, flo
 @pytest.mark.parametrize("share", [0.0, 0.51, -0.1, math.nan])
 def test_counts_take_some_of_the_sensitivity_and_leave_half(share: float):
     with pytest.raises(PrivacyParameterError):
-        Adaptation(RULE, share)
+        Adaptation(1.0, RULE, share)
 
 
 # --- a step -----------------------------------------------------------------------------------------------

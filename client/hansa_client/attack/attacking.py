@@ -85,8 +85,8 @@ def claim_of(agreement: Agreement, member: str) -> Claim:
     plan = TrainingPlan.of(agreement, member)
     if plan.adapts is not None:
         raise PrivacyParameterError(
-            "attacks know nothing of a clipping norm that adapts",
-            remedy="Attack the agreement without [mitigation.clipping], whose events are the same.",
+            "attacks know nothing of what adapts to the sums",
+            remedy="Attack the agreement without [mitigation.clipping] and [mitigation.weights]; its events are the same.",
         )
     spend = plan.spend()
     delta = agreement.terms.privacy.delta

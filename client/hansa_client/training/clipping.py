@@ -17,7 +17,7 @@ from hansa.errors import TrainingError
 from hansa.privacy.clipping import Clipping
 from hansa.privacy.grid import Grid
 from hansa.privacy.rotation import Rotation
-from hansa_client.training.adapting import AdaptedStep
+from hansa_client.training.adapting import AdaptedStep, UnitLosses
 from hansa_client.training.transfer import on_device
 
 # η: gradients are clipped to C · (1 − η), so that what float32 loses in a sum has room within C. That a norm is never
@@ -212,7 +212,13 @@ class ClippedSumBuilder:
         return 0 if self._unsound is None else int(self._unsound)
 
     def factors(
-        self, squares: Tensor, sound: Tensor, layer_of: Sequence[int], *, margin: float = MARGIN
+        self,
+        squares: Tensor,
+        sound: Tensor,
+        layer_of: Sequence[int],
+        *,
+        margin: float = MARGIN,
+        units: UnitLosses | None = None,
     ) -> list[Tensor]:
         """What each unit's gradient is to be multiplied by.
 
@@ -221,6 +227,7 @@ class ClippedSumBuilder:
             sound: bool [U]; the others count as zero.
             layer_of: for each of the P tensors the number of its layer.
             margin: η.
+            units: their losses and groups, where `by_group` asks for them.
 
         Returns:
             For each tensor float64 [U], in gradient units; one object where all are the same. What is not sound
@@ -231,7 +238,7 @@ class ClippedSumBuilder:
             norms = squares.sum(1).clamp(min=0.0).sqrt()
             automatic = rule.kind == "automatic"
             if self._adapted is not None:
-                factor = self._adapted.factors(norms, margin)
+                factor = self._adapted.factors(norms, margin, units)
             else:
                 factor = norm / (norms + rule.gamma if automatic else norms.clamp(min=norm))
             return [torch.where(sound, factor, 0.0)] * squares.shape[1]
@@ -243,15 +250,22 @@ class ClippedSumBuilder:
         columns = torch.where(sound.unsqueeze(1), each / norms.clamp(min=each), 0.0).unbind(1)
         return [columns[layers[layer]] for layer in layer_of]
 
-    def counted(self, squares: Tensor, sound: Tensor, *, margin: float = MARGIN) -> tuple[Tensor, ...]:
+    @property
+    def by_group(self) -> bool:
+        """Whether units must come with their losses and groups."""
+        return self._adapted is not None and self._adapted.by_group
+
+    def counted(
+        self, squares: Tensor, sound: Tensor, *, margin: float = MARGIN, units: UnitLosses | None = None
+    ) -> tuple[Tensor, ...]:
         """What is counted beside the gradients of a microbatch, as the sums that come behind theirs; none by default.
 
         Args:
-            squares, sound, margin: as of `factors`.
+            squares, sound, margin, units: as of `factors`.
         """
         if self._adapted is None:
             return ()
-        return (self._adapted.counted(squares.sum(1).clamp(min=0.0).sqrt(), sound, margin),)
+        return (self._adapted.counted(squares.sum(1).clamp(min=0.0).sqrt(), sound, margin, units),)
 
     def add_sums(self, sums: Sequence[Tensor], sound: Tensor) -> None:
         """Add a microbatch whose units are bounded and added up already.

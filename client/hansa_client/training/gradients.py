@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from hansa.errors import ModelError, TrainingError
 from hansa.models import BuiltModel, trim_padding
+from hansa_client.training.adapting import UnitLosses
 from hansa_client.training.bookkeeping import BookKeeper, survey
 from hansa_client.training.clipping import LOW_PRECISION_MARGIN, MARGIN, ClippedSumBuilder
 from hansa_client.training.kept import FrozenPart, KeptActivations, KeptRecords, longest
@@ -112,6 +113,7 @@ class GradientEngine:
         labels: np.ndarray,
         unit_of_record: npt.NDArray[np.int64],
         below: KeptRecords | None = None,
+        groups: npt.NDArray[np.int64] | None = None,
     ) -> None:
         """Add the clipped gradients of a microbatch of whole units, by one forward and one backward pass.
 
@@ -122,6 +124,7 @@ class GradientEngine:
             unit_of_record: int64 [B], which unit of this microbatch a record belongs to, 0 … U−1, each in it.
             below: what `keep` has kept for these records stands in for the frozen layers below the first trained
                 one.
+            groups: int64 [U], of the units, where the builder asks for them.
 
         Raises:
             TrainingError: the model did something on the way that would make the norms wrong.
@@ -134,11 +137,17 @@ class GradientEngine:
             return
         tensors, targets = self._tensors(inputs), self._targets(labels)
         units = int(unit_of_record.max()) + 1
+        losses: list[Tensor] | None = [] if builder.by_group else None
         with self._replaced(tensors, below):
-            found = self._keeper.gradients(lambda: self._loss(tensors, targets), unit_of_record, units)
+            found = self._keeper.gradients(
+                lambda: self._loss(tensors, targets, losses), unit_of_record, units
+            )
+        known = None
+        if losses is not None and groups is not None:
+            known = self._unit_losses(losses, unit_of_record, groups)
         margin = MARGIN if self.precision == torch.float32 else LOW_PRECISION_MARGIN
-        factors = builder.factors(found.squares, found.sound, self.layer_of, margin=margin)
-        counted = builder.counted(found.squares, found.sound, margin=margin)
+        factors = builder.factors(found.squares, found.sound, self.layer_of, margin=margin, units=known)
+        counted = builder.counted(found.squares, found.sound, margin=margin, units=known)
         builder.add_sums([*found.weighted(factors), *counted], found.sound)
 
     @cached_property
@@ -196,11 +205,25 @@ class GradientEngine:
     def _targets(self, labels: np.ndarray) -> Tensor:
         return on_device(labels, self._device)
 
-    def _loss(self, tensors: Mapping[str, Tensor], targets: Tensor) -> Tensor:
-        """The sum of the records' cross-entropies."""
+    def _unit_losses(
+        self, losses: list[Tensor], unit_of_record: npt.NDArray[np.int64], groups: npt.NDArray[np.int64]
+    ) -> UnitLosses:
+        """The mean of each unit's losses, from those of the pass's records."""
+        (each,), of = losses, on_device(unit_of_record, self._device)
+        sums = torch.zeros(len(groups), dtype=torch.float64, device=self._device)
+        sizes = torch.zeros_like(sums).index_add_(0, of, torch.ones_like(each, dtype=torch.float64))
+        means = sums.index_add_(0, of, each.double()) / sizes
+        return UnitLosses(means, on_device(groups, self._device))
+
+    def _loss(
+        self, tensors: Mapping[str, Tensor], targets: Tensor, noted: list[Tensor] | None = None
+    ) -> Tensor:
+        """The sum of the records' cross-entropies; each of them is added to `noted`, where they are wanted."""
         with self._autocast():
             logits = self.built.module(**tensors)
         logits = logits if logits.dtype == torch.float64 else logits.float()
+        if noted is not None:
+            noted.append(nn.functional.cross_entropy(logits.detach(), targets, reduction="none"))
         return nn.functional.cross_entropy(logits, targets, reduction="sum")
 
     def _autocast(self) -> AbstractContextManager[object]:

@@ -17,7 +17,7 @@ from hansa.privacy.noise_ahead import NoiseAhead
 from hansa.privacy.randomness import Randomness, SecretRandomness
 from hansa.privacy.rotation import Rotation
 from hansa_client.data import Dataset
-from hansa_client.training.adapting import AdaptedStep
+from hansa_client.training.adapting import AdaptedStep, unit_groups
 from hansa_client.training.clipping import ClippedSum, ClippedSumBuilder
 from hansa_client.training.descent import Descent, Noise
 from hansa_client.training.gradients import GradientEngine
@@ -86,6 +86,7 @@ class Trainer:
         self._plan = plan
         self._ahead = engine.parameters[0].device.type != "cpu"
         self._kept = kept
+        self._group_of_unit = unit_groups(dataset, plan.adapts)
         self._records_of_unit = _records_by_unit(dataset.units, dataset.number_of_units)
         self.observed = LocalObservations()
 
@@ -145,17 +146,27 @@ class Trainer:
             raise TrainingError("a plan without a mechanism has no clipped sums")
         builder = ClippedSumBuilder(self._plan.grid, self._plan.clipping_rule(), self._adapted(adapted))
         for records, units in self._microbatches(drawn):
-            self._engine.add_clipped(builder, *self._batch(records), units, self._below(records))
+            below, groups = self._below(records), self._groups(records, units)
+            self._engine.add_clipped(builder, *self._batch(records), units, below, groups)
         self.observed.non_finite_units += builder.non_finite_units
         return builder.finish(rotation)
 
     def _adapted(self, quantities: Vector | None) -> AdaptedStep | None:
-        adapts, grid = self._plan.adapts, self._plan.grid
+        adapts = self._plan.adapts
         if (quantities is None) != (adapts is None):
-            raise TrainingError("a clipping norm adapts exactly where the agreement says so")
-        if quantities is None or adapts is None or grid is None:
+            raise TrainingError("something adapts to the sums exactly where the agreement says so")
+        if quantities is None or adapts is None:
             return None
-        return AdaptedStep(adapts, quantities.tolist(), grid.clipping_norm)
+        return AdaptedStep(adapts, quantities.tolist())
+
+    def _groups(
+        self, records: npt.NDArray[np.int64], units: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64] | None:
+        """Of the units of a pass, in its order; `None` where groups have no weights."""
+        if self._group_of_unit is None:
+            return None
+        _, first = np.unique(units, return_index=True)
+        return self._group_of_unit[self._data.units[records[first]]]
 
     def _noise_ahead(self, randomness: Randomness) -> AbstractContextManager[Randomness]:
         """On a GPU secret noise is made while the step before computes, for the round's steps and no more.

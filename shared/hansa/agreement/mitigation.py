@@ -11,7 +11,7 @@ from hansa.agreement.conditions import AttackTerm, walked
 from hansa.agreement.section import Name, Positive, Section
 from hansa.canonical import Json
 from hansa.errors import Problem
-from hansa.privacy.clipping import LEAST_NORM, MOST_NORM
+from hansa.privacy.clipping import LARGEST_SHARE, LEAST_NORM, MOST_NORM, SMALLEST_CUT
 
 if TYPE_CHECKING:
     from hansa.agreement.publication import Publication
@@ -58,16 +58,42 @@ class AdaptiveClipping(Section):
     noise_share: Annotated[float, Field(gt=0, le=0.5, allow_inf_nan=False)] = 0.01
 
 
+class GroupWeights(Section):
+    """`[mitigation.weights]`: group DRO. Groups with larger losses weigh more; see `hansa.privacy.following.WeightRule`.
+
+    A unit without a value of the attribute, or with records of several groups, is counted in no group and weighs 1.
+
+    Attributes:
+        attribute: of `Data.groups`.
+        rate: of the exponentiated gradient.
+        smallest: below which no weight falls; the largest is 1.
+        largest_loss: in nats; losses are cut to it. Not below 0.1: a float's last digits would be magnified.
+        memory: what part of the losses so far stays at each step.
+        smallest_group: as a part of an expected batch. Public: the group that noisy counts call smaller is taken to be as large.
+        noise_share: which part of a unit's squared length its loss and its count take. The gradient's noise grows by 1 / √(1 − this).
+    """
+
+    attribute: Name
+    rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
+    smallest: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.1
+    largest_loss: Annotated[float, Field(ge=SMALLEST_CUT, le=1e6, allow_inf_nan=False)] = 2.0
+    memory: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.8
+    smallest_group: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 0.05
+    noise_share: Annotated[float, Field(gt=0, le=0.5, allow_inf_nan=False)] = 0.05
+
+
 class Mitigation(Section):
     """What training does about differences between groups. Nothing of it is on by itself.
 
     Attributes:
         sampling: rates of drawing by group.
         clipping: a norm that adapts.
+        weights: weights of groups that follow their losses.
     """
 
     sampling: GroupRates | None = None
     clipping: AdaptiveClipping | None = None
+    weights: GroupWeights | None = None
 
     def tree(self) -> dict[str, Json]:
         """As `Section.tree`, without what is not taken: an agreement keeps its id when there is more to take."""
@@ -86,6 +112,9 @@ def mitigation_problems(sections: Mapping[str, Any]) -> Iterator[Problem]:
     if mitigation.clipping is not None:
         yield from _clipping(mitigation.clipping, privacy)
         yield from _in_steps_of_all("mitigation.clipping", sections)
+    if mitigation.weights is not None:
+        yield from _weights(mitigation.weights, mitigation, data)
+        yield from _in_steps_of_all("mitigation.weights", sections)
 
 
 def _sampling(sampling: GroupRates, privacy: Privacy | None, data: Data | None) -> Iterator[Problem]:
@@ -106,12 +135,7 @@ def _sampling(sampling: GroupRates, privacy: Privacy | None, data: Data | None) 
         return
     group = next((one for one in data.groups if one.name == sampling.attribute), None)
     if group is None:
-        known = ", ".join(one.name for one in data.groups)
-        yield Problem(
-            f"{place}.attribute",
-            f"{sampling.attribute!r} is no declared group",
-            f"known are {known}" if known else "declare it under [[data.groups]]",
-        )
+        yield _unknown(place, sampling.attribute, data)
         return
     for value in group.values:
         if value not in sampling.rates:
@@ -125,6 +149,34 @@ def _sampling(sampling: GroupRates, privacy: Privacy | None, data: Data | None) 
                 f"is no value of {group.name!r}",
                 f"known are {', '.join(group.values)}",
             )
+
+
+def _unknown(place: str, attribute: str, data: Data) -> Problem:
+    known = ", ".join(one.name for one in data.groups)
+    return Problem(
+        f"{place}.attribute",
+        f"{attribute!r} is no declared group",
+        f"known are {known}" if known else "declare it under [[data.groups]]",
+    )
+
+
+def _weights(weights: GroupWeights, mitigation: Mitigation, data: Data | None) -> Iterator[Problem]:
+    place = "mitigation.weights"
+    if data is not None and all(one.name != weights.attribute for one in data.groups):
+        yield _unknown(place, weights.attribute, data)
+    if mitigation.sampling is not None:
+        yield Problem(
+            place,
+            "does not go with [mitigation.sampling]: weights would undo what rates do",
+            "leave one of the two out",
+        )
+    shares = weights.noise_share + (0 if mitigation.clipping is None else mitigation.clipping.noise_share)
+    if shares > LARGEST_SHARE:
+        yield Problem(
+            f"{place}.noise_share",
+            f"makes {shares:g} with that of [mitigation.clipping], and the gradient must keep half",
+            f"at most {LARGEST_SHARE:g} together",
+        )
 
 
 def _clipping(clipping: AdaptiveClipping, privacy: Privacy | None) -> Iterator[Problem]:
@@ -149,12 +201,6 @@ def _clipping(clipping: AdaptiveClipping, privacy: Privacy | None) -> Iterator[P
             "privacy.clipping_norm",
             f"{privacy.clipping_norm:g}, at which the norm starts, is not between {clipping.smallest:g} and {clipping.largest:g}",
             "start between the bounds of [mitigation.clipping]",
-        )
-    if privacy.clipping != "flat":
-        yield Problem(
-            place,
-            f"does not go with privacy.clipping = {privacy.clipping!r}, which has no one norm whose share of units could be counted",
-            "write privacy.clipping = 'flat'",
         )
 
 
@@ -181,6 +227,12 @@ def _in_steps_of_all(place: str, sections: Mapping[str, Any]) -> Iterator[Proble
             place,
             f"does not go with privacy.sampling = {privacy.sampling!r}: a batch that is cut counts other units than were drawn",
             "write privacy.sampling = 'poisson'",
+        )
+    if privacy.clipping != "flat":
+        yield Problem(
+            place,
+            f"does not go with privacy.clipping = {privacy.clipping!r}: what is counted needs room beside one norm of the whole gradient",
+            "write privacy.clipping = 'flat'",
         )
     if privacy.rotation != "none":
         yield Problem(

@@ -141,12 +141,14 @@ def _answers(agreement: Agreement, losses: Sequence[Loss], steps: Sequence[StepT
 
 
 def _adapts(agreement: Agreement) -> str:
-    """Between which bounds the clipping norm moved, where it adapted."""
-    adapts = adaptation_of(agreement.terms)
-    if adapts is None:
-        return ""
-    rule = adapts.norm
-    return f" at first, then to a norm between {rule.smallest:g} and {rule.largest:g} that follows from the noisy sums"
+    """Between which bounds the clipping norm moved and groups were weighed, where that adapted."""
+    adapts, told = adaptation_of(agreement.terms), ""
+    if adapts is not None and adapts.norm is not None:
+        rule = adapts.norm
+        told += f" at first, then to a norm between {rule.smallest:g} and {rule.largest:g} that follows from the noisy sums"
+    if adapts is not None and adapts.weights is not None:
+        told += f", weighed by {adapts.weights.attribute} between {adapts.weights.smallest:g} and 1 as noisy losses say"
+    return told
 
 
 def _by_group(agreement: Agreement) -> str:

@@ -87,10 +87,8 @@ def _recomputed(
     if shared is None or norm is None:
         return "adaptation", "is told, and noise was not shared: nothing was counted in sums of steps"
     try:
-        adapts = rule_told(told)
+        adapts = rule_told(told, norm)
         now = adapts.first
-        if now[0] != norm:
-            return "adaptation", f"begins at another norm than the agreed one, {norm:g}"
         expected = {member.name: report.sampling_rate * member.units for member in report.members}
         followed = []
         for entry in sorted(entries, key=lambda one: one.step):

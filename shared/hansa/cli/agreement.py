@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
@@ -15,7 +16,6 @@ from hansa.cli.lines import lines
 from hansa.cli.options import AmendmentsOption, ForceOption, FormatOption
 from hansa.cli.output import Format, emit, reported
 from hansa.errors import ExitStatus, UsageError
-from hansa.privacy.adaptation import adaptation_of
 
 if TYPE_CHECKING:
     from hansa.identity import Roster
@@ -219,14 +219,16 @@ def _mitigation(agreement: Agreement) -> dict[str, Any]:
         rates = mitigation.sampling.rates
         told = {value: rates[value] * agreement.terms.privacy.sampling_rate for value in sorted(rates)}
         found["sampling_by_group"] = {"attribute": mitigation.sampling.attribute, "rates": told}
-    adapts = adaptation_of(agreement.terms)
-    if adapts is not None:
+    clipping, weights = mitigation.clipping, mitigation.weights
+    if clipping is not None:
         found["adaptive_clipping"] = {
-            "smallest": adapts.norm.smallest,
-            "largest": adapts.norm.largest,
-            "quantile": adapts.norm.quantile,
-            "noise_factor": 1 / adapts.gradient_part,
-        }
+            "smallest": clipping.smallest, "largest": clipping.largest, "quantile": clipping.quantile
+        }  # fmt: skip
+    if weights is not None:
+        found["weights_by_group"] = {"attribute": weights.attribute, "smallest": weights.smallest}
+    if clipping is not None or weights is not None:
+        shares = sum(one.noise_share for one in (clipping, weights) if one is not None)
+        found["gradient_noise_factor"] = 1 / math.sqrt(1 - shares)
     return found
 
 

@@ -16,7 +16,14 @@ def lines(values: Mapping[str, Any]) -> str:
 def _said(value: object, indent: int) -> str:
     """A value in a person's words; sentences of a list stand under each other."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {item:.4g}" for name, item in value.items())
+        return ", ".join(f"{name} {_part(item)}" for name, item in value.items())
     if isinstance(value, list):
         return ("\n" + indent * " " if any(" " in item for item in value) else ", ").join(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _part(value: object) -> str:
+    """A value among others on one line: a number in four digits, or what else it is."""
+    if isinstance(value, Mapping):
+        return "(" + ", ".join(f"{name} {_part(item)}" for name, item in value.items()) + ")"
+    return f"{value:.4g}" if isinstance(value, int | float) else str(value)

@@ -1,4 +1,4 @@
-"""What rates of drawing by group, and a clipping norm that adapts, come to before anything runs, in words and as JSON."""
+"""What rates of drawing by group, and what adapts, come to before anything runs, in words and as JSON."""
 
 from __future__ import annotations
 
@@ -79,45 +79,75 @@ def rates_planned(terms: Terms, noise_multiplier: float) -> RatesPlanned | None:
 
 @dataclass(frozen=True)
 class AdaptationPlanned:
-    """A clipping norm that adapts, under an agreement.
+    """What adapts under an agreement, in public numbers.
 
     Attributes:
         adapts: as agreed.
-        count_sd: standard deviation of one step's noise in the share of units that it counts, with no more shares of noise than
-            are promised.
+        unit_sd: standard deviation of one step's noise in each coordinate beside the gradient, in parts of C, with no more
+            shares of noise than are promised.
+        batch: expected number of units in a step of all members.
     """
 
     adapts: Adaptation
-    count_sd: float
+    unit_sd: float
+    batch: float
+
+    @property
+    def share_sd(self) -> float | None:
+        """Of the noise in the share of units that a step counts for the norm; `None` where it is fixed."""
+        norm = self.adapts.norm
+        return None if norm is None else self.unit_sd / self.adapts.magnitudes[0] * norm.most / self.batch
+
+    @property
+    def group_sd(self) -> float | None:
+        """Of the noise in the size of a group that the kept counts tell, in parts of an expected batch; `None` without weights.
+
+        Sums that are kept with memory m over many steps hold noise of √(1 / (1 − m²)) steps and 1 / (1 − m) batches.
+        """
+        rule = self.adapts.weights
+        if rule is None:
+            return None
+        kept = (1 - rule.memory) / math.sqrt(1 - rule.memory**2)
+        return self.unit_sd / self.adapts.magnitudes[-1] / self.batch * kept
 
     def as_dict(self) -> dict[str, Json]:
         """As JSON values."""
-        rule = self.adapts.norm
+        norm, weights = self.adapts.norm, self.adapts.weights
         return {
             "epsilon": 0.0,
             "noise_factor": 1 / self.adapts.gradient_part,
-            "smallest": rule.smallest,
-            "largest": rule.largest,
-            "quantile": rule.quantile,
-            "share_sd": self.count_sd,
-            "norm_sd": rule.rate * self.count_sd,
-        }
+            "clipping": None
+            if norm is None
+            else {
+                "smallest": norm.smallest, "largest": norm.largest, "quantile": norm.quantile, "share_sd": self.share_sd
+            },
+            "weights": None
+            if weights is None
+            else {"attribute": weights.attribute, "smallest": weights.smallest, "group_sd": self.group_sd},
+        }  # fmt: skip
 
     def text(self) -> str:
         """Lines of at most 100 columns."""
-        rule = self.adapts.norm
-        return "\n".join(
-            textwrap.wrap(
-                f"The clipping norm adapts between {rule.smallest:g} and {rule.largest:g}. It costs no ε and "
-                f"{1 / self.adapts.gradient_part:.4g} times the noise in each gradient. A step's noise moves the share that it counts by "
-                f"{self.count_sd:.2g}, and so the norm by {rule.rate * self.count_sd:.1%}.",
-                WIDTH,
+        norm, weights = self.adapts.norm, self.adapts.weights
+        found = []
+        if norm is not None and self.share_sd is not None:
+            found.append(
+                f"The clipping norm adapts between {norm.smallest:g} and {norm.largest:g}. A step's noise moves the share of units that "
+                f"it counts by {self.share_sd:.2g}, and so the norm by {norm.rate * self.share_sd:.1%}."
             )
+        if weights is not None:
+            found.append(
+                f"Weights by {weights.attribute} follow losses, between {weights.smallest:g} and 1. The noise in a group's kept size is "
+                f"{self.group_sd:.2g} of a batch: a group not far above that is weighed by noise."
+            )
+        found.append(
+            f"What adapts costs no ε and {1 / self.adapts.gradient_part:.4g} times the noise in each gradient."
         )
+        return "\n".join(textwrap.wrap(" ".join(found), WIDTH))
 
 
 def adaptation_planned(terms: Terms, dimension: int, noise_multiplier: float) -> AdaptationPlanned | None:
-    """What a clipping norm that adapts comes to; `None` where none does.
+    """What adapts, in numbers; `None` where nothing does.
 
     Args:
         terms: of an agreement.
@@ -131,12 +161,6 @@ def adaptation_planned(terms: Terms, dimension: int, noise_multiplier: float) ->
     if adapts is None:
         return None
     noise = SharedNoise.of(terms, dimension, noise_multiplier)
+    promised = math.sqrt(noise.honest) * noise.grid.sigma(noise.share_multiplier)
     batch = terms.privacy.sampling_rate * sum(member.units for member in terms.members)
-    (magnitude,) = adapts.magnitudes
-    # in parts of C, of as many shares as are promised
-    sd = (
-        math.sqrt(noise.honest)
-        * noise.grid.sigma(noise.share_multiplier)
-        / (noise.grid.scale * noise.grid.clipping_norm)
-    )
-    return AdaptationPlanned(adapts, sd / magnitude * adapts.norm.most / batch)
+    return AdaptationPlanned(adapts, promised / (noise.grid.scale * noise.grid.clipping_norm), batch)

@@ -12,6 +12,10 @@ LEAST_NORM, MOST_NORM = (
     1e-9,
     1e9,
 )  # between which float32 scales a gradient to a norm and loses nothing on the way
+LARGEST_SHARE = 0.5  # of a unit's squared length, that may be taken by what is counted beside its gradient
+SMALLEST_CUT = (
+    0.1  # nats: a loss that is cut to less would magnify a float's last digits in what it counts for
+)
 ClippingKind: TypeAlias = Literal["flat", "per-layer", "automatic"]
 
 

@@ -4,7 +4,7 @@
 and `page` draw it. Nothing here imports matplotlib, jinja2 or rich before something is drawn.
 """
 
-from hansa.report.adaptation import AdaptationReport, AdaptiveClippingReport, adaptation_told
+from hansa.report.adaptation import AdaptationReport, adaptation_told
 from hansa.report.fairness import EvaluationCost, EvaluationReport, FairnessReport
 from hansa.report.files import read_report, write_report
 from hansa.report.mitigation import GroupRateReport, MitigationReport
@@ -31,7 +31,6 @@ from hansa.report.text import render_text
 
 __all__ = [
     "AdaptationReport",
-    "AdaptiveClippingReport",
     "AttackReport",
     "ConditionReport",
     "Counts",

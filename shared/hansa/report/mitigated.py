@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from hansa.report import rows, words
-from hansa.report.adaptation import AdaptationReport
+from hansa.report.adaptation import AdaptationReport, AdaptiveClippingReport, GroupWeightsReport
 from hansa.report.mitigation import MitigationReport
 from hansa.report.schema import Quality, Reference, Report
 
@@ -25,18 +26,16 @@ def heading(report: Report) -> str:
 
 
 def _adapted(report: Report, made: AdaptationReport) -> Iterator[str]:
-    clipping = made.clipping
-    first, last = clipping.norms[0], clipping.norms[-1]
-    used = clipping.norms[:-1] or clipping.norms
+    taken = 0.0
+    if made.clipping is not None:
+        taken += made.clipping.noise_share
+        yield _norm(made.clipping)
+    if made.weights is not None:
+        taken += made.weights.noise_share
+        yield _weights(made.weights)
     yield (
-        f"The clipping norm followed the length below which {words.plain(clipping.quantile)} of the units' gradients should be, by "
-        f"noisy counts in the steps' own sums: it began at {words.plain(first)}, was between {words.plain(min(used))} and "
-        f"{words.plain(max(used))}, and would go on at {words.plain(last)}. It is kept between {words.plain(clipping.smallest)} and "
-        f"{words.plain(clipping.largest)}."
-    )
-    yield (
-        f"Its cost: no ε, and {words.plain(made.noise_factor)} times the noise in each gradient, since what is counted takes "
-        f"{words.plain(clipping.noise_share)} of the squared sensitivity."
+        f"The cost of what adapts: no ε, and {words.plain(made.noise_factor)} times the noise in each gradient, since what is counted "
+        f"takes {words.plain(taken)} of the squared sensitivity."
     )
     before, here = _without(report), report.quality
     if before is None:
@@ -49,6 +48,29 @@ def _adapted(report: Report, made: AdaptationReport) -> Iterator[str]:
                 f"test records is {words.quality(group.gap)}, and was {words.quality(other.gap)} without it."
             )
     yield f"Over all of them the metric moved by {words.difference(here.pooled - before.quality.pooled)}."
+
+
+def _norm(clipping: AdaptiveClippingReport) -> str:
+    first, last = clipping.norms[0], clipping.norms[-1]
+    used = clipping.norms[:-1] or clipping.norms
+    return (
+        f"The clipping norm followed the length below which {words.plain(clipping.quantile)} of the units' gradients should be, by "
+        f"noisy counts in the steps' own sums: it began at {words.plain(first)}, was between {words.plain(min(used))} and "
+        f"{words.plain(max(used))}, and would go on at {words.plain(last)}. It is kept between {words.plain(clipping.smallest)} and "
+        f"{words.plain(clipping.largest)}."
+    )
+
+
+def _weights(weights: GroupWeightsReport) -> str:
+    groups = ", ".join(
+        f"{one.value} {words.plain(one.weights[-1])} (mean {words.plain(math.fsum(one.weights) / len(one.weights))}, loss "
+        f"{words.plain(one.loss)})"
+        for one in weights.groups
+    )
+    return (
+        f"Clipped gradients were weighed by {weights.attribute}, by noisy losses in the steps' own sums, each weight between "
+        f"{words.plain(weights.smallest)} and 1. At the end: {groups}. Steps got shorter where weights fell."
+    )
 
 
 def _without(report: Report) -> Reference | None:
