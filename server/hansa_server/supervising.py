@@ -181,20 +181,10 @@ class Supervisor:
 
     @contextmanager
     def _superlink(self) -> Iterator[subprocess.Popen[bytes]]:
-        home, listen = self._home, self._home.listen
-        settings = home.settings
-        command = [
-            sys.executable, "-m", "hansa_server.flower_app.superlink",
-            "--ssl-certfile", str(home.path(settings.certificate)),
-            "--ssl-keyfile", str(home.path(settings.identity_key)),
-            "--ssl-ca-certfile", str(home.path(settings.authority)),
-            "--enable-supernode-auth", "--disable-runtime-dependency-installation",
-            "--host", listen.host, "--port", str(listen.port),
-            "--database", str(home.flower / "superlink.sqlite"),
-        ]  # fmt: skip
+        home = self._home
         with (home.flower / "superlink.log").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603  # this interpreter, and paths of the home
-                command,
+                superlink_command(home),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -233,6 +223,20 @@ class Supervisor:
         server, port = ledger_server(served, admission, identity, settings.ledger)
         server.start()
         return server, port
+
+
+def superlink_command(home: CoordinatorHome) -> list[str]:
+    """What starts the SuperLink of a home, with `environment`."""
+    settings, listen = home.settings, home.listen
+    return [
+        sys.executable, "-m", "hansa_server.flower_app.superlink",
+        "--ssl-certfile", str(home.path(settings.certificate)),
+        "--ssl-keyfile", str(home.path(settings.identity_key)),
+        "--ssl-ca-certfile", str(home.path(settings.authority)),
+        "--enable-supernode-auth", "--disable-runtime-dependency-installation",
+        "--host", listen.host, "--port", str(listen.port),
+        "--database", str(home.flower / "superlink.sqlite"),
+    ]  # fmt: skip
 
 
 def environment(home: CoordinatorHome) -> dict[str, str]:

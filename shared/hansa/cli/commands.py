@@ -114,6 +114,12 @@ COMMANDS: Mapping[str, Row | Table] = {
                 "training",
                 "simulation",
             ),
+            "league": Row(
+                "A round between machines: nodes, TLS, recovery, memory.",
+                "hansa.cli.bench_league",
+                "league",
+                "simulation",
+            ),
             "publication": Row(
                 "Size, speed and quality lost by the file that ships.",
                 "hansa.cli.bench_publication",

@@ -1,4 +1,4 @@
-"""A node that trains nothing, as a process: `python -m hansa_simulations.bench.league_node HOME`.
+"""A node that trains nothing, as a process: `python -m hansa_simulations.processes.node HOME`.
 
 All else is a member's: the home, the policy, the ledger, the mirror, the secure sum, the place at the SuperLink. A request of
 kind ``noop`` gets as many bytes as it asks for, for what the carrier alone costs.
@@ -55,7 +55,9 @@ class AlsoEchoes:
             return self._desk.handle(request)
         length = request.integer("entries")
         if length not in self._made:
-            self._made = {length: np.random.default_rng(self._seed).integers(0, 2**32, length, dtype=np.uint32)}
+            self._made = {
+                length: np.random.default_rng(self._seed).integers(0, 2**32, length, dtype=np.uint32)
+            }
         made = self._made[length]
         made[:1] += 1
         return Message("noop", {"run": request.text("run")}, {"u": made.astype("<u4", copy=True)})

@@ -1,7 +1,7 @@
 """A league of real processes on this machine, for benches and tests: enrolled by the commands that people run, over TLS.
 
 Each party has a home of its own in one folder. Nodes are `hansa node start`, or a program that takes a home and trains nothing
-(`hansa_simulations.bench.league_node`), which starts in a second.
+(`hansa_simulations.processes.node`), which starts in a second.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,10 +27,11 @@ from hansa.ledger.kinds import Kind
 from hansa_client.node_file import read_home as read_node
 from hansa_server.home import CoordinatorHome, read_home
 from hansa_server.runs import RunRow, Runs
+from hansa_simulations.processes.watching import children, command
 
 RECORDS = 40  # of each member
 HANSA = "from hansa.cli import main; main()"
-TRAINS_NOTHING = "hansa_simulations.bench.league_node"
+TRAINS_NOTHING = "hansa_simulations.processes.node"
 _COMMANDS = """
 import json, sys
 from hansa.cli.app import run
@@ -42,7 +43,9 @@ for arguments in json.load(sys.stdin):
 Commands = Sequence[Sequence[str]]
 
 
-def terms(names: Sequence[str], rounds: int, model: str = 'kind = "logistic"', *, deadline_s: float = 120.0) -> str:
+def terms(
+    names: Sequence[str], rounds: int, model: str = 'kind = "logistic"', *, deadline_s: float = 120.0
+) -> str:
     """An agreement of members with 40 records each, and one noisy step a round."""
     members = "".join(f'[[members]]\nname = "{name}"\nunits = {RECORDS}\n' for name in names)
     return f"""
@@ -84,8 +87,12 @@ def in_one_process(commands: Commands) -> None:
     Raises:
         EngineError: one failed.
     """
-    ran = subprocess.run(
-        [sys.executable, "-c", _COMMANDS], input=json.dumps(commands), capture_output=True, text=True, check=False
+    ran = subprocess.run(  # noqa: S603  # this interpreter, and a program of this file
+        [sys.executable, "-c", _COMMANDS],
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if ran.returncode:
         raise EngineError(f"a league of processes could not be made: {ran.stderr[-2000:]}")
@@ -162,7 +169,7 @@ class ProcessLeague:
                 noun = "coordinator" if name == COORDINATOR else "node"
                 command = [sys.executable, "-c", HANSA, noun, "start", "--home", str(self.home(name))]
             with (self.folder / f"{name}.log").open("ab") as log:
-                self.processes[name] = subprocess.Popen(
+                self.processes[name] = subprocess.Popen(  # noqa: S603  # likewise
                     command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                     env={**os.environ, "OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0"},
                 )  # fmt: skip
@@ -173,8 +180,21 @@ class ProcessLeague:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
-    def run(self, command: str) -> bool:
-        """Give `hansa run start|resume` to the coordinator, in this process; whether the SuperLink took it."""
+    def kill_all(self, name: str) -> None:
+        """End a process as a power failure would, and all that it has started."""
+        started = children(self.processes[name].pid)
+        self.kill(name)
+        for pid in started:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def part(self, word: str) -> int | None:
+        """The process that the coordinator has started whose command line says this; `None` where there is none."""
+        found = [pid for pid in children(self.processes[COORDINATOR].pid) if word in command(pid)]
+        return found[0] if found else None
+
+    def run(self, what: str) -> bool:
+        """Do as `hansa run start|resume` does, in this process; whether the SuperLink took it."""
         from hansa.errors import LinkError
         from hansa_server.supervising import control_of
 
@@ -182,7 +202,7 @@ class ProcessLeague:
         try:
             with control_of(home) as control:
                 control.wait(0.0)
-                if command == "start":
+                if what == "start":
                     run = runs.begin(home.agreement.agreement_id, home.agreement.terms.training.rounds)
                 else:
                     run = runs.one().run
@@ -230,7 +250,9 @@ class ProcessLeague:
             return [SignedEntry.parse(data).entry for data in LogView(store).entries()]
 
     def _logs(self) -> list[Path]:
-        return sorted([*self.folder.glob("*.log"), *self.folder.glob("homes/coordinator/coordinator/**/*.log")])
+        return sorted(
+            [*self.folder.glob("*.log"), *self.folder.glob("homes/coordinator/coordinator/**/*.log")]
+        )
 
     def _do(self, *commands: Sequence[str | Path]) -> None:
         self.does([[str(argument) for argument in command] for command in commands])
