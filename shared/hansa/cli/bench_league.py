@@ -72,6 +72,28 @@ def league(
         emit(bench.data(), text=bench.table(), output_format=output_format)
 
 
+def chaos(
+    kills: Annotated[
+        int,
+        typer.Option("--kills", min=1, max=100_000, help="Of members, the run's process and the SuperLink."),
+    ] = 200,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**31, help="Of who is killed when.")] = 0,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=1000, help="Of each run.")] = 40,
+    folder: FolderOption = None,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
+    """Kill processes of a league at random instants, see each run to its end, and judge what they left.
+
+    Status 1 where a member was charged twice, a log lacks something, or a model is not the replay of its run's journal.
+    """
+    with reported(output_format):
+        _require(folder)
+        from hansa_simulations.bench.chaos import measure_chaos
+
+        bench = measure_chaos(kills, seed=seed, rounds=rounds, folder=folder, progress=_always)
+        emit(bench.data(), text=bench.table(), output_format=output_format)
+
+
 def _require(folder: Path | None) -> None:
     if folder is not None and not folder.is_dir():
         raise UsageError(f"there is no folder {folder}", remedy="Make it first, or name another one.")
@@ -80,3 +102,8 @@ def _require(folder: Path | None) -> None:
 def _tell(what: str) -> None:
     if sys.stderr.isatty():
         typer.echo(f"measuring: {what}", err=True)
+
+
+def _always(what: str) -> None:
+    """A line for each kill: it takes hours, and whoever looks for a fault wants to know when."""
+    typer.echo(what, err=True)

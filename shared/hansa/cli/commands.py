@@ -120,6 +120,12 @@ COMMANDS: Mapping[str, Row | Table] = {
                 "league",
                 "simulation",
             ),
+            "chaos": Row(
+                "Kill a league's processes at random, and judge what they leave.",
+                "hansa.cli.bench_league",
+                "chaos",
+                "simulation",
+            ),
             "publication": Row(
                 "Size, speed and quality lost by the file that ships.",
                 "hansa.cli.bench_publication",
