@@ -17,9 +17,7 @@ from hansa.errors import EngineError, ExitStatus, PortError, RunStateError
 from hansa.identity import COORDINATOR
 from hansa_server import supervising
 from hansa_server.home import read_home
-from hansa_server.sqlite_journal import SqliteJournal
 from hansa_server.supervising import Supervisor
-from hansa_simulations.bench import chaos as judged
 from hansa_simulations.bench.chaos import LINK, RUN, chaos, judge
 from hansa_simulations.processes.league import TRAINS_NOTHING, ProcessLeague
 from support.cli import hansa
@@ -54,20 +52,19 @@ def test_whoever_is_killed_costs_time_and_nothing_else(league: ProcessLeague) ->
     assert hansa("run", "resume", "--home", league.home(COORDINATOR)).status == 3  # it has ended
 
 
-def test_a_journal_of_another_run_is_not_the_replay(
+def test_the_judge_notices_a_model_that_is_another_and_a_round_that_was_charged_twice(
     league: ProcessLeague, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The judge notices where a journal lacks an answer, and where a model is another."""
     done = next(row for row in league.runs.all() if row.state == "done")
-    model = read_home(league.home(COORDINATOR)).runs / done.run / "model.npy"
+    model = league.coordinator.runs / done.run / "model.npy"
     kept = model.read_bytes()
     model.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
     with pytest.raises(EngineError, match="not what its journal gives"):
         judge(league, ROUNDS)
     model.write_bytes(kept)
-    monkeypatch.setattr(SqliteJournal, "_replies", lambda self, key: {})
-    with pytest.raises(EngineError, match=r"(not what its journal gives|names another model|whose answers)"):
-        judged.replayed(league, done.run)
+    entries = league.entries
+    monkeypatch.setattr(league, "entries", lambda name: [*entries(name), *entries(name)])
+    with pytest.raises(EngineError, match="twice"):
         judge(league, ROUNDS)
 
 

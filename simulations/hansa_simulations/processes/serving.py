@@ -21,6 +21,7 @@ from flwr.common.serde import run_from_proto
 from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest
 from flwr.serverapp import Grid
 from flwr.supercore.constant import TaskType
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
@@ -76,13 +77,17 @@ def taken(address: str, authority: bytes) -> Iterator[Grid]:
     ) as client:
         given = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP.value]))
     grid = HttpGrid(address, insecure=False, root_certificates=authority, token=given.token)
-    task = vars(type(grid))["_runtime_client"].fget(grid).PullTaskInput(PullTaskInputRequest())
+    client = vars(type(grid))["_runtime_client"].fget(grid)
+    task = client.PullTaskInput(PullTaskInputRequest())
     TaskIdentity.task_id, TaskIdentity.run_id = task.task_id, task.run.run_id
     TaskIdentity.node_id = task.context.node_id
     grid.set_run(run_from_proto(task.run))
+    beating = HeartbeatSender(make_task_heartbeat_fn_http(client))
+    beating.start()
     try:
         yield grid
     finally:
+        beating.stop()
         grid.close()
 
 
