@@ -11,12 +11,13 @@ import math
 import mmap
 import os
 import tempfile
+import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
-from flwr.app import Array
+from flwr.app import Array, ArrayRecord
 from flwr.app import Message as FlowerMessage
 from flwr.app.message.arraychunk import ArrayChunk
 from flwr.proto.message_pb2 import Message as ProtoMessage
@@ -32,7 +33,7 @@ from hansa.errors import EngineError, WireError
 from hansa.wire import DTYPES, MAX_ARRAY_BYTES, MAX_ARRAYS
 from hansa_server.flower_app.grid import RAW
 
-_ARRAYS = 3  # how far below a message its arrays are: its content, a record, an array
+_ARRAYS = 3  # how far below a message arrays are: its content, a record, an array
 _MOST_OBJECTS = MAX_ARRAYS + 8  # of a message, its chunks left out
 
 
@@ -48,6 +49,7 @@ class Arriving:
         self.proto, self.object_id = proto, tree.object_id
         self._contents: dict[str, bytes] = {}
         self._arrays: dict[str, _OnDisk] = {}
+        self._records: list[str] = []  # those that hold arrays
         self._missing: list[str] = []
         self._walk(tree, 0)
 
@@ -75,9 +77,7 @@ class Arriving:
                 self._missing.pop()
             for number, array in self._arrays.items():
                 array.fetch(self._contents[number], pull, folder)
-            made: dict[str, InflatableObject] = {
-                number: array.finished() for number, array in self._arrays.items()
-            }
+            made = {number: self._record(number) for number in self._records}
             message = inflate_object_from_contents(self.object_id, dict(self._contents), objects=made)
         except OSError as error:
             raise EngineError(
@@ -90,6 +90,13 @@ class Arriving:
         message.metadata.__dict__["_message_id"] = self.object_id
         return message
 
+    def _record(self, number: str) -> InflatableObject:
+        """A record of arrays. Flower's own way to make one from its parts wants bytes, and has them copied."""
+        record = ArrayRecord()
+        for name, array in json.loads(get_object_body(self._contents[number], ArrayRecord)).items():
+            record[name] = self._arrays[array].finished()
+        return record
+
     def _walk(self, tree: ObjectTree, depth: int) -> None:
         if depth > _ARRAYS:
             return  # a chunk, which its array asks for
@@ -97,16 +104,18 @@ class Arriving:
             self._missing.append(tree.object_id)
         if depth == _ARRAYS:
             self._arrays[tree.object_id] = _OnDisk()
+        elif depth == _ARRAYS - 1 and tree.children:
+            self._records.append(tree.object_id)
         for child in tree.children:
             self._walk(child, depth + 1)
 
 
 class _OnDisk:
-    """An array whose chunks lie in a file without a name."""
+    """An array whose chunks lie in a file without a name, which goes with this and the last view of it."""
 
     def __init__(self) -> None:
-        self._file: IO[bytes] | None = None
-        self._size = self._next = 0
+        self._file: int | None = None
+        self._size = self._next = self._most = 0
         self._places: dict[str, tuple[int, int]] = {}  # of chunks; equal ones are sent once
         self._dtype, self._shape = "", tuple[int, ...]()
 
@@ -115,25 +124,19 @@ class _OnDisk:
         _, children, _ = get_object_head_values_from_object_content(content)
         said = json.loads(get_object_body(content, Array))
         if self._file is None:
-            self._dtype, self._shape = said["dtype"], tuple(said["shape"])
-            if said["stype"] != RAW or self._dtype not in DTYPES or min((0, *self._shape)) < 0:
-                raise WireError("an array of a reply is of a type that the wire does not carry")
-            if np.dtype(self._dtype).itemsize * math.prod(self._shape) > MAX_ARRAY_BYTES:
-                raise WireError(f"an array of a reply is over the limit of {MAX_ARRAY_BYTES} bytes")
-            self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed with the last view of it
+            self._file = self._opened(said, folder)
         order = said["arraychunk_ids"]
         while self._next < len(order):
             chunk = children[order[self._next]]
             if chunk in self._places:
                 place, length = self._places[chunk]
-                data = os.pread(self._file.fileno(), length, place)
+                data = os.pread(self._file, length, place)
             else:
                 data = get_object_body(pull(chunk), ArrayChunk)
                 self._places[chunk] = self._size, len(data)
-            if self._size + len(data) > MAX_ARRAY_BYTES:
-                raise WireError(f"an array of a reply is over the limit of {MAX_ARRAY_BYTES} bytes")
-            self._file.write(data)
-            self._file.flush()
+            if self._size + len(data) > self._most:
+                raise WireError("an array of a reply is longer than it says")
+            _write(self._file, data, self._size)
             self._size += len(data)
             self._next += 1
 
@@ -141,5 +144,24 @@ class _OnDisk:
         """The array, whose data are a view of the file."""
         array = Array(self._dtype, self._shape, RAW, b"")
         if self._file is not None and self._size:
-            array.data = memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))  # type: ignore[assignment]
+            array.data = memoryview(mmap.mmap(self._file, 0, access=mmap.ACCESS_READ))  # type: ignore[assignment]
         return array
+
+    def _opened(self, said: dict[str, Any], folder: Path) -> int:
+        self._dtype, self._shape = said["dtype"], tuple(said["shape"])
+        if said["stype"] != RAW or self._dtype not in DTYPES or min((0, *self._shape)) < 0:
+            raise WireError("an array of a reply is of a type that the wire does not carry")
+        self._most = np.dtype(self._dtype).itemsize * math.prod(self._shape)
+        if self._most > MAX_ARRAY_BYTES:
+            raise WireError(f"an array of a reply is over the limit of {MAX_ARRAY_BYTES} bytes")
+        handle, name = tempfile.mkstemp(dir=folder)
+        os.unlink(name)  # noqa: PTH108  # its own name, once
+        weakref.finalize(self, os.close, handle)
+        return handle
+
+
+def _write(handle: int, data: bytes, at: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(handle, view, at)
+        view, at = view[written:], at + written

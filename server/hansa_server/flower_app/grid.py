@@ -43,8 +43,10 @@ def to_records(message: Message, known: dict[int, Array] | None = None) -> Recor
     large = large_arrays(message)
     content = RecordDict({"message": ConfigRecord({"bytes": to_bytes(message, large)})})
     if large:
-        arrays = {name: _flower_array(message.arrays[name], known) for name in sorted(large)}
-        content["arrays"] = ArrayRecord(arrays)
+        record = ArrayRecord()
+        for name in sorted(large):
+            record[name] = _flower_array(message.arrays[name], known)
+        content["arrays"] = record
     return content
 
 

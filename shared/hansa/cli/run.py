@@ -41,7 +41,7 @@ def start(
         from hansa.errors import RunStateError
         from hansa.tracking import trackers_of
         from hansa_server.runs import ENDED, Runs
-        from hansa_server.supervising import control_of
+        from hansa_server.supervising import carry, control_of
         from hansa_server.tracking import keep_targets
 
         league = _league(home, agreement)
@@ -57,7 +57,7 @@ def start(
             control.wait(0.0)  # before anything is written
             run = runs.begin(league.agreement.agreement_id, league.agreement.terms.training.rounds)
             keep_targets(runs.folder(run), track or ())
-            runs.carried(run, control.start(run))
+            carry(control, runs, run)
         status = _going(runs, run, "Started", wait, output_format)
     raise typer.Exit(status)
 
@@ -74,7 +74,7 @@ def resume(
     with reported(output_format):
         from hansa.errors import RunStateError
         from hansa_server.runs import ENDED, Runs
-        from hansa_server.supervising import control_of
+        from hansa_server.supervising import carry, control_of
         from hansa_server.tracking import keep_targets
 
         league = _league(home, agreement)
@@ -89,7 +89,7 @@ def resume(
         with control_of(league) as control:
             if track:
                 keep_targets(runs.folder(row.run), track)
-            runs.carried(row.run, control.start(row.run))
+            carry(control, runs, row.run)
         status = _going(runs, row.run, "Resumed", wait, output_format)
     raise typer.Exit(status)
 

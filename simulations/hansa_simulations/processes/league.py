@@ -196,7 +196,7 @@ class ProcessLeague:
     def run(self, what: str) -> bool:
         """Do as `hansa run start|resume` does, in this process; whether the SuperLink took it."""
         from hansa.errors import LinkError
-        from hansa_server.supervising import control_of
+        from hansa_server.supervising import carry, control_of
 
         home, runs = self.coordinator, self.runs
         try:
@@ -206,7 +206,7 @@ class ProcessLeague:
                     run = runs.begin(home.agreement.agreement_id, home.agreement.terms.training.rounds)
                 else:
                     run = runs.one().run
-                runs.carried(run, control.start(run))
+                carry(control, runs, run)
         except (LinkError, EngineError):
             return False
         return True

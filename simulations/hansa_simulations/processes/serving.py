@@ -36,7 +36,7 @@ from hansa_server.flower_app.league_grid import LeagueGrid
 from hansa_server.home import read_home
 from hansa_server.members import Members
 from hansa_server.runs import Runs
-from hansa_server.supervising import control_of
+from hansa_server.supervising import carry, control_of
 
 _DEADLINE_S = 300.0
 
@@ -47,7 +47,7 @@ def main(folder: Path, entries: int, noops: int) -> None:
     runs, agreement = _ToldRuns(home.runs), home.agreement
     run = runs.begin(agreement.agreement_id, agreement.terms.training.rounds)
     with control_of(home) as control:
-        runs.carried(run, control.start(run))
+        carry(control, runs, run)
     authority = home.path(home.settings.authority).read_bytes()
     with (
         taken(f"127.0.0.1:{home.listen.port}", authority) as grid,
