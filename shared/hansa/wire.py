@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -140,15 +140,23 @@ def to_bytes(message: Message, apart: Container[str] = ()) -> bytes:
         message: to write.
         apart: names of arrays that are left out, since they travel beside the bytes.
     """
-    arrays = (message.arrays[name].tobytes() for name in sorted(message.arrays) if name not in apart)
-    return b"".join((len(message.header).to_bytes(_PREFIX_BYTES, "big"), message.header, *arrays))
+    return b"".join(pieces(message, apart))
 
 
-def from_bytes(data: bytes, apart: Mapping[str, Array] | None = None) -> Message:
+def pieces(message: Message, apart: Container[str] = ()) -> Iterator[bytes | memoryview]:
+    """The bytes of `to_bytes` one after another, arrays as views of their own memory."""
+    yield len(message.header).to_bytes(_PREFIX_BYTES, "big")
+    yield message.header
+    for name in sorted(message.arrays):
+        if name not in apart and message.arrays[name].size:
+            yield message.arrays[name].data.cast("B")
+
+
+def from_bytes(data: bytes | memoryview, apart: Mapping[str, Array] | None = None) -> Message:
     """The inverse of `to_bytes`.
 
     Args:
-        data: as `to_bytes` made it.
+        data: as `to_bytes` made it; the arrays of the message are views of it.
         apart: the arrays that came beside it.
 
     Raises:
@@ -157,7 +165,7 @@ def from_bytes(data: bytes, apart: Mapping[str, Array] | None = None) -> Message
     length = int.from_bytes(data[:_PREFIX_BYTES], "big")
     if length > MAX_HEADER_BYTES:
         raise WireError(f"a header of {length} bytes is over the limit of {MAX_HEADER_BYTES}")
-    header, at = data[_PREFIX_BYTES : _PREFIX_BYTES + length], _PREFIX_BYTES + length
+    header, at = bytes(data[_PREFIX_BYTES : _PREFIX_BYTES + length]), _PREFIX_BYTES + length
     arrays: dict[str, Array] = dict(apart or {})
     try:
         described = json.loads(header, parse_int=_number)["arrays"]
