@@ -126,7 +126,7 @@ def _node(
     )
     records: Records = NoRecords()
     if agreement.terms.private and ledger is not None:
-        records = _records(home, accepted, ledger, stack)
+        records = _records(home, accepted, ledger, stack, quick=training_of is not None)
     if training_of is not None:
         return Node(
             agreement, home.settings.name, training_of(home, agreement), records, _randomness, identity
@@ -136,7 +136,9 @@ def _node(
     return Node(agreement, home.settings.name, training, records, _randomness, identity, evaluation)
 
 
-def _records(home: NodeHome, accepted: Accepted, ledger: MemberLedger, stack: ExitStack) -> LedgerRecords:
+def _records(
+    home: NodeHome, accepted: Accepted, ledger: MemberLedger, stack: ExitStack, *, quick: bool
+) -> LedgerRecords:
     agreement_id = accepted.agreement.agreement_id
     if ledger.own.signed_at(agreement_id) is None:
         raise NoBudgetError(
@@ -158,6 +160,7 @@ def _records(home: NodeHome, accepted: Accepted, ledger: MemberLedger, stack: Ex
         accepted.federation.key,
         training_units=None if held_out is None else _apart(ledger, held_out),
         evaluation_units=held_out,
+        quick=quick,
     )
 
 

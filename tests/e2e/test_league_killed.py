@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from threading import Event
@@ -17,11 +18,14 @@ from hansa.errors import EngineError, ExitStatus, PortError, RunStateError
 from hansa.identity import COORDINATOR
 from hansa_server import supervising
 from hansa_server.home import read_home
+from hansa_server.runs import ENDED
+from hansa_server.sqlite_journal import journal_size
 from hansa_server.supervising import Supervisor
 from hansa_simulations.bench.chaos import LINK, RUN, chaos, judge
 from hansa_simulations.processes.league import TRAINS_NOTHING, ProcessLeague
 from support.cli import hansa
 from support.processes import real_league
+from support.proxies import proxy
 
 pytest.importorskip("torch")
 LONG = "HANSA_LONG_TESTS" in os.environ
@@ -50,6 +54,35 @@ def test_whoever_is_killed_costs_time_and_nothing_else(league: ProcessLeague) ->
     rows = league.runs.all()
     assert sum(len(row.flower_runs) for row in rows) > len(rows)
     assert hansa("run", "resume", "--home", league.home(COORDINATOR)).status == 3  # it has ended
+
+
+@pytest.mark.skipif(
+    not LONG, reason="takes minutes: HANSA_LONG_TESTS=1 runs it; the carrier alone is cut in tests/contract"
+)
+@pytest.mark.timeout(1500)
+def test_a_network_that_is_cut_in_each_exchange_costs_time_and_nothing_else(league: ProcessLeague) -> None:
+    """A member's only way to the SuperLink breaks once after each exchange, whatever phase is next."""
+    settings = league.home("north") / "node.toml"
+    text = settings.read_text()
+    with proxy(league.coordinator.listen.port) as between:
+        settings.write_text(text.replace(league.address, f"127.0.0.1:{between.port}"))
+        try:
+            league.start(COORDINATOR, *NAMES)
+            league.until(lambda: league.run("start"))
+            folder, cuts = league.coordinator.runs / league.row().run, 0
+            while league.row().state not in ENDED:
+                if journal_size(folder) > cuts:
+                    cuts = journal_size(folder)
+                    between.cut()
+                    time.sleep(0.5)
+                    between.mend()
+                time.sleep(0.02)
+        finally:
+            settings.write_text(text)
+            league.stop()
+    assert league.row().state == "done"
+    assert between.accepted > cuts > ROUNDS
+    judge(league, ROUNDS)
 
 
 def test_the_judge_notices_a_model_that_is_another_and_a_round_that_was_charged_twice(
