@@ -46,12 +46,17 @@ _LOG = logging.getLogger("hansa.node")
 
 
 @contextmanager
-def desk_of(home: NodeHome, noted: Callable[[Answer], None] = lambda _: None) -> Iterator[Desk]:
+def desk_of(
+    home: NodeHome,
+    noted: Callable[[Answer], None] = lambda _: None,
+    training_of: Callable[[NodeHome, Agreement], LocalTraining] | None = None,
+) -> Iterator[Desk]:
     """The desk of a member, with everything behind it open; nobody else has its ledger and state meanwhile.
 
     Args:
         home: of the member.
         noted: told each answer, for whoever counts.
+        training_of: what trains in the place of the member's own data, in a bench; nothing is evaluated then.
 
     Raises:
         HansaError: a file of the home is missing, or does not fit the others; nothing has changed.
@@ -68,7 +73,7 @@ def desk_of(home: NodeHome, noted: Callable[[Answer], None] = lambda _: None) ->
         for one in accepted:
             check_keys(home, one.agreement, one.keys)
             _allow(home.settings.policy, one.agreement)
-            nodes[one.agreement.agreement_id] = _node(home, one, ledger, rounds, stack)
+            nodes[one.agreement.agreement_id] = _node(home, one, ledger, rounds, stack, training_of)
         yield Desk(
             nodes, home.settings.policy, lambda: datetime.now().astimezone(), lambda: is_paused(home), noted
         )
@@ -102,7 +107,12 @@ def _allow(policy: Policy, agreement: Agreement) -> None:
 
 
 def _node(
-    home: NodeHome, accepted: Accepted, ledger: MemberLedger | None, rounds: FolderStore, stack: ExitStack
+    home: NodeHome,
+    accepted: Accepted,
+    ledger: MemberLedger | None,
+    rounds: FolderStore,
+    stack: ExitStack,
+    training_of: Callable[[NodeHome, Agreement], LocalTraining] | None,
 ) -> Node:
     agreement = accepted.agreement
     identity = SumIdentity(
@@ -116,13 +126,19 @@ def _node(
     )
     records: Records = NoRecords()
     if agreement.terms.private and ledger is not None:
-        records = _records(home, accepted, ledger, stack)
+        records = _records(home, accepted, ledger, stack, quick=training_of is not None)
+    if training_of is not None:
+        return Node(
+            agreement, home.settings.name, training_of(home, agreement), records, _randomness, identity
+        )
     training = LazyTraining(home, agreement)
     evaluation = None if agreement.terms.evaluation is None else training
     return Node(agreement, home.settings.name, training, records, _randomness, identity, evaluation)
 
 
-def _records(home: NodeHome, accepted: Accepted, ledger: MemberLedger, stack: ExitStack) -> LedgerRecords:
+def _records(
+    home: NodeHome, accepted: Accepted, ledger: MemberLedger, stack: ExitStack, *, quick: bool
+) -> LedgerRecords:
     agreement_id = accepted.agreement.agreement_id
     if ledger.own.signed_at(agreement_id) is None:
         raise NoBudgetError(
@@ -144,6 +160,7 @@ def _records(home: NodeHome, accepted: Accepted, ledger: MemberLedger, stack: Ex
         accepted.federation.key,
         training_units=None if held_out is None else _apart(ledger, held_out),
         evaluation_units=held_out,
+        quick=quick,
     )
 
 

@@ -33,6 +33,7 @@ from hansa_server.publication.approvals import Approvals
 from hansa_server.runs import ENDED, Runs, State
 from hansa_server.sqlite_journal import SqliteJournal
 from hansa_server.summation import SecureSummation, SumHouse
+from hansa_server.tracking import track
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
@@ -102,6 +103,7 @@ def coordinate(home: CoordinatorHome, runs: Runs, run: str, members_of: Callable
         if agreement.terms.private:
             note = log.last_checkpoint() or log.checkpoint()
             export_tiles(log, note, folder / "federation")
+        track(folder, agreement, run, outcome)
         why = outcome.stopped_because
         state: State = "done" if why is None else "stopped" if outcome.stopped_by == "person" else "partial"
         runs.tell(run, state, note=why or outcome.not_concluded or "", round_number=outcome.state.round)

@@ -6,6 +6,8 @@ beside the database, so that reading one back does not bring the others into mem
 
 from __future__ import annotations
 
+import hashlib
+import mmap
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +17,7 @@ from typing import Any, TypeVar
 
 from hansa.canonical import sha256_hex
 from hansa.errors import EngineError
-from hansa.wire import Message, from_bytes, to_bytes
+from hansa.wire import Message, from_bytes, pieces, to_bytes
 
 T = TypeVar("T")
 
@@ -90,17 +92,25 @@ class SqliteJournal:
         self, key: str, replies: Mapping[str, Message]
     ) -> Iterator[tuple[str, str, int, str, str | None, bytes | None]]:
         for place, (member, message) in enumerate(replies.items()):
-            data = to_bytes(message)
-            digest = sha256_hex(data)
-            if len(data) <= _INLINE_BYTES:
-                yield key, member, place, digest, None, data
-                continue
-            path = self._folder / digest
-            with path.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            yield key, member, place, digest, digest, None
+            if message.payload_bytes <= _INLINE_BYTES:
+                data = to_bytes(message)
+                yield key, member, place, sha256_hex(data), None, data
+            else:
+                digest = self._written(message)
+                yield key, member, place, digest, digest, None
+
+    def _written(self, message: Message) -> str:
+        """A file of a message, named by its hash; written from the arrays' own memory, however large they are."""
+        hashed, path = hashlib.sha256(), self._folder / "writing"
+        with path.open("wb") as file:
+            for piece in pieces(message):
+                hashed.update(piece)
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        digest = hashed.hexdigest()
+        path.replace(self._folder / digest)
+        return digest
 
     def _replies(self, key: str) -> KeptReplies:
         rows = self._database.execute(
@@ -123,20 +133,28 @@ class KeptReplies(Mapping[str, Message]):
 
     def __getitem__(self, member: str) -> Message:
         digest, file, data = self._rows[member]
-        if data is None:
-            try:
-                data = (self._folder / str(file)).read_bytes()
-            except OSError as error:
-                raise _broken(self._folder.parent, error) from None
-        if sha256_hex(data) != digest:
+        found: bytes | memoryview
+        try:
+            found = data if data is not None else _mapped(self._folder / str(file))
+        except OSError as error:
+            raise _broken(self._folder.parent, error) from None
+        except ValueError:  # an empty file
+            found = b""
+        if hashlib.sha256(found).hexdigest() != digest:
             raise EngineError(f"a reply that is kept in {self._folder.parent} has changed")
-        return from_bytes(data)
+        return from_bytes(found)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
 
     def __len__(self) -> int:
         return len(self._rows)
+
+
+def _mapped(path: Path) -> memoryview:
+    """A file that is read where it is looked at."""
+    with path.open("rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _flush(folder: Path) -> None:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,6 +54,18 @@ def secret_of(home: CoordinatorHome) -> Path:
 def control_of(home: CoordinatorHome) -> Control:
     """The control of the SuperLink that runs for a home."""
     return Control(home.listen.port, home.path(home.settings.authority).read_bytes(), secret_of(home))
+
+
+def carry(control: Control, runs: Runs, run: str) -> None:
+    """Have a Flower run carry a run, in the place of those that carried it: one that waits for its process would come beside it.
+
+    Raises:
+        LinkError, EngineError: the SuperLink takes none.
+    """
+    for earlier in runs.one(run).flower_runs:
+        with suppress(EngineError):  # it has ended
+            control.stop(earlier)
+    runs.carried(run, control.start(run))
 
 
 def prepare(home: CoordinatorHome) -> None:
@@ -157,7 +169,7 @@ class Supervisor:
                     continue
                 self._tried[row.run] = size
                 try:
-                    self._runs.carried(row.run, control.start(row.run))
+                    carry(control, self._runs, row.run)
                 except (LinkError, EngineError) as error:
                     self._told(f"run {row.run} cannot go on: {error.cause}")
                 else:
@@ -181,20 +193,10 @@ class Supervisor:
 
     @contextmanager
     def _superlink(self) -> Iterator[subprocess.Popen[bytes]]:
-        home, listen = self._home, self._home.listen
-        settings = home.settings
-        command = [
-            sys.executable, "-m", "hansa_server.flower_app.superlink",
-            "--ssl-certfile", str(home.path(settings.certificate)),
-            "--ssl-keyfile", str(home.path(settings.identity_key)),
-            "--ssl-ca-certfile", str(home.path(settings.authority)),
-            "--enable-supernode-auth", "--disable-runtime-dependency-installation",
-            "--host", listen.host, "--port", str(listen.port),
-            "--database", str(home.flower / "superlink.sqlite"),
-        ]  # fmt: skip
+        home = self._home
         with (home.flower / "superlink.log").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603  # this interpreter, and paths of the home
-                command,
+                superlink_command(home),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -233,6 +235,20 @@ class Supervisor:
         server, port = ledger_server(served, admission, identity, settings.ledger)
         server.start()
         return server, port
+
+
+def superlink_command(home: CoordinatorHome) -> list[str]:
+    """What starts the SuperLink of a home, with `environment`."""
+    settings, listen = home.settings, home.listen
+    return [
+        sys.executable, "-m", "hansa_server.flower_app.superlink",
+        "--ssl-certfile", str(home.path(settings.certificate)),
+        "--ssl-keyfile", str(home.path(settings.identity_key)),
+        "--ssl-ca-certfile", str(home.path(settings.authority)),
+        "--enable-supernode-auth", "--disable-runtime-dependency-installation",
+        "--host", listen.host, "--port", str(listen.port),
+        "--database", str(home.flower / "superlink.sqlite"),
+    ]  # fmt: skip
 
 
 def environment(home: CoordinatorHome) -> dict[str, str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -120,35 +120,73 @@ class Message:
 
 
 _PREFIX_BYTES = 8
+_TOGETHER_BYTES = 1024 * 1024
 
 
-def to_bytes(message: Message) -> bytes:
-    """A message as one string of bytes, for a file: length of the header (8 bytes), header, arrays in its order."""
-    arrays = (np.ascontiguousarray(message.arrays[name]).tobytes() for name in sorted(message.arrays))
-    return b"".join((len(message.header).to_bytes(_PREFIX_BYTES, "big"), message.header, *arrays))
+def large_arrays(message: Message) -> frozenset[str]:
+    """The arrays that a carrier takes apart from the rest: those that do not fit into a megabyte with all smaller ones."""
+    room, large = _TOGETHER_BYTES, set[str]()
+    for name, array in sorted(message.arrays.items(), key=lambda item: (item[1].nbytes, item[0])):
+        room -= array.nbytes
+        if room < 0:
+            large.add(name)
+    return frozenset(large)
 
 
-def from_bytes(data: bytes) -> Message:
+def to_bytes(message: Message, apart: Container[str] = ()) -> bytes:
+    """A message as one string of bytes: length of the header (8 bytes), header, arrays in the order of their names.
+
+    Args:
+        message: to write.
+        apart: names of arrays that are left out, since they travel beside the bytes.
+    """
+    return b"".join(pieces(message, apart))
+
+
+def pieces(message: Message, apart: Container[str] = ()) -> Iterator[bytes | memoryview]:
+    """The bytes of `to_bytes` one after another, arrays as views of their own memory."""
+    yield len(message.header).to_bytes(_PREFIX_BYTES, "big")
+    yield message.header
+    for name in sorted(message.arrays):
+        if name not in apart and message.arrays[name].size:
+            yield message.arrays[name].data.cast("B")
+
+
+def from_bytes(data: bytes | memoryview, apart: Mapping[str, Array] | None = None) -> Message:
     """The inverse of `to_bytes`.
+
+    Args:
+        data: as `to_bytes` made it; the arrays of the message are views of it.
+        apart: the arrays that came beside it.
 
     Raises:
         WireError: see `parse`, or the bytes are cut short or too many.
     """
     length = int.from_bytes(data[:_PREFIX_BYTES], "big")
-    header, at = data[_PREFIX_BYTES : _PREFIX_BYTES + length], _PREFIX_BYTES + length
-    arrays: dict[str, Array] = {}
+    if length > MAX_HEADER_BYTES:
+        raise WireError(f"a header of {length} bytes is over the limit of {MAX_HEADER_BYTES}")
+    header, at = bytes(data[_PREFIX_BYTES : _PREFIX_BYTES + length]), _PREFIX_BYTES + length
+    arrays: dict[str, Array] = dict(apart or {})
     try:
         described = json.loads(header, parse_int=_number)["arrays"]
-        for name in sorted(described):
-            dtype, shape = np.dtype(described[name]["dtype"]), tuple(described[name]["shape"])
+        for name in sorted(set(described) - set(arrays)):
+            dtype, shape = _described(described[name])
             size = dtype.itemsize * math.prod(shape)
             arrays[name] = np.frombuffer(data[at : at + size], dtype=dtype).reshape(shape)
             at += size
-    except (ValueError, RecursionError, KeyError, TypeError):
-        raise WireError("stored bytes are not a message") from None
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        raise WireError("these bytes are not a message") from None
     if at != len(data):
-        raise WireError("stored bytes are not one whole message")
+        raise WireError("these bytes are not one whole message")
     return parse(header, arrays)
+
+
+def _described(value: Mapping[str, Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """Type and shape of an array, as a header that nobody has checked says them."""
+    shape = tuple(value["shape"])
+    if value["dtype"] not in DTYPES or not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise ValueError("no array of the wire is described so")
+    return np.dtype(value["dtype"]), shape
 
 
 def array_sha256(array: Array) -> str:

@@ -74,7 +74,7 @@ FORBIDDEN = [
 ALLOWED = [
     ("hansa/models/__init__.py", "import torch, transformers, peft"),
     ("hansa/cli/agreement.py", "def later():\n    import hansa_simulations, hansa_client.node"),
-    ("hansa_client/flower_node.py", "import flwr"),
+    ("hansa_client/flower_node/link.py", "import flwr"),
     ("hansa_server/flower_app/__init__.py", "import flwr"),
     ("hansa_simulations/engines/__init__.py", "import flwr"),
     ("hansa_client/__init__.py", "import torch, opacus, pandas"),

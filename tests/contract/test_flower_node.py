@@ -12,19 +12,25 @@ import time
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from flwr.supernode import node_auth_http_interceptor
 
-from hansa.errors import ExitStatus
+from hansa.errors import ExitStatus, LinkError
 from hansa.identity import Signer
 from hansa.identity.link_key import make_link_key, read_link_key
 from hansa.wire import Message
+from hansa_client.flower_node import Link, LinkTerms, link
 from hansa_server.flower_app.control import BUNDLE, public_pem
 from hansa_server.flower_app.league import LeagueMembers, Patience
 from support import linked_node
+from support.proxies import Proxy, proxy
 from support.superlinks import SuperLink, superlink
 
 REQUEST = Message(
@@ -36,14 +42,14 @@ FAILS = Message("sum", {"agreement_id": "a", "run": "fails", "round": 1})
 class Node:
     """A node in a process of its own, and the lines that it told."""
 
-    def __init__(self, there: SuperLink, name: str, authority: Path | None = None) -> None:
+    def __init__(self, there: SuperLink, name: str, authority: Path | None = None, address: str = "") -> None:
         files = (
             authority or there.folder / "ca" / "ca.crt",
             there.folder / f"{name}.key",
             there.folder / f"{name}.place",
         )
         self.process = subprocess.Popen(
-            [sys.executable, linked_node.__file__, there.address, *map(str, files)],
+            [sys.executable, linked_node.__file__, address or there.address, *map(str, files)],
             stdout=subprocess.PIPE, text=True, env={**os.environ, "FLWR_TELEMETRY_ENABLED": "0"},
         )  # fmt: skip
 
@@ -86,6 +92,19 @@ def league(there: SuperLink, told: list[str] | None = None) -> Iterator[LeagueMe
         yield LeagueMembers(
             grid, names, Patience(1, 0.0, 0.2), lambda why, _: said.append(why), lambda: False
         )
+
+
+def link_to(there: SuperLink, told: list[str]) -> Link:
+    """A link in this process, which is not at its place."""
+
+    class Nowhere:
+        def get(self) -> int | None:
+            return None
+
+        def put(self, node_id: int) -> None: ...
+
+    terms = LinkTerms(there.address, there.authority, read_link_key(there.folder / "a.key"))
+    return Link(terms, linked_node.Doubles(), Nowhere(), told.append)
 
 
 def doubled(replies: Mapping[str, Message]) -> bool:
@@ -142,6 +161,67 @@ def test_another_consortiums_certificate_is_refused_at_once(there: SuperLink, tm
     assert "certificate" in node.line()
     assert node.process.wait(20) == ExitStatus.CONNECTION
     node.end()
+
+
+def test_a_network_that_is_cut_while_a_reply_is_on_its_way_costs_time_alone(there: SuperLink) -> None:
+    large = Message("sum", REQUEST.body, {"u": np.arange(2_000_000, dtype="<u4")})
+    with proxy(there.port) as between, league(there) as members:
+        node = Node(there, "a", address=f"127.0.0.1:{between.port}")
+        assert node.line().startswith("connected to")
+        cuts = threading.Thread(target=cut_often, args=(between, answered := threading.Event()))
+        cuts.start()
+        for _ in range(3):
+            replies = members.exchange({"a": large}, 120.0)
+            assert np.array_equal(replies["a"].arrays["u"], 2 * large.arrays["u"])
+        answered.set()
+        cuts.join()
+        between.mend()
+        assert node.end() == 0
+
+
+def cut_often(between: Proxy, answered: threading.Event) -> None:
+    """Cut the network again and again, each time a little later."""
+    pause = 0.05
+    while not answered.wait(pause):
+        between.cut()
+        answered.wait(0.2)
+        between.mend()
+        pause *= 1.5
+
+
+def test_a_superlink_of_another_flower_release_is_told_and_no_further_try_is_made(
+    there: SuperLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = link.RuntimeVersionMetadata.from_local_component
+    other = partial(_of_another_release, true)
+    monkeypatch.setattr(link.RuntimeVersionMetadata, "from_local_component", other)
+    with pytest.raises(LinkError, match="another Flower release") as told:
+        link_to(there, []).serve(threading.Event())
+    assert told.value.exit_status == ExitStatus.CONNECTION
+    with pytest.raises(LinkError, match="another Flower release"):
+        link_to(there, []).probe()
+
+
+def _of_another_release(true, component):
+    return replace(true(component), package_version="1.99.0")
+
+
+def test_a_clock_that_is_wrong_is_told_and_measured(
+    there: SuperLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there_is = link_to(there, []).probe()
+    assert there_is is not None
+    assert abs(there_is) < 60
+    monkeypatch.setattr(node_auth_http_interceptor, "now", lambda: datetime.now(UTC) - timedelta(minutes=10))
+    told, stop = [], threading.Event()
+    serving = threading.Thread(target=link_to(there, told).serve, args=(stop,))
+    serving.start()
+    until = time.monotonic() + 60
+    while not told and time.monotonic() < until:
+        time.sleep(0.02)
+    stop.set()
+    serving.join(60)
+    assert "is the clock right" in told[0]
 
 
 @pytest.mark.parametrize("path", ["/v1/control/list-nodes", "/openapi.json", "/docs", "/v1/unknown"])

@@ -28,6 +28,7 @@ from hansa.identity import COORDINATOR, Authority, Signer, request_certificate
 from hansa.identity.keys import write_private
 from hansa.identity.pem import pem
 from hansa_server.flower_app.control import Control
+from hansa_server.flower_app.league_grid import LeagueGrid
 from hansa_server.flower_app.superlink import SECRET_FILE
 
 
@@ -102,7 +103,8 @@ class SuperLink:
         TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
         TaskIdentity.node_id = given.context.node_id
         grid.set_run(run_from_proto(given.run))
-        yield grid
+        with closing(LeagueGrid(grid, self.folder)) as own:
+            yield own
         grid.close()
 
 

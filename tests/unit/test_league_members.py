@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
-from flwr.app import Error, RecordDict
+from flwr.app import ConfigRecord, Error, RecordDict
 from flwr.app import Message as FlowerMessage
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.supercore.task_identity import TaskIdentity
@@ -132,7 +132,7 @@ def test_a_node_that_is_gone_is_given_up_after_a_while_and_a_silent_one_at_the_d
 
 
 @pytest.mark.parametrize(
-    "content", [RecordDict(), RecordDict({"arrays": to_records(request()["a"])["arrays"]})]
+    "content", [RecordDict(), RecordDict({"message": ConfigRecord({"bytes": b"\0" * 9})})]
 )
 def test_an_answer_that_says_nothing_is_absence_at_once(content: RecordDict) -> None:
     grid = Grid("a", "b", "c")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -54,6 +55,24 @@ def test_an_effect_that_raises_keeps_nothing(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         journal.once("other", lambda: 7)
     assert journal.once("other", lambda: "text") == "text"
+    journal.close()
+
+
+def test_a_full_disk_is_told_and_what_was_not_kept_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = SqliteJournal(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(EngineError, match="No space left") as told:
+            journal.once("exchange/1", lambda: replies(40_000))
+    assert "Make room" in told.value.diagnostics()
+    kept = journal.once("exchange/1", lambda: replies(40_000))
+    assert sorted(kept) == sorted(replies(40_000))
     journal.close()
 
 

@@ -13,7 +13,8 @@ import pytest
 
 from hansa.errors import LinkError, UsageError
 from hansa.report.schema import HistoryPoint
-from hansa_simulations.tracking import figures, terms, tracker_of
+from hansa.tracking import tracker_of
+from hansa_simulations.tracking import figures, terms, tracked
 from support.audits import story
 from support.published import report_of
 
@@ -76,7 +77,7 @@ def test_the_figures_are_those_of_the_report() -> None:
 
 
 def test_a_run_at_an_mlflow_server_has_every_figure_and_an_end(server: str) -> None:
-    tracker_of(f"mlflow:{server}").write(REPORT)
+    tracker_of(f"mlflow:{server}").write(tracked(REPORT))
     assert [name for name, _ in Server.asked] == [
         "experiments/create", "runs/create", "runs/log-batch", "runs/update",
     ]  # fmt: skip
@@ -91,9 +92,9 @@ def test_a_run_at_an_mlflow_server_has_every_figure_and_an_end(server: str) -> N
 def test_a_server_that_refuses_or_is_not_there_is_told_and_the_report_stays(server: str) -> None:
     Server.status = 500
     with pytest.raises(LinkError, match="cannot be written"):
-        tracker_of(f"mlflow:{server}").write(REPORT)
+        tracker_of(f"mlflow:{server}").write(tracked(REPORT))
     with pytest.raises(LinkError):
-        tracker_of("mlflow:http://127.0.0.1:1").write(REPORT)
+        tracker_of("mlflow:http://127.0.0.1:1").write(tracked(REPORT))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="the extra `tracking` is not installed")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    tracker_of(f"tensorboard:{tmp_path}").write(REPORT)
+    tracker_of(f"tensorboard:{tmp_path}").write(tracked(REPORT))
     (run,) = tmp_path.iterdir()
     read = EventAccumulator(str(run))
     read.Reload()

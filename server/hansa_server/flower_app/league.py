@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from flwr.app import Array, RecordDict
 from flwr.app import Message as FlowerMessage
-from flwr.app import RecordDict
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 
@@ -24,6 +24,9 @@ from hansa_server.flower_app.grid import MESSAGE_TYPE, from_records, to_records
 
 _LOG = logging.getLogger("hansa.coordinator")
 _POLL_S, _LONGEST_POLL_S, _LOOK_S, _SAY_S = 0.03, 0.3, 1.0, 5.0
+_HELD_S = (
+    0.2  # a question that took so long was held by the gate until there was something, or for long enough
+)
 _TTL_S = (
     3600.0  # a message that nobody fetched; a node that comes late does not answer what is older than itself
 )
@@ -101,9 +104,11 @@ class LeagueMembers:
         poll = _POLL_S
         while asking.open:
             asking.push()
+            asked = time.monotonic()
             # answers come together: soon after one the next is near, and long waits are for long work
             poll = _POLL_S if asking.pull() else min(1.1 * poll, _LONGEST_POLL_S)
             now = time.monotonic()
+            held = now - asked > _HELD_S
             missing = asking.too_few()
             if missing:
                 self._tell(f"waiting for {missing}")
@@ -113,7 +118,7 @@ class LeagueMembers:
             last = now
             if asking.done(now) or left <= 0:
                 break
-            self._pause(poll)
+            self._pause(0.0 if held else poll)
             self._look()
         return asking.replies
 
@@ -126,15 +131,17 @@ class LeagueMembers:
         """Where a member is, or was last."""
         return self._seats.get(name)
 
-    def push(self, node: int, content: RecordDict) -> str | None:
-        """Send a request to a node; the id under which its reply will come."""
-        message = FlowerMessage(content, dst_node_id=node, message_type=MESSAGE_TYPE, ttl=_TTL_S)
-        (number,) = self._grid.push_messages([message])
-        return number
+    def push(self, contents: Sequence[tuple[int, RecordDict]]) -> Sequence[str | None]:
+        """Send requests to nodes; the ids under which their replies will come."""
+        messages = [
+            FlowerMessage(content, dst_node_id=node, message_type=MESSAGE_TYPE, ttl=_TTL_S)
+            for node, content in contents
+        ]
+        return list(self._grid.push_messages(messages))
 
-    def pull(self, ids: list[str]) -> list[FlowerMessage]:
+    def pull(self, ids: list[str]) -> Iterable[FlowerMessage]:
         """What has come of these."""
-        return list(self._grid.pull_messages(ids))
+        return self._grid.pull_messages(ids)
 
     @property
     def absent_after_s(self) -> float:
@@ -191,6 +198,7 @@ class _Asking:
     def __init__(self, members: LeagueMembers, requests: Mapping[str, Message], needed: int) -> None:
         self._members, self._needed = members, needed
         self._contents: dict[int, RecordDict] = {}  # one encoding for a request that goes to many
+        self._arrays: dict[int, Array] = {}  # and of an array
         self._requests = requests
         self._sent: dict[str, tuple[int, str]] = {}  # where and to which of its lives a member was asked
         self._ids: dict[str, str] = {}  # message id to member
@@ -203,16 +211,17 @@ class _Asking:
 
     def push(self) -> None:
         """Ask whoever is there and was not asked since it came."""
-        for name, request in self._requests.items():
+        asked: list[tuple[str, _Seat]] = []
+        for name in self._requests:
             seat = self._members.seat(name)
             if name in self.replies or seat is None or seat.gone is not None:
                 continue
-            if self._sent.get(name) == (seat.node, seat.since):
-                continue
-            content = self._contents.get(id(request))
-            if content is None:
-                content = self._contents[id(request)] = to_records(request)
-            number = self._members.push(seat.node, content)
+            if self._sent.get(name) != (seat.node, seat.since):
+                asked.append((name, seat))
+        if not asked:
+            return
+        numbers = self._members.push([(seat.node, self._content(name)) for name, seat in asked])
+        for (name, seat), number in zip(asked, numbers, strict=True):
             self._sent[name] = seat.node, seat.since
             if number is not None:
                 self._ids[number] = name
@@ -243,6 +252,13 @@ class _Asking:
             except WireError as error:
                 _LOG.warning("%(member)s: %(error)s", {"member": name, "error": error})
         return len(self.replies) > before
+
+    def _content(self, name: str) -> RecordDict:
+        request = self._requests[name]
+        content = self._contents.get(id(request))
+        if content is None:
+            content = self._contents[id(request)] = to_records(request, self._arrays)
+        return content
 
     def too_few(self) -> str:
         """Who is waited for before the exchange can come to anything; empty where it can."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import closing
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -14,6 +15,7 @@ from hansa.errors import CoordinatorError, HansaError, Problem
 from hansa.observing.logs import VARIABLE, LogFormat, log_to
 from hansa_server.coordinating import coordinate, links_of
 from hansa_server.flower_app.league import LeagueMembers, Patience
+from hansa_server.flower_app.league_grid import LeagueGrid
 from hansa_server.home import HOME, CoordinatorHome, read_home
 from hansa_server.members import Members
 from hansa_server.observed import ObservedMembers
@@ -37,7 +39,8 @@ def main(grid: Grid, context: Context) -> None:
     runs = Runs(home.runs)
     _log_to(runs.folder(run) / "run.log")
     try:
-        coordinate(home, runs, run, lambda floor: members_of(grid, home, runs, run, floor))
+        with closing(LeagueGrid(grid, runs.folder(run))) as own:
+            coordinate(home, runs, run, lambda floor: members_of(own, home, runs, run, floor))
     except HansaError as error:
         _LOG.error("the run cannot go on: %(why)s", {"why": error.diagnostics(), "error": error})
         raise

@@ -14,13 +14,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import uvicorn
 
 from hansa.identity.keys import read_private
+from hansa_server.flower_app.asgi import App, Receive, Scope, Send
+from hansa_server.flower_app.waiting import Waiting
 
 SECRET_FILE = "HANSA_CONTROL_SECRET_FILE"  # noqa: S105  # where the secret is
 HEADER = b"x-hansa-control"
@@ -28,11 +28,6 @@ _FLEET = re.compile(r"/v1/fleet/[a-z-]+")  # nothing that somebody could read as
 _CONTROL, _RUNTIME, _HEALTH = "/v1/control/", "/v1/runtime/", "/health"
 _WATCH_S = 0.2
 _GOES_WITHIN_S = 5.0
-
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Gate:
@@ -86,7 +81,7 @@ def main() -> None:
     threading.Thread(target=_follow_parent, args=(os.getppid(),), daemon=True).start()
     config = _parse_superlink_lifespan_config()
     uvicorn.run(
-        Gate(create_app(config, SuperLinkLifespan), secret),
+        Gate(Waiting(create_app(config, SuperLinkLifespan)), secret),
         host=config.host,
         port=config.port,
         log_level="warning",

@@ -114,6 +114,18 @@ COMMANDS: Mapping[str, Row | Table] = {
                 "training",
                 "simulation",
             ),
+            "league": Row(
+                "A round between machines: nodes, TLS, recovery, memory.",
+                "hansa.cli.bench_league",
+                "league",
+                "simulation",
+            ),
+            "chaos": Row(
+                "Kill a league's processes at random, and judge what they leave.",
+                "hansa.cli.bench_league",
+                "chaos",
+                "simulation",
+            ),
             "publication": Row(
                 "Size, speed and quality lost by the file that ships.",
                 "hansa.cli.bench_publication",

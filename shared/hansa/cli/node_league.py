@@ -22,7 +22,6 @@ from hansa.errors import ExitStatus, UsageError
 from hansa.observing.logs import LogFormat
 
 if TYPE_CHECKING:
-    from hansa.wire import Message
     from hansa_client.desk import Answer
     from hansa_client.flower_node import AnswersRequests, Link
     from hansa_client.node_file import NodeHome
@@ -96,6 +95,7 @@ def start(
     """
     with reported(output_format):
         log_to_stderr(log_format)
+        from hansa_client.linking import link_of
         from hansa_client.node_file import read_home
 
         node, stop = read_home(home), threading.Event()
@@ -135,24 +135,6 @@ def resume(home: HomeOption, output_format: FormatOption = Format.TEXT) -> None:
         pause_file(node).unlink(missing_ok=True)
         text = f"{node.settings.name} takes part again."
         emit({"name": node.settings.name, "paused": False}, text=text, output_format=output_format)
-
-
-def link_of(node: NodeHome, desk: AnswersRequests | None = None) -> Link:
-    """The node's connection to its SuperLink; without a desk it can only be probed."""
-    from hansa.identity.link_key import read_link_key
-    from hansa_client.flower_node import Link, LinkTerms
-
-    if not node.authority.exists():
-        raise UsageError(
-            f"there is no {node.authority}",
-            remedy="Install this node's certificate: hansa node certificate FILE.crt --home DIR --ca ca.crt --crl ca.crl",
-        )
-    terms = LinkTerms(node.superlink, node.authority.read_bytes(), read_link_key(node.link_key))
-    return Link(terms, desk or _Nobody(), _Place(node.link_place), _tell)
-
-
-def _tell(connection: str) -> None:
-    logging.getLogger("hansa.node").info("%(connection)s", {"connection": connection})
 
 
 class _Watch:
@@ -197,34 +179,6 @@ def _served(node: NodeHome, noted: Callable[[Answer], None]) -> Iterator[tuple[A
 
     with desk_of(node, noted) as desk:
         yield desk, count
-
-
-class _Nobody:
-    """Answers nothing."""
-
-    def handle(self, request: Message) -> Message:
-        """Refuse."""
-        from hansa.protocol import PolicyCode, refusal
-
-        return refusal(request, PolicyCode.ABSENT)
-
-
-class _Place:
-    """By which number the SuperLink knows the node, in a file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def get(self) -> int | None:
-        """The number; `None` where there is none, or the file holds something else."""
-        try:
-            return int(self._path.read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            return None
-
-    def put(self, node_id: int) -> None:
-        """Keep it."""
-        self._path.write_text(str(node_id), encoding="ascii")
 
 
 @contextmanager

@@ -22,8 +22,8 @@ def doctor(home: HomeOption, output_format: FormatOption = Format.TEXT) -> None:
     """
     status = ExitStatus.DONE
     with reported(output_format):
-        from hansa.cli.node_league import link_of
         from hansa_client.doctor import examine
+        from hansa_client.linking import link_of
         from hansa_client.node_file import read_home
 
         node = read_home(home)

@@ -22,3 +22,11 @@ AmendmentsOption: TypeAlias = Annotated[
         "--amendments", metavar="PATH", help="A file of an amendment, or a folder of them; repeat it."
     ),
 ]
+TrackOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="WHERE",
+        help="Also write the run's figures to tensorboard:DIR or mlflow:URL when it ends; repeat it.",
+    ),
+]

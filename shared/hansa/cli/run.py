@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 from hansa.cli.lines import lines
-from hansa.cli.options import FormatOption, HomeOption
+from hansa.cli.options import FormatOption, HomeOption, TrackOption
 from hansa.cli.output import Format, emit, reported
 from hansa.errors import ExitStatus, UsageError
 
@@ -33,15 +33,19 @@ def start(
     home: HomeOption,
     agreement: AgreementArgument = None,
     wait: WaitOption = False,
+    track: TrackOption = None,
     output_format: FormatOption = Format.TEXT,
 ) -> None:
     """Start a run of the league's agreement. With --wait: status 0 once it is done, 3 where a rule ended it."""
     with reported(output_format):
         from hansa.errors import RunStateError
+        from hansa.tracking import trackers_of
         from hansa_server.runs import ENDED, Runs
-        from hansa_server.supervising import control_of
+        from hansa_server.supervising import carry, control_of
+        from hansa_server.tracking import keep_targets
 
         league = _league(home, agreement)
+        trackers_of(track or ())
         runs = Runs(league.runs)
         busy = [row for row in runs.all() if row.state not in ENDED]
         if busy:
@@ -52,7 +56,8 @@ def start(
         with control_of(league) as control:
             control.wait(0.0)  # before anything is written
             run = runs.begin(league.agreement.agreement_id, league.agreement.terms.training.rounds)
-            runs.carried(run, control.start(run))
+            keep_targets(runs.folder(run), track or ())
+            carry(control, runs, run)
         status = _going(runs, run, "Started", wait, output_format)
     raise typer.Exit(status)
 
@@ -62,13 +67,15 @@ def resume(
     agreement: AgreementArgument = None,
     run: RunOption = None,
     wait: WaitOption = False,
+    track: TrackOption = None,
     output_format: FormatOption = Format.TEXT,
 ) -> None:
     """Have an interrupted run go on, in the phase in which it stopped, carried by a new Flower run."""
     with reported(output_format):
         from hansa.errors import RunStateError
         from hansa_server.runs import ENDED, Runs
-        from hansa_server.supervising import control_of
+        from hansa_server.supervising import carry, control_of
+        from hansa_server.tracking import keep_targets
 
         league = _league(home, agreement)
         runs = Runs(league.runs)
@@ -80,7 +87,9 @@ def resume(
         if runs.alive(row.run):
             raise RunStateError(f"run {row.run} is {row.state}", remedy="It goes on by itself.")
         with control_of(league) as control:
-            runs.carried(row.run, control.start(row.run))
+            if track:
+                keep_targets(runs.folder(row.run), track)
+            carry(control, runs, row.run)
         status = _going(runs, row.run, "Resumed", wait, output_format)
     raise typer.Exit(status)
 

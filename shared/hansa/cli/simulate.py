@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hansa.cli.options import ForceOption, FormatOption
+from hansa.cli.options import ForceOption, FormatOption, TrackOption
 from hansa.cli.output import Format, emit, reported
 from hansa.errors import ExitStatus, UsageError
 
@@ -124,14 +124,7 @@ def simulate(
         Path | None,
         typer.Option("--members-home", help="Folder in which members keep their budgets between runs."),
     ] = None,
-    track: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--track",
-            metavar="WHERE",
-            help="Also write the figures to tensorboard:DIR or mlflow:URL; repeat it.",
-        ),
-    ] = None,
+    track: TrackOption = None,
     force: ForceOption = False,
     output_format: FormatOption = Format.TEXT,
 ) -> None:
@@ -143,10 +136,11 @@ def simulate(
     with reported(output_format):
         from hansa.agreement import read_agreement
         from hansa.report import render_text
+        from hansa.tracking import trackers_of
         from hansa_simulations import Derivation
         from hansa_simulations import simulate as run
         from hansa_simulations.terminal import TerminalProgress
-        from hansa_simulations.tracking import trackers_of
+        from hansa_simulations.tracking import tracked
 
         read = read_agreement(agreement if agreement is not None else quickstart())
         changes = {"device": device, "processes": processes}
@@ -184,7 +178,7 @@ def simulate(
                 stop=stop,
             )
         for tracker in trackers:
-            tracker.write(report)
+            tracker.write(tracked(report))
         shown = render_text(
             report, width=shutil.get_terminal_size((110, 24)).columns, colour=sys.stdout.isatty()
         )

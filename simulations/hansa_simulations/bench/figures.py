@@ -18,7 +18,7 @@ RATE = "per_s"
 TIMES = "times"  # of a name with ``_over_`` or ``_speedup_`` in it: one rate, time or size divided by another
 MORE_IS_BETTER = {RATE, TIMES}
 UNITS = ("s", "ms", "us", "ns", "bytes", "mib", "epsilon", "accuracy", "points", "count", RATE, TIMES)
-_SIZE = re.compile(r"_\d+x\d+k?$")  # members and rows of each
+_SIZE = re.compile(r"_(\d+x)?\d+[km]?$")  # of a vector, or members and rows of each
 _TABLE_WIDTH = 110
 _MET = {None: "", True: "yes", False: "no"}
 _PACKAGES = ("hansa", "numpy", "flwr", "ray", "torch", "opacus", "transformers", "onnxruntime")
@@ -31,7 +31,7 @@ class Figure:
     Attributes:
         name: ends in its unit, or in its unit ``_per_`` something: ``ray_start_s``, ``local_ms_per_client``; a rate
             ends in ``_per_s``; one thing divided by another of its unit has ``_over_`` or ``_speedup_`` in its name;
-            ``points`` are hundredths of an accuracy. How large what was measured is may stand last: ``evaluation_s_5x10k``.
+            ``points`` are hundredths of an accuracy. How large what was measured is may stand last: ``evaluation_s_5x10k``, ``round_s_10m``.
         what: the name in words.
         samples: every value that was measured; `value` is their median.
         goal: the most that `value` is meant to be, or the least for a rate or its multiple, if there is such a goal.

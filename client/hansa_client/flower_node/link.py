@@ -1,14 +1,4 @@
-"""The member's end of the Flower carrier: a place at a SuperLink, and a ClientApp for simulations.
-
-`Link` makes this process itself the Flower node: it dials out over TLS with the node's key, takes requests, hands
-them to the member's node and carries the replies back. It never asks for an app bundle. Nothing but `hansa.wire`
-messages passes: Flower would put the text of an exception into its reply; here nothing is raised towards it, and a
-request that cannot be answered gets an empty record, which reads as absence.
-
-Flower offers no public way to be a node, so this file uses modules that Flower keeps to itself (`flwr.supernode`,
-`flwr.supercore`, `flwr.proto`, `flwr.common.serde`). It is the only one that does; `tests/contract/test_flower_node.py` runs
-it against a real SuperLink.
-"""
+"""This process as the Flower node of its member: a place at a SuperLink, requests in, replies out."""
 
 from __future__ import annotations
 
@@ -19,14 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, RecordDict
 from flwr.app import Message as FlowerMessage
 from flwr.app.message import remove_content_from_message
-from flwr.clientapp import ClientApp
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
@@ -67,75 +55,20 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from hansa.errors import LinkError, WireError
-from hansa.wire import Message, parse
+from hansa.errors import LinkError
+from hansa_client.flower_node.records import AnswersRequests, answered, from_records, to_records
 
-ACTION = "hansa"  # Flower's message type is "query.hansa"
 HEARTBEAT_S = 10.0  # the shortest that Flower takes; it holds a silent node's place for twice as long
 _BEATS_EVERY_S = 3.0
-_POLL_S, _LONGEST_POLL_S, _SLOWER = 0.05, 0.5, 1.1  # soon after a request the next one is near
+_WAITS = "x-hansa-waits"  # the coordinator's gate may hold a question for news until there are some, or for two seconds
+_HELD_S = 0.5  # an answer without news that took so long was held
+_POLL_S, _LONGEST_POLL_S, _SLOWER = 0.05, 0.5, 1.1  # where nobody holds questions
 _RETRY_S, _LONGEST_RETRY_S = 0.5, 5.0
-_PULL_AGAIN_S = 0.02
+_PULL_AGAIN_S, _LONGEST_PULL_AGAIN_S = 0.02, 0.25
 _PATIENCE_S = 3.0
 _DATE_S = 1.0  # HTTP tells the time in whole seconds
 
 _LOG = logging.getLogger("hansa.node")
-
-
-class AnswersRequests(Protocol):
-    """`hansa_client.node.Node`, or something that passes requests on to one."""
-
-    def handle(self, request: Message) -> Message:
-        """Answer a request."""
-
-
-Encode: TypeAlias = Callable[[Message], RecordDict]
-Decode: TypeAlias = Callable[[RecordDict], Message]
-
-
-def to_records(message: Message) -> RecordDict:
-    """A wire message as Flower records: the header's bytes and the arrays, which Flower cuts into chunks."""
-    arrays = ArrayRecord({name: Array(array) for name, array in message.arrays.items()})
-    return RecordDict({"header": ConfigRecord({"bytes": message.header}), "arrays": arrays})
-
-
-def from_records(content: RecordDict) -> Message:
-    """The inverse of `to_records`; `WireError` for anything else."""
-    record = content.config_records.get("header")
-    arrays = content.array_records.get("arrays")
-    header = None if record is None else record.get("bytes")
-    if not isinstance(header, bytes) or arrays is None:
-        raise WireError("a Flower message does not carry a wire message")
-    return parse(header, {name: array.numpy() for name, array in arrays.items()})
-
-
-def client_app(
-    node_of: Callable[[Context], AnswersRequests], encode: Encode = to_records, decode: Decode = from_records
-) -> ClientApp:
-    """A Flower ClientApp around nodes, for simulations.
-
-    Args:
-        node_of: the node that a Flower context belongs to.
-        encode, decode: between wire messages and Flower records.
-    """
-    app = ClientApp()
-
-    @app.query(ACTION)
-    def answer(message: FlowerMessage, context: Context) -> FlowerMessage:
-        return FlowerMessage(_answered(node_of(context), message, encode, decode), reply_to=message)
-
-    return app
-
-
-def _answered(node: AnswersRequests, message: FlowerMessage, encode: Encode, decode: Decode) -> RecordDict:
-    try:
-        return encode(node.handle(decode(message.content)))
-    except Exception:  # noqa: BLE001  # whatever it is, Flower would send its text to the coordinator
-        _LOG.exception("a request was not answered")  # by its type; Flower sees an empty record
-        return RecordDict()
-
-
-# --- a place at a SuperLink ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, repr=False)
@@ -208,7 +141,7 @@ class Link:
                 with self._client(caller) as client, self._activated(client) as (node, lost):
                     reached, pause = True, _RETRY_S
                     self._tell(f"connected to {self._terms.address}")
-                    self._answer_all(client, node, stop, lost, caller.asked_at - _DATE_S)
+                    self._answer_all(client, node, stop, lost, caller)
                     if stop.is_set():
                         return
                     self._tell(f"{self._terms.address} does not know this node any more; connecting again")
@@ -298,21 +231,23 @@ class Link:
         node: FlowerNode,
         stop: threading.Event,
         lost: threading.Event,
-        since: float,
+        caller: _Caller,
     ) -> None:
         """Answer what was asked after this node took its place, by the clock of the other side.
 
         What is older is of a round that may be over, and would be paid for in vain: whoever still wants it asks again.
         """
-        pause = _POLL_S
+        pause, since = _POLL_S, caller.asked_at - _DATE_S
         while not stop.is_set() and not lost.is_set():
+            asked = time.monotonic()
             came = self._pulled(client, node, stop)
             for proto, tree in zip(came.messages_list, came.message_object_trees, strict=True):
                 message = message_from_proto(proto)
                 if message.metadata.created_at >= since:
                     self._answer(client, node, message, tree)
                 pause = _POLL_S
-            if not came.messages_list:
+            caller.waits = not came.messages_list
+            if caller.waits and time.monotonic() - asked < _HELD_S:
                 stop.wait(pause)
                 pause = min(_SLOWER * pause, _LONGEST_POLL_S)
 
@@ -329,9 +264,10 @@ class Link:
                 make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, run),
                 return_type=FlowerMessage,
                 initial_backoff=_PULL_AGAIN_S,
+                backoff_cap=_LONGEST_PULL_AGAIN_S,
             )
             asked.metadata.__dict__["_message_id"] = tree.object_id
-            content = _answered(self._node, asked, to_records, from_records)
+            content = answered(self._node, asked, to_records, from_records)
             _push(client, node, FlowerMessage(content, reply_to=asked), time.monotonic() - started)
         except (ObjectPullError, ObjectPushError) as error:
             _LOG.warning(
@@ -402,7 +338,7 @@ class _IncompatibleError(Exception):
 
 
 class _Caller:
-    """Says which Flower release this is, and notes when it was answered first, by the clock of the other side.
+    """Says which Flower release this is and whether a question may be held, and notes when it was answered first, by the other clock.
 
     Flower's own interceptor would end the process where the other side refuses the release.
     """
@@ -410,10 +346,12 @@ class _Caller:
     def __init__(self) -> None:
         self._headers = dict(RuntimeVersionMetadata.from_local_component("SuperNode").as_metadata())
         self.asked_at = 0.0
+        self.waits = False  # whether a question for messages may be held: the last one brought none
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         """See `ProtobufClientInterceptor`."""
-        add_headers(context.request, self._headers)
+        waits = {_WAITS: "1"} if self.waits else {}
+        add_headers(context.request, {**self._headers, **waits})
         response = call_next(context)
         if response.is_error:
             told = FlowerError.from_json(response.text)

@@ -1,0 +1,167 @@
+"""A reply that is arriving at the SuperLink, fetched piece by piece: what is there is taken, and the rest is asked for later.
+
+Flower stores a message as a tree of objects: the message, its records, the arrays of a record, and chunks of each array. Chunks
+are written to disk as they come, so that a reply of any size takes the memory of one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+import os
+import tempfile
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord
+from flwr.app import Message as FlowerMessage
+from flwr.app.message.arraychunk import ArrayChunk
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore.inflatable.inflatable_object import (
+    InflatableObject,
+    get_object_body,
+    get_object_head_values_from_object_content,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+
+from hansa.errors import EngineError, WireError
+from hansa.wire import DTYPES, MAX_ARRAY_BYTES, MAX_ARRAYS
+from hansa_server.flower_app.grid import RAW
+
+_ARRAYS = 3  # how far below a message arrays are: its content, a record, an array
+_MOST_OBJECTS = MAX_ARRAYS + 8  # of a message, its chunks left out
+
+
+class Arriving:
+    """See above.
+
+    Args:
+        proto: the message as it was announced.
+        tree: of its objects.
+    """
+
+    def __init__(self, proto: ProtoMessage, tree: ObjectTree) -> None:
+        self.proto, self.object_id = proto, tree.object_id
+        self._contents: dict[str, bytes] = {}
+        self._arrays: dict[str, _OnDisk] = {}
+        self._records: list[str] = []  # those that hold arrays
+        self._missing: list[str] = []
+        self._walk(tree, 0)
+
+    def fetch(self, pull: Callable[[str], bytes], folder: Path) -> FlowerMessage:
+        """Take what has arrived since the last time.
+
+        Args:
+            pull: gives an object; raises `ObjectUnavailableError` while it has not arrived.
+            folder: on the disk that takes large arrays.
+
+        Returns:
+            All of the message, whose large arrays are views of files.
+
+        Raises:
+            ObjectUnavailableError: not all of it has arrived.
+            ObjectPullError: it will not.
+            WireError: it is no message of the wire.
+            EngineError: the disk takes no more.
+        """
+        try:
+            if len(self._missing) > _MOST_OBJECTS:
+                raise WireError(f"a reply has more than {_MOST_OBJECTS} objects")
+            while self._missing:
+                self._contents[self._missing[-1]] = pull(self._missing[-1])
+                self._missing.pop()
+            for number, array in self._arrays.items():
+                array.fetch(self._contents[number], pull, folder)
+            made = {number: self._record(number) for number in self._records}
+            message = inflate_object_from_contents(self.object_id, dict(self._contents), objects=made)
+        except OSError as error:
+            raise EngineError(
+                f"a reply cannot be kept in {folder}: {error.strerror}", remedy="Make room on the disk."
+            ) from None
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            raise WireError("a reply is not what Flower's messages are") from None
+        if not isinstance(message, FlowerMessage):
+            raise WireError("a reply is not one of Flower's messages")
+        message.metadata.__dict__["_message_id"] = self.object_id
+        return message
+
+    def _record(self, number: str) -> InflatableObject:
+        """A record of arrays. Flower's own way to make one from its parts wants bytes, and has them copied."""
+        record = ArrayRecord()
+        for name, array in json.loads(get_object_body(self._contents[number], ArrayRecord)).items():
+            record[name] = self._arrays[array].finished()
+        return record
+
+    def _walk(self, tree: ObjectTree, depth: int) -> None:
+        if depth > _ARRAYS:
+            return  # a chunk, which its array asks for
+        if tree.object_id not in self._missing:
+            self._missing.append(tree.object_id)
+        if depth == _ARRAYS:
+            self._arrays[tree.object_id] = _OnDisk()
+        elif depth == _ARRAYS - 1 and tree.children:
+            self._records.append(tree.object_id)
+        for child in tree.children:
+            self._walk(child, depth + 1)
+
+
+class _OnDisk:
+    """An array whose chunks lie in a file without a name, which goes with this and the last view of it."""
+
+    def __init__(self) -> None:
+        self._file: int | None = None
+        self._size = self._next = self._most = 0
+        self._places: dict[str, tuple[int, int]] = {}  # of chunks; equal ones are sent once
+        self._dtype, self._shape = "", tuple[int, ...]()
+
+    def fetch(self, content: bytes, pull: Callable[[str], bytes], folder: Path) -> None:
+        """Write the chunks that have arrived, in their order."""
+        _, children, _ = get_object_head_values_from_object_content(content)
+        said = json.loads(get_object_body(content, Array))
+        if self._file is None:
+            self._file = self._opened(said, folder)
+        order = said["arraychunk_ids"]
+        while self._next < len(order):
+            chunk = children[order[self._next]]
+            if chunk in self._places:
+                place, length = self._places[chunk]
+                data = os.pread(self._file, length, place)
+            else:
+                data = get_object_body(pull(chunk), ArrayChunk)
+                self._places[chunk] = self._size, len(data)
+            if self._size + len(data) > self._most:
+                raise WireError("an array of a reply is longer than it says")
+            _write(self._file, data, self._size)
+            self._size += len(data)
+            self._next += 1
+
+    def finished(self) -> Array:
+        """The array, whose data are a view of the file."""
+        array = Array(self._dtype, self._shape, RAW, b"")
+        if self._file is not None and self._size:
+            array.data = memoryview(mmap.mmap(self._file, 0, access=mmap.ACCESS_READ))  # type: ignore[assignment]
+        return array
+
+    def _opened(self, said: dict[str, Any], folder: Path) -> int:
+        self._dtype, self._shape = said["dtype"], tuple(said["shape"])
+        if said["stype"] != RAW or self._dtype not in DTYPES or min((0, *self._shape)) < 0:
+            raise WireError("an array of a reply is of a type that the wire does not carry")
+        self._most = np.dtype(self._dtype).itemsize * math.prod(self._shape)
+        if self._most > MAX_ARRAY_BYTES:
+            raise WireError(f"an array of a reply is over the limit of {MAX_ARRAY_BYTES} bytes")
+        handle, name = tempfile.mkstemp(dir=folder)
+        os.unlink(name)  # noqa: PTH108  # its own name, once
+        weakref.finalize(self, os.close, handle)
+        return handle
+
+
+def _write(handle: int, data: bytes, at: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(handle, view, at)
+        view, at = view[written:], at + written

@@ -1,0 +1,147 @@
+"""The Grid of a league's run: Flower's own, asked for replies in a way that fits large vectors and many members.
+
+Flower's `HttpGrid` sleeps a second where a reply is announced and has not arrived in full, waits for it before it looks at
+another, and holds all replies in memory several times. Here a reply that is still arriving holds nobody up, and its
+large arrays go to disk chunk by chunk, where they are read from. This file uses what Flower keeps to itself;
+`tests/contract/test_flower_node.py` runs it against a real SuperLink.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+from flwr.app import Message as FlowerMessage
+from flwr.app import RecordDict
+from flwr.app.error import Error
+from flwr.app.message import make_message
+from flwr.common.constant import ErrorCode
+from flwr.common.serde import message_from_proto
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.proto.runtime_pb2 import PullAppMessagesRequest
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUnavailableError
+from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
+from flwr.supercore.interceptors.http.utils import add_headers
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+from flwr.supercore.run import Run
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.superlink.grid import HttpGrid
+
+from hansa.errors import EngineError, WireError
+from hansa_server.flower_app.arriving import Arriving
+from hansa_server.flower_app.waiting import WAITS
+
+_LOG = logging.getLogger("hansa.coordinator")
+_AT_A_TIME = 4  # replies that are fetched side by side
+
+
+class LeagueGrid(HttpGrid):
+    """See above.
+
+    Args:
+        grid: that Flower has made for this process.
+        folder: on the disk that large arrays may fill; they have no name there, and go with the last reader.
+
+    Raises:
+        EngineError: it is none of a run at a SuperLink; or, where replies are taken, the disk takes no more.
+    """
+
+    def __init__(self, grid: Grid, folder: Path) -> None:
+        if not isinstance(grid, HttpGrid):
+            raise EngineError(f"a league is reached through Flower's HttpGrid, not {type(grid).__name__}")
+        its = vars(grid)
+        super().__init__(its["_addr"], its["_insecure"], its["_cert"], token=its["_token"])
+        run = its["_run"]
+        if not isinstance(run, Run):
+            raise EngineError("Flower gave a process of a run no run", remedy="Start it: hansa run start.")
+        self.set_run(run)
+        self._folder, self._run_id, self._waits = folder, run.run_id, False
+        self._arriving: dict[str, Arriving] = {}
+        self._threads = ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="hansa-replies")
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterator[FlowerMessage]:
+        """What has arrived in full of the replies to these; where there is nothing, after the gate has held the question."""
+        wanted = set(message_ids)
+        self._arriving = {number: one for number, one in self._arriving.items() if number in wanted}
+        asked = wanted - set(self._arriving)
+        if asked:
+            found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=asked))
+            for proto, tree in zip(found.messages_list, found.message_object_trees, strict=True):
+                self._arriving[proto.metadata.reply_to_message_id] = Arriving(proto, tree)
+        self._waits = not self._arriving
+        for number, message in zip(
+            list(self._arriving), self._threads.map(self._fetched, list(self._arriving.values())), strict=True
+        ):
+            if message is not None:
+                del self._arriving[number]
+                yield message
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        super().close()
+
+    def _connect(self) -> None:
+        self._client = RuntimeHttpClient.from_server_address(
+            server_address=self._addr,
+            insecure=self._insecure,
+            root_certificates=self._cert,
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
+                RuntimeTokenHttpInterceptor(token=self._token),
+                _Waits(self),
+            ],
+            retry_invoker=self._retry_invoker,
+        )
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next question may be held: the last one brought nothing, and nothing is arriving."""
+        return self._waits
+
+    def _fetched(self, arriving: Arriving) -> FlowerMessage | None:
+        """The message, once all of it has arrived; `None` before. One that is none is a message without records."""
+        client = self._runtime_client
+        pull = make_pull_object_fn_protobuf(client.PullObject, self.node, self._run_id)
+        try:
+            message = arriving.fetch(pull, self._folder)
+        except ObjectUnavailableError:
+            return None
+        except ObjectPullError:  # whoever sent it has stopped in the middle
+            error = Error(ErrorCode.MESSAGE_UNAVAILABLE, "a reply did not arrive in full")
+            return _instead(arriving, error)
+        except WireError as error:
+            _LOG.warning("a reply cannot be read: %(error)s", {"error": error})
+            message = _instead(arriving, RecordDict())
+        client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(
+                node=self.node, run_id=self._run_id, message_object_id=arriving.object_id
+            )
+        )
+        return message
+
+
+def _instead(arriving: Arriving, content: RecordDict | Error) -> FlowerMessage:
+    """What takes the place of a reply that cannot be had."""
+    metadata = message_from_proto(arriving.proto).metadata
+    if isinstance(content, Error):
+        return make_message(metadata=metadata, content=None, error=content)
+    return make_message(metadata=metadata, content=content, error=None)
+
+
+class _Waits:
+    """Lets the gate hold a question that will likely find nothing."""
+
+    def __init__(self, grid: LeagueGrid) -> None:
+        self._grid = grid
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        """See `ProtobufClientInterceptor`."""
+        if self._grid.waits:
+            add_headers(context.request, {WAITS.decode(): "1"})
+        return call_next(context)

@@ -1,0 +1,1 @@
+"""Leagues of real processes on this machine, for benches and tests; see `league`."""
