@@ -21,24 +21,18 @@ from hansa.artifact.judged import verdicts_of
 from hansa.canonical import sha256_hex
 from hansa.identity.authority import EPHEMERAL_NAME
 from hansa.privacy.accountant import epsilon_spent
-from hansa.privacy.adaptation import adaptation_of
 from hansa.privacy.attack_words import told
 from hansa.privacy.charges import charges_of
 from hansa.privacy.events import Spend
-from hansa.privacy.group_rates import epsilon_at_rate
-from hansa.privacy.sampling import GroupSampling, sampling_of
 from hansa.protocol import public_weights, shared_noise
 from hansa.quorum import threshold
 from hansa.report import (
-    AdaptationReport,
     AttackReport,
     ConditionReport,
     EventCount,
     FairnessReport,
-    GroupRateReport,
     HistoryPoint,
     MemberReport,
-    MitigationReport,
     PhaseReport,
     PublicationReport,
     Quality,
@@ -48,7 +42,6 @@ from hansa.report import (
     SecureSumTerms,
     SharedNoiseReport,
     SumReport,
-    adaptation_told,
 )
 from hansa.wire import array_sha256
 from hansa_client.attack import Attack
@@ -57,6 +50,7 @@ from hansa_server.federation import Outcome
 from hansa_server.publication.concluding import Conclusion
 from hansa_server.rounds import RoundRecord, SumFacts
 from hansa_simulations.league import MemberBudget
+from hansa_simulations.mitigation import adapted_told, rates_told
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
@@ -203,8 +197,8 @@ def assemble(
         references=measured.references,
         attack=None if run.attack is None else _attack(run.attack),
         fairness=run.fairness,
-        mitigation=_mitigation(run),
-        adaptation=_adaptation(run),
+        mitigation=rates_told(terms, [held.spends for held in run.budgets.values() if held is not None]),
+        adaptation=adapted_told(terms, run.adapted),
         publication=None if run.conclusion is None else _publication(run.conclusion, run.not_concluded),
         events=tuple(_events(run)),
         versions={
@@ -245,34 +239,6 @@ def _members(run: Run) -> list[MemberReport]:
             )
         )
     return found
-
-
-def _mitigation(run: Run) -> MitigationReport | None:
-    """Rates by group, and what each would cost by itself for the member that lost most."""
-    terms, sampling = run.agreement.terms, sampling_of(run.agreement.terms)
-    if not isinstance(sampling, GroupSampling):
-        return None
-    delta = terms.privacy.delta if terms.private else None
-    spends = [held.spends for held in run.budgets.values() if held is not None]
-    return MitigationReport(
-        attribute=sampling.attribute,
-        accounted_rate=sampling.rate,
-        groups=tuple(
-            GroupRateReport(
-                value=value,
-                rate=rate,
-                epsilon=None
-                if delta is None
-                else max((epsilon_at_rate(each, delta, rate) for each in spends), default=0.0),
-            )
-            for value, rate in sampling.rates.items()
-        ),
-    )
-
-
-def _adaptation(run: Run) -> AdaptationReport | None:
-    adapts = adaptation_of(run.agreement.terms)
-    return None if adapts is None else adaptation_told(adapts, run.adapted)
 
 
 def _against_few(held: MemberBudget | None, delta: float | None) -> dict[str, float | None]:
