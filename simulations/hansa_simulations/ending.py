@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from hansa.artifact.refusal import REFUSAL_HTML, REFUSAL_JSON
 from hansa.fairness.evaluated import Evaluated
+from hansa.gate.overriding import Person
 from hansa.identity import COORDINATOR
 from hansa.models import BuiltModel
 from hansa.server_step import published_weights
@@ -70,7 +71,7 @@ class Ending:
                     publisher=self._publisher(seat),
                     refusals=self.settings.published,
                     excuses=[
-                        Excuse(o.condition, COORDINATOR, o.name, o.role, o.reason, coordinator)
+                        Excuse(o.condition, Person(o.name, o.role, o.reason), coordinator)
                         for o in self.settings.overrides
                     ],
                     stage=self.clock.part,

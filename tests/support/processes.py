@@ -53,7 +53,7 @@ class RealLeague:
         self._do("ca", "init", folder / "ca", "--name", "North Sea hospitals")
         for name in (*self.names, COORDINATOR):
             self._enrol_one(name, port)
-        (folder / "league.toml").write_text(terms(self.names, self.rounds))
+        (folder / "league.toml").write_text(self.text())
         frozen = folder / "league.frozen.toml"
         self._do("agreement", "freeze", folder / "league.toml", "--keys", folder / "keys")
         for name in self.names:
@@ -77,6 +77,18 @@ class RealLeague:
             "coordinator", "init", frozen, "--home", self.home(COORDINATOR), "--keys", folder / "keys.json",
             "--links", folder / "links", "--listen", f"127.0.0.1:{port}", "--ledger", f"127.0.0.1:{ledger}",
         )  # fmt: skip
+
+    def text(self) -> str:
+        """The terms, before anything is frozen."""
+        return terms(self.names, self.rounds)
+
+    def records(self, name: str) -> str:
+        """A member's records, as CSV."""
+        made = table(40, self.names.index(name))
+        lines = ["x,y,side,outcome"]
+        for point, label, side in zip(made.inputs["table"], made.labels, made.groups["side"], strict=True):
+            lines.append(f"{point[0]:.6f},{point[1]:.6f},{('left', 'right')[side]},{('no', 'yes')[label]}")
+        return "\n".join(lines) + "\n"
 
     def home(self, name: str) -> Path:
         return self.folder / "homes" / name
@@ -167,12 +179,8 @@ class RealLeague:
         (home / "node.toml").write_text(settings)
 
     def _data(self, name: str) -> Path:
-        made = table(40, self.names.index(name))
-        lines = ["x,y,side,outcome"]
-        for point, label, side in zip(made.inputs["table"], made.labels, made.groups["side"], strict=True):
-            lines.append(f"{point[0]:.6f},{point[1]:.6f},{('left', 'right')[side]},{('no', 'yes')[label]}")
         path = self.folder / f"{name}.csv"
-        path.write_text("\n".join(lines) + "\n")
+        path.write_text(self.records(name))
         return path
 
     @staticmethod

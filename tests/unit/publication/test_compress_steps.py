@@ -141,7 +141,9 @@ def test_int8_is_smaller_and_close(text_model, texts):
 def test_a_word_with_large_weights_does_not_coarsen_the_others(text_model, texts):
     module = text_model.copied()
     table = module.model.get_input_embeddings().weight
-    unused = sorted(set(range(len(table))) - {int(i) for i in np.unique(wide(text_model, texts)["input_ids"])})
+    unused = sorted(
+        set(range(len(table))) - {int(i) for i in np.unique(wide(text_model, texts)["input_ids"])}
+    )
     with torch.no_grad():
         table[unused[-1]] *= 1000.0
     loud = text_model.with_module(module)
