@@ -152,13 +152,6 @@ def _with_cut_samples(whole: Any, numbers: Numbers, interval: float) -> Any:
 
 
 def _gaussian_pld(multiplier: float, rate: float, interval: float) -> Any:
-    from dp_accounting import NeighboringRelation
-    from dp_accounting.pld import privacy_loss_distribution
+    from hansa.privacy.gaussian_pld import gaussian_pld  # with dp_accounting, which takes long to load
 
-    return privacy_loss_distribution.from_gaussian_mechanism(
-        standard_deviation=multiplier,
-        pessimistic_estimate=True,
-        value_discretization_interval=interval,
-        sampling_prob=rate,
-        neighboring_relation=NeighboringRelation.ADD_OR_REMOVE_ONE,
-    )
+    return gaussian_pld(multiplier, rate, interval)
