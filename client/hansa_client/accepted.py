@@ -82,6 +82,26 @@ def accepted_in(home: NodeHome) -> list[Accepted]:
     return [Accepted(path.parent) for path in sorted(home.agreements.glob(f"*/{AGREEMENT}"))]
 
 
+def accepted_of(home: NodeHome, agreement_id: str | None = None) -> Accepted:
+    """One of them: the only one, or the one whose id begins so.
+
+    Raises:
+        UsageError: there is none, or several.
+    """
+    found = [
+        one
+        for one in accepted_in(home)
+        if agreement_id is None or one.agreement.agreement_id.startswith(agreement_id)
+    ]
+    if len(found) != 1:
+        served = ", ".join(one.agreement.agreement_id[:16] for one in accepted_in(home)) or "none"
+        raise UsageError(
+            f"{len(found)} agreements of this node are meant, where one is needed",
+            remedy=f"Name one by the beginning of its id; it serves {served}.",
+        )
+    return found[0]
+
+
 def check_keys(home: NodeHome, agreement: Agreement, keys: TrustedKeys) -> None:
     """See that agreement and keys belong together and are this node's to believe.
 

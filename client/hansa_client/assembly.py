@@ -89,6 +89,11 @@ def pause_file(home: NodeHome) -> Path:
     return home.state / "paused"
 
 
+def mirror_file(home: NodeHome, agreement_id: str) -> Path:
+    """The member's own copy of the federation's log of an agreement."""
+    return home.state / f"federation-{agreement_id[:16]}.sqlite"
+
+
 def limit(policy: Policy) -> None:
     """Hold this process to the member's limits."""
     if policy.memory_gib is not None:
@@ -145,7 +150,7 @@ def _records(
             f"this member has not signed agreement {agreement_id[:16]}",
             remedy="Sign it, then accept it again: hansa agreement sign, hansa node accept.",
         )
-    store = stack.enter_context(closing(_opened(home.state / f"federation-{agreement_id[:16]}.sqlite")))
+    store = stack.enter_context(closing(_opened(mirror_file(home, agreement_id))))
     path = home.state / f"witness-{agreement_id[:16]}.sqlite"
     witness = SqliteWitness(path) if path.exists() else SqliteWitness.create(path)
     stack.callback(witness.close)

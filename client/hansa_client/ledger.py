@@ -21,9 +21,11 @@ from hansa.ledger import (
     BudgetGranted,
     BudgetReader,
     Log,
+    Override,
     SignedEntry,
     SignedNote,
     VerifierKey,
+    read_entry,
 )
 from hansa.ledger.budgets import Step, closed, released, require_unit, reserved
 from hansa.ledger.errors import EntryError, NoBudgetError
@@ -304,6 +306,28 @@ class MemberLedger:
                 f"an attack of {entry.member!r} under agreement {entry.agreement_id[:12]} is not this member's to record"
             )
         return self._own.append(SignedEntry.sign(entry, self._own.signer))
+
+    def record_override(self, entry: Override) -> SignedEntry:
+        """Sign what a person of the member says about a condition of a gate; the same condition again changes nothing.
+
+        Returns:
+            The entry; the earlier one, where the member has excused this condition of this file before.
+
+        Raises:
+            EntryError: it is another party's, or of an agreement that is not signed here.
+            LogStoreError: it cannot be stored.
+        """
+        if entry.party != self.member or self._own.signed_at(entry.agreement_id) is None:
+            raise EntryError(
+                f"an override of {entry.party!r} under agreement {entry.agreement_id[:12]} is not this member's to record"
+            )
+        about = (entry.run, entry.artifact_sha256, entry.condition)
+        for signed in map(read_entry, self._own.log.entries()):
+            said = signed.entry
+            if isinstance(said, Override) and (said.run, said.artifact_sha256, said.condition) == about:
+                return signed
+        later = entry.model_copy(update={"at": self._own.now()})
+        return self._own.append(SignedEntry.sign(later, self._own.signer))
 
     def checkpoint(self, *extensions: str) -> SignedNote:
         """Sign the log as it is now; a log that is set back behind its checkpoint does not open again."""

@@ -321,7 +321,7 @@ class Mirror:
         """The member's entries of a run come as they stand in its own log: none left out, none moved."""
         shown = self._shown.copy()
         for index, digest, entry in mine:
-            if isinstance(entry, OfRun):
+            if isinstance(entry, OfRun) and entry.in_turn:
                 shown[entry.run] += 1
                 (due,) = self._own.places_of(entry.run, shown[entry.run], 1)  # the first one is the agreement
                 if due != self._own.place_of(digest):
@@ -392,7 +392,7 @@ class Mirror:
         if placed.entry.writer == self._own.member:
             if self._own.place_of(placed.digest) is None:
                 self._lacking[placed.digest] = placed.place
-            if isinstance(placed.entry, OfRun):
+            if isinstance(placed.entry, OfRun) and placed.entry.in_turn:
                 self._shown[placed.entry.run] += 1
 
     def _note_release(self, entry: Kind) -> None:

@@ -280,7 +280,7 @@ class OwnLog:
         self._hashes.append(digest)
         if isinstance(entry, AgreementSigned):
             self._agreements[entry.agreement_id] = place
-        if isinstance(entry, OfRun):
+        if isinstance(entry, OfRun) and entry.in_turn:
             self._agreement_of.setdefault(entry.run, entry.agreement_id)
             self._runs.setdefault(entry.run, [self._agreements[entry.agreement_id]]).append(place)
         if isinstance(entry, Reservation):

@@ -114,7 +114,7 @@ def _require_order(ledger: MemberLedger, mine: Sequence[SignedEntry]) -> None:
     places: dict[str, list[int]] = {}
     for signed in mine:
         place = ledger.place_of(signed.encoded)
-        if isinstance(signed.entry, OfRun) and place is not None:
+        if isinstance(signed.entry, OfRun) and signed.entry.in_turn and place is not None:
             places.setdefault(signed.entry.run, []).append(place)
     for run, found in places.items():
         if list(ledger.own.places_of(run))[1 : len(found) + 1] != found:

@@ -15,10 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from hansa.artifact.refusal import REFUSAL_HTML, REFUSAL_JSON
 from hansa.errors import CoordinatorError, Problem
+from hansa.gate.overriding import SUFFIX as OVERRIDE
 from hansa.identity.files import replace_file
 from hansa.identity.link_key import SUFFIX, read_link
-from hansa.ledger import Log, SqliteLogStore, VerifierKey, export_tiles
+from hansa.ledger import Log, SignedNote, SqliteLogStore, VerifierKey, export_tiles
+from hansa.ledger.files import read_entry
 from hansa.protocol import sum_terms
 from hansa.secagg import FolderStore, MaskWorkers
 from hansa.secagg.record import RoundRecord
@@ -38,6 +41,7 @@ from hansa_server.tracking import track
 Vector: TypeAlias = npt.NDArray[np.float64]
 
 PACKAGE = "publication"  # folder of the package, in that of the run
+OVERRIDES = "overrides"  # folder of signed overrides, in that of the run
 _LOCK_S = 30.0  # a Flower run that was killed may take some seconds to go
 _LOG = logging.getLogger("hansa.coordinator")
 
@@ -101,12 +105,18 @@ def coordinate(home: CoordinatorHome, runs: Runs, run: str, members_of: Callable
         )
         _leave(folder, outcome)
         if agreement.terms.private:
-            note = log.last_checkpoint() or log.checkpoint()
-            export_tiles(log, note, folder / "federation")
+            export_tiles(log, _note_of(log, house.history), folder / "federation")
         track(folder, agreement, run, outcome)
         why = outcome.stopped_because
         state: State = "done" if why is None else "stopped" if outcome.stopped_by == "person" else "partial"
         runs.tell(run, state, note=why or outcome.not_concluded or "", round_number=outcome.state.round)
+
+
+def _note_of(log: Log, history: History | None) -> SignedNote:
+    """The newest checkpoint that enough members have cosigned, or else the newest there is."""
+    if history is not None and history.cosigned:
+        return SignedNote.parse(history.cosigned)
+    return log.last_checkpoint() or log.checkpoint()
 
 
 def _publish(
@@ -117,13 +127,31 @@ def _publish(
     from hansa_server.publication.concluding import Conclusion, conclude_run
     from hansa_server.publication.publishing import Publisher
 
-    built = build_model(home.agreement.terms, folder=home.agreement.folder)
     publisher = Publisher(home.signer(), home.keys, folder / PACKAGE)
     if publisher.folder.exists():
         return  # a run that is called again after it has published
     conclude_run(
-        outcome.state, built, evaluations, approvals, Conclusion(), publisher=publisher, refusals=folder
+        outcome.state,
+        build_model(home.agreement.terms, folder=home.agreement.folder),
+        evaluations,
+        approvals,
+        Conclusion(),
+        publisher=publisher,
+        refusals=folder,
+        overrides=[read_entry(path) for path in override_files(folder)],
     )
+    for name in (REFUSAL_JSON, REFUSAL_HTML):  # of a gate that was closed before
+        (folder / name).unlink(missing_ok=True)
+
+
+def override_files(folder: Path) -> list[Path]:
+    """The signed overrides that lie with a run, in order of their names."""
+    return sorted((folder / OVERRIDES).glob(f"*{OVERRIDE}"))
+
+
+def refused(folder: Path) -> bool:
+    """Whether a run came to a closed gate, and has published nothing."""
+    return (folder / REFUSAL_JSON).is_file() and not (folder / PACKAGE).exists()
 
 
 def history_of(home: CoordinatorHome, log: Log) -> History:

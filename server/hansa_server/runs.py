@@ -147,6 +147,13 @@ class Runs:
             database.execute("INSERT INTO flower_runs VALUES (?, ?, ?)", (run, flower_run, _now()))
             database.execute("UPDATE runs SET state = 'starting', changed = ? WHERE run = ?", (_now(), run))
 
+    def reopen(self, run: str) -> None:
+        """Have a run that has ended be carried once more."""
+        with self._open() as database:
+            database.execute(
+                "UPDATE runs SET state = 'starting', stop = 0, changed = ? WHERE run = ?", (_now(), run)
+            )
+
     def tell(
         self,
         run: str,

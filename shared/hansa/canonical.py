@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TypeAlias
@@ -61,3 +62,35 @@ def sha256_hex(data: bytes) -> str:
 def canonical_hash(value: Json) -> str:
     """SHA-256 of the canonical JSON of `value`, in hexadecimal."""
     return sha256_hex(canonical_json(value))
+
+
+def differing_place(said: object, follows: object, tolerance: float = 1e-6, place: str = "") -> str | None:
+    """The first place at which two trees differ, as names joined by dots; `None` where they say the same.
+
+    Args:
+        said, follows: mappings and sequences of plain values, for example a model's dump.
+        tolerance: by how much floats may differ, of themselves or of 1: two machines may round otherwise.
+        place: of the trees in a larger one.
+    """
+    if isinstance(said, float) and isinstance(follows, float):
+        same = math.isclose(said, follows, rel_tol=tolerance, abs_tol=tolerance)
+    elif isinstance(said, Mapping) and isinstance(follows, Mapping):
+        if said.keys() != follows.keys():
+            return place
+        pairs = [(str(key), said[key], follows[key]) for key in said]
+        return _first_of(pairs, tolerance, place)
+    elif isinstance(said, list | tuple) and isinstance(follows, list | tuple):
+        if len(said) != len(follows):
+            return place
+        pairs = [(str(i), one, other) for i, (one, other) in enumerate(zip(said, follows, strict=True))]
+        return _first_of(pairs, tolerance, place)
+    else:
+        same = type(said) is type(follows) and said == follows
+    return None if same else place
+
+
+def _first_of(pairs: Sequence[tuple[str, object, object]], tolerance: float, place: str) -> str | None:
+    found = (
+        differing_place(one, other, tolerance, f"{place}.{name}".strip(".")) for name, one, other in pairs
+    )
+    return next((one for one in found if one is not None), None)

@@ -11,6 +11,7 @@ from hansa.artifact.refusal import REFUSAL_HTML, REFUSAL_JSON
 from hansa.canonical import sha256_hex
 from hansa.errors import EngineError, HansaError
 from hansa.fairness.evaluated import Evaluated
+from hansa.gate.overriding import Person
 from hansa.gate.published import published_file
 from hansa.identity import COORDINATOR
 from hansa.ledger import read_entry
@@ -84,7 +85,7 @@ class Ending:
                     publisher=self._publisher(seat),
                     refusals=self.settings.published,
                     excuses=[
-                        Excuse(o.condition, COORDINATOR, o.name, o.role, o.reason, coordinator)
+                        Excuse(o.condition, Person(o.name, o.role, o.reason), coordinator)
                         for o in self.settings.overrides
                     ],
                     stage=self.clock.part,

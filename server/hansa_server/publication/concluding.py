@@ -13,6 +13,7 @@ from hansa.artifact.refusal import Obstacle, Refusal, obstacles_of, refusal_text
 from hansa.canonical import sha256_hex
 from hansa.errors import Problem
 from hansa.gate.errors import NotPublishedError
+from hansa.ledger import SignedEntry
 from hansa.models import BuiltModel
 from hansa.server_step import ServerState, published_weights
 from hansa_server.evaluating import Evaluations
@@ -56,6 +57,7 @@ def conclude_run(
     publisher: Publisher | None = None,
     refusals: Path | None = None,
     excuses: Sequence[Excuse] = (),
+    overrides: Sequence[SignedEntry] = (),
     corpus: PublicCorpus | None = None,
     stage: Stage = _untold,
 ) -> None:
@@ -69,7 +71,7 @@ def conclude_run(
         conclusion: told how far it came, also where it ends early.
         publisher: writes the package; without one it ends with the gate.
         refusals: folder in which a refusal is written in place of a package.
-        excuses: of named persons, about conditions that turn out inconclusive.
+        excuses, overrides: of named persons, about conditions that turn out inconclusive; see `judge_evaluation`.
         corpus: public texts, for steps that read texts.
         stage: told what is done.
 
@@ -83,7 +85,9 @@ def conclude_run(
     with stage("evaluating by group"):
         evaluated = evaluations.evaluate(state, made.judged, made.reference)
     with stage("deciding at the gate"):
-        judged = conclusion.judged = judge_evaluation(approvals, evaluated, evaluations.manifest, excuses)
+        judged = conclusion.judged = judge_evaluation(
+            approvals, evaluated, evaluations.manifest, excuses, overrides
+        )
     if not judged.decision.open:
         conclusion.obstacles = obstacles_of(judged.decision)
         if refusals is not None:

@@ -7,32 +7,27 @@ from dataclasses import dataclass
 
 from hansa.fairness.evaluated import Evaluated
 from hansa.gate.approving import evaluation_of
-from hansa.gate.deciding import GateDecision, Grounds, decide, short_name
-from hansa.gate.errors import OverrideError
+from hansa.gate.deciding import GateDecision, Grounds, decide
+from hansa.gate.overriding import Person, override_of, require_override
 from hansa.gate.record import RunRecord, read_run
 from hansa.identity import Signer
-from hansa.ledger import Evaluation, Gate, Override, SignedEntry, read_entry
+from hansa.ledger import Evaluation, Gate, SignedEntry, read_entry
 from hansa.protocol.approval import MANIFEST
 from hansa_server.publication.approvals import Approvals
 
 
 @dataclass(frozen=True)
 class Excuse:
-    """A named person's word about a condition that could not be judged.
+    """A named person's word about a condition that could not be judged, given before there is a gate.
 
     Attributes:
-        condition: as the gate names it.
-        party: member or coordinator for whom the person speaks.
-        name, role: of the person.
-        reason: in words.
-        signer: the party's key.
+        condition: as the gate will name it.
+        person: who speaks, and why.
+        signer: the key of the member or the coordinator for whom the person speaks.
     """
 
     condition: str
-    party: str
-    name: str
-    role: str
-    reason: str
+    person: Person
     signer: Signer
 
 
@@ -62,7 +57,11 @@ class Judged:
 
 
 def judge_evaluation(
-    approvals: Approvals, evaluated: Evaluated, manifest: bytes, excuses: Sequence[Excuse] = ()
+    approvals: Approvals,
+    evaluated: Evaluated,
+    manifest: bytes,
+    excuses: Sequence[Excuse] = (),
+    overrides: Sequence[SignedEntry] = (),
 ) -> Judged:
     """Decide on an evaluation, have the decision approved, and log it.
 
@@ -70,24 +69,25 @@ def judge_evaluation(
         approvals: of the members.
         evaluated: in the log already.
         manifest: of its round.
-        excuses: of named persons; they are logged first, signed by their parties.
+        excuses: of named persons, signed here.
+        overrides: of named persons, signed by their parties after the gate had closed. Both are logged first.
 
     Guarantees: what is logged was recomputed from the noisy sums by a quorum of members; a closed gate is logged as well.
 
     Raises:
-        OverrideError: an excuse is of no condition that is inconclusive, or names nobody or no reason.
+        OverrideError: an excuse or an override is of no condition that is inconclusive, or an override of another file.
         ApprovalError: too few members come to the same decision, or show that they saw the log.
     """
     agreement, history = approvals.agreement, approvals.history
     entry = _entry_of(approvals, evaluated)
-    _log_excuses(approvals, evaluated, excuses)
+    _log_overrides(approvals, evaluated, entry, excuses, overrides)
     approvals.shown()
     record = run_record(approvals)
     decision = decide(agreement.terms, Grounds.of(record, agreement.terms, evaluated))
     proposed = decision.entry(
         history.now(), agreement.agreement_id, approvals.run, evaluated.artifact_sha256, entry.sha256
     )
-    proposed = kept_entry(approvals, f"gate/{entry.sha256}/{len(excuses)}", proposed)
+    proposed = kept_entry(approvals, f"gate/{entry.sha256}/{len(decision.overrides)}", proposed)
     evaluation_of(proposed, record, agreement, manifest)  # what members would refuse is not asked of them
     signed = approvals.of(proposed, {MANIFEST: manifest}, history.sign(proposed))
     history.record(signed)
@@ -112,33 +112,26 @@ def _entry_of(approvals: Approvals, evaluated: Evaluated) -> Evaluation:
     return found[-1]
 
 
-def _log_excuses(approvals: Approvals, evaluated: Evaluated, excuses: Sequence[Excuse]) -> None:
-    if not excuses:
+def _log_overrides(
+    approvals: Approvals,
+    evaluated: Evaluated,
+    entry: Evaluation,
+    excuses: Sequence[Excuse],
+    overrides: Sequence[SignedEntry],
+) -> None:
+    if not (excuses or overrides):
         return
-    terms = approvals.agreement.terms
+    terms, history = approvals.agreement.terms, approvals.history
     decision = decide(terms, Grounds.of(run_record(approvals), terms, evaluated))
-    verdicts = {short_name(one.name): one.outcome for one in decision.needed}
-    for excuse in excuses:
-        verdict = verdicts.get(excuse.condition)
-        if verdict == "pass":
-            continue  # nothing is to be excused
-        if verdict != "inconclusive":
-            found = sorted(name for name, outcome in verdicts.items() if outcome == "inconclusive")
-            raise OverrideError(
-                f"{excuse.condition!r} {'fails' if verdict else 'is no condition of this gate'}",
-                remedy=f"Inconclusive are: {'; '.join(found) or 'none'}. What fails is never overridden.",
-            )
-        if not (excuse.name.strip() and excuse.role.strip() and excuse.reason.strip()):
-            raise OverrideError("an override names a person, a role and a reason")
-        entry = Override(
-            at=approvals.history.now(),
-            agreement_id=approvals.agreement.agreement_id,
-            run=approvals.run,
-            party=excuse.party,
-            name=excuse.name,
-            role=excuse.role,
-            condition=excuse.condition,
-            artifact_sha256=evaluated.artifact_sha256,
-            reason=excuse.reason,
+    gate = decision.entry(history.now(), entry.agreement_id, entry.run, entry.artifact_sha256, entry.sha256)
+    needless = {one.name for one in decision.conditions if one.verdict == "pass"}
+    made = [
+        SignedEntry.sign(
+            override_of(gate, one.condition, one.signer.name, one.person, history.now()), one.signer
         )
-        approvals.history.record(SignedEntry.sign(entry, excuse.signer))
+        for one in excuses
+        if one.condition not in needless
+    ]
+    for signed in (*overrides, *made):
+        require_override(signed, gate)
+        history.record(signed)

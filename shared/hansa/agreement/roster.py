@@ -24,16 +24,13 @@ def pin(agreement: Agreement, roster: Roster) -> Agreement:
             "keys are pinned once",
             [Problem("frozen.member_keys", "later changes are amendments", "hansa agreement amend")],
         )
-    return agreement.freeze(
-        Frozen(
-            terms_id=frozen.terms_id,
-            model=frozen.model,
-            noise_multiplier=frozen.noise_multiplier,
-            member_keys=dict(roster.members),
-            coordinator_key=roster.coordinator,
-            auditor_keys=dict(roster.auditors),
-        )
-    )
+    keys = {
+        "member_keys": dict(roster.members),
+        "coordinator_key": roster.coordinator,
+        "auditor_keys": dict(roster.auditors),
+    }
+    # all else that was frozen stays as it is, whatever it is
+    return agreement.freeze(Frozen.model_validate({**frozen.model_dump(), **keys}))
 
 
 def roster_of(agreement: Agreement) -> Roster:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from hansa.agreement import Agreement
 from hansa.agreement.terms import Terms
 from hansa.artifact.contents import FairnessTable, GateEvidence, GroupRow, Measured, PrivacyStatement, Verdict
+from hansa.canonical import differing_place
 from hansa.fairness.agreed import conditions_of, rules_of
 from hansa.fairness.evaluated import Evaluated
 from hansa.fairness.intervals import Estimate
@@ -15,14 +16,13 @@ from hansa.fairness.metrics import Metric, Reading, flips, measure, positives, q
 from hansa.fairness.release import NoisyTables
 from hansa.fairness.views import view
 from hansa.gate.approving import evaluation_of
-from hansa.gate.deciding import GateDecision, Grounds, decide, same_conditions
+from hansa.gate.deciding import GateDecision, Grounds, decide, first_difference
 from hansa.gate.errors import GateMismatchError
 from hansa.gate.record import read_run
 from hansa.ledger import Aggregate, Evaluation, Gate, Keyring, Override, Release, SignedEntry
 from hansa.ledger.attacks import AttackMade
 from hansa.privacy.charges import EVALUATION
 
-_SAME = 1e-6  # two machines may differ in the last digits of an interval
 _BY_SCORE: frozenset[Metric] = frozenset({"auc", "calibration-error"})
 
 
@@ -99,7 +99,7 @@ def verdicts_of(decision: GateDecision) -> Iterator[Verdict]:
 
 def same_table(one: FairnessTable, other: FairnessTable) -> bool:
     """Whether two tables say the same, numbers to a millionth and sentences aside."""
-    return _alike(_tree(one), _tree(other))
+    return differing_place(_tree(one), _tree(other)) is None
 
 
 def _tree(table: FairnessTable) -> object:
@@ -107,16 +107,6 @@ def _tree(table: FairnessTable) -> object:
     for verdict in tree["verdicts"]:
         del verdict["sentence"]  # it holds rounded numbers, which may fall on either side
     return tree
-
-
-def _alike(one: object, other: object) -> bool:
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_alike, one, other))
-    if isinstance(one, float) and isinstance(other, float):
-        return abs(one - other) <= _SAME
-    return type(one) is type(other) and one == other
 
 
 # --- evidence --------------------------------------------------------------------------------------------
@@ -191,7 +181,8 @@ def recompute(
     decision = decide(terms, grounds)
     if not decision.open or gate.decision != "open":
         raise GateMismatchError("the gate is closed: nothing may be published")
-    if not same_conditions(gate.conditions, decision.conditions):
-        raise GateMismatchError("the gate's conditions are not those that follow from the sums")
+    where = first_difference(gate.conditions, decision.conditions)
+    if where:
+        raise GateMismatchError(f"the gate's conditions are not those that follow from the sums: {where}")
     table = fairness_table(terms, evaluated.tables, decision, gate.artifact_sha256)
     return gate, table, evaluated

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from hansa.agreement import Agreement
 from hansa.audit.adaptations import check_adaptations, check_adapted
 from hansa.audit.attacks import check_attacks
 from hansa.audit.budgets import check_budgets
@@ -13,6 +14,7 @@ from hansa.audit.copies import Kept, Sources
 from hansa.audit.crossing import check_aggregates, compare_logs
 from hansa.audit.evaluations import check_evaluations, check_fairness
 from hansa.audit.findings import CHECKPOINT, FEDERATION, RECORDS, Failure, Findings, Notebook, log_name
+from hansa.audit.gates import check_gates
 from hansa.audit.integrity import Examined, check_notes, compare_copies, examine, name_log, origins
 from hansa.audit.rounds import OpenedNoise, check_records
 from hansa.audit.shares import check_shares
@@ -25,7 +27,12 @@ from hansa.report.schema import Report
 
 
 def audit(
-    sources: Sources, keys: TrustedKeys, report: Report | None = None, *, processes: int = 1
+    sources: Sources,
+    keys: TrustedKeys,
+    report: Report | None = None,
+    *,
+    agreement: Agreement | None = None,
+    processes: int = 1,
 ) -> Findings:
     """Check everything that copies of logs and public keys let one check.
 
@@ -33,6 +40,7 @@ def audit(
         sources: copies of the federation's log and of members' own, records of rounds, checkpoints that others kept.
         keys: compared with their owners beforehand; all else rests on them.
         report: what was published about the run.
+        agreement: the frozen one, of which the keys are; gates are decided anew by its conditions.
         processes: for signatures of long logs.
 
     Returns:
@@ -54,6 +62,7 @@ def audit(
         check_evaluations(federation, notebook)
         check_adaptations(federation, notebook)
         opened = check_records(federation, sources.records, keys, notebook)
+        check_gates(federation, sources.records, agreement, notebook)
     elif sources.records is not None:
         notebook.not_checked(
             f"the records of rounds in {RECORDS}",
@@ -118,11 +127,10 @@ def _tell_limits(keys: TrustedKeys, federation: Examined | None, notebook: Noteb
         "the agreement's text is not in the logs; compare its noise, rate and steps with the events",
     )
     if federation is not None:
-        later = sorted({"gate", "publication", "override"} & set(federation.facts.types))
-        if later:
+        if "publication" in federation.facts.types:
             notebook.not_checked(
-                f"what entries of type {', '.join(later)} name",
-                "this release checks that they are signed and approved, and not the files and conditions",
+                "whether the published files are those whose hashes the log holds",
+                "files are not in the logs: hansa model verify checks a package against its entry",
             )
         if federation.facts.evaluations:
             notebook.not_checked(

@@ -12,6 +12,7 @@ from hansa.audit.findings import FEDERATION, REPORT, Failure, Notebook
 from hansa.audit.integrity import Examined
 from hansa.audit.reading import LogFacts
 from hansa.audit.spending import RunSpend
+from hansa.canonical import differing_place
 from hansa.errors import HansaError
 from hansa.ledger.outcomes import Aggregate, Evaluation
 from hansa.privacy.accountant import epsilon_spent
@@ -21,7 +22,6 @@ from hansa.report.fairness import EvaluationReport
 from hansa.report.schema import Report
 
 _RELATIVE = 1e-6  # of a multiplier that goes through the grid and back
-_SAME = 1e-6  # of a number that is computed anew from the same table, on another machine
 
 
 def check_evaluations(federation: Examined, notebook: Notebook) -> None:
@@ -202,23 +202,6 @@ def _counted(told: EvaluationReport, entry: Evaluation) -> Iterator[tuple[str, s
         yield "cell_cap", f"does not hold the table in the log: {error.cause}"
         return
     expected = recomputed(told, plan.read(total, k)).model_dump(mode="json")
-    difference = _different(told.model_dump(mode="json"), expected)
-    if difference:
+    difference = differing_place(told.model_dump(mode="json"), expected)
+    if difference is not None:
         yield difference, "does not follow from the table in the log"
-
-
-def _different(said: Any, follows: Any, place: str = "") -> str:
-    """The first place at which two trees differ; numbers may, by what another machine rounds otherwise."""
-    if isinstance(said, float) and isinstance(follows, int | float):
-        return "" if math.isclose(said, follows, rel_tol=_SAME, abs_tol=_SAME) else place
-    if isinstance(said, dict) and isinstance(follows, dict):
-        if said.keys() != follows.keys():
-            return place
-        found = (_different(said[key], follows[key], f"{place}.{key}".strip(".")) for key in said)
-        return next(filter(None, found), "")
-    if isinstance(said, list) and isinstance(follows, list):
-        if len(said) != len(follows):
-            return place
-        found = (_different(a, b, f"{place}.{i}") for i, (a, b) in enumerate(zip(said, follows, strict=True)))
-        return next(filter(None, found), "")
-    return "" if said == follows else place

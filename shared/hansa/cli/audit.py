@@ -12,6 +12,7 @@ from hansa.cli.output import Format, emit, reported
 from hansa.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
+    from hansa.agreement import Agreement
     from hansa.ledger.trust import TrustedKeys
 
 
@@ -30,6 +31,14 @@ RunReportOption: TypeAlias = Annotated[
     Path | None,
     typer.Option("--report", metavar="FILE", help="The run's report.json, whose claims are checked too."),
 ]
+AgreementOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--agreement",
+        metavar="FILE",
+        help="The frozen agreement, by whose conditions gates are decided anew.",
+    ),
+]
 ProcessesOption: TypeAlias = Annotated[
     int, typer.Option("--processes", min=1, max=256, help="For the signatures of long logs.")
 ]
@@ -39,10 +48,11 @@ def verify(
     logs: LogsArgument,
     keys: KeysOption = None,
     report: RunReportOption = None,
+    agreement: AgreementOption = None,
     processes: ProcessesOption = 1,
     output_format: FormatOption = Format.TEXT,
 ) -> None:
-    """Check a federation: signatures, histories, sums, budgets and every ε, trusting nobody.
+    """Check a federation: signatures, histories, sums, budgets, gates and every ε, trusting nobody.
 
     LOGS are copies: folders of tiles, .sqlite files of logs or of witnesses, rounds.jsonl, files with a checkpoint that
     somebody kept, or one folder `ledgers` as a simulation leaves it.
@@ -62,10 +72,29 @@ def verify(
             from hansa.report.files import read_report
 
             claims = read_report(report)
-        findings = audit(sources, trusted, claims, processes=processes)
+        agreed = None if agreement is None else agreement_of(agreement, trusted)
+        findings = audit(sources, trusted, claims, agreement=agreed, processes=processes)
         status = ExitStatus.DONE if findings.verified else ExitStatus.VERIFICATION_FAILED
         emit(findings.as_dict(), text=render_text(findings), output_format=output_format, status=status)
     raise typer.Exit(status)
+
+
+def agreement_of(path: Path, keys: TrustedKeys) -> Agreement:
+    """The frozen agreement of which the keys are.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    from hansa.agreement import read_agreement
+
+    agreement = read_agreement(path)
+    agreement.require_frozen()
+    if agreement.agreement_id != keys.agreement_id:
+        raise UsageError(
+            f"{path} is not the agreement of which the keys are",
+            remedy=f"Pass the one whose id begins with {keys.agreement_id[:16]}.",
+        )
+    return agreement
 
 
 def trusted_keys(logs: list[Path], keys: Path | None) -> TrustedKeys:

@@ -217,6 +217,12 @@ COMMANDS: Mapping[str, Row | Table] = {
                 "Do a round's work and send nothing.", "hansa.cli.node_ready", "rehearse", "client"
             ),
             "withdraw": Row("Take no part in an agreement any more.", "hansa.cli.node_ready", "withdraw"),
+            "override": Row(
+                "Excuse, for this member, what a gate could not decide.",
+                "hansa.cli.overriding",
+                "by_member",
+                "client",
+            ),
             "pause": Row("Take no part in anything for now.", "hansa.cli.node_league", "pause"),
             "resume": Row("Take part again.", "hansa.cli.node_league", "resume"),
             "certificate": Row(
@@ -238,7 +244,18 @@ COMMANDS: Mapping[str, Row | Table] = {
             "start": Row("Start a run.", "hansa.cli.run", "start", "server"),
             "list": Row("List the runs, the newest first.", "hansa.cli.run", "listed", "server"),
             "log": Row("Show what happened in a run.", "hansa.cli.run", "log", "server"),
-            "resume": Row("Have an interrupted run go on.", "hansa.cli.run", "resume", "server"),
+            "override": Row(
+                "Excuse what the gate of a run could not decide.",
+                "hansa.cli.overriding",
+                "by_coordinator",
+                "server",
+            ),
+            "resume": Row(
+                "Have an interrupted run go on, or its gate decided again.",
+                "hansa.cli.run",
+                "resume",
+                "server",
+            ),
             "stop": Row("End a run for good.", "hansa.cli.run", "stop", "server"),
         },
     ),

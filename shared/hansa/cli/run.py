@@ -36,7 +36,10 @@ def start(
     track: TrackOption = None,
     output_format: FormatOption = Format.TEXT,
 ) -> None:
-    """Start a run of the league's agreement. With --wait: status 0 once it is done, 3 where a rule ended it."""
+    """Start a run of the league's agreement.
+
+    With --wait: status 0 once it is done, 3 where a rule ended it, 6 where the gate refused its model.
+    """
     with reported(output_format):
         from hansa.errors import RunStateError
         from hansa.tracking import trackers_of
@@ -70,9 +73,13 @@ def resume(
     track: TrackOption = None,
     output_format: FormatOption = Format.TEXT,
 ) -> None:
-    """Have an interrupted run go on, in the phase in which it stopped, carried by a new Flower run."""
+    """Have an interrupted run go on, in the phase in which it stopped, carried by a new Flower run.
+
+    A run whose model the gate refused goes on where `hansa run override` has excused something: its gate is decided again.
+    """
     with reported(output_format):
         from hansa.errors import RunStateError
+        from hansa_server.coordinating import override_files, refused
         from hansa_server.runs import ENDED, Runs
         from hansa_server.supervising import carry, control_of
         from hansa_server.tracking import keep_targets
@@ -80,13 +87,20 @@ def resume(
         league = _league(home, agreement)
         runs = Runs(league.runs)
         row = runs.one(run)
-        if row.state in ENDED:
+        folder = runs.folder(row.run)
+        if row.state in ENDED and not (refused(folder) and override_files(folder)):
             raise RunStateError(
-                f"run {row.run} is {row.state}, and does not go on", remedy="Start a new one."
+                f"run {row.run} is {row.state}, and does not go on",
+                remedy="Start a new one, or excuse what could not be decided: hansa run override."
+                if refused(folder)
+                else "Start a new one.",
             )
         if runs.alive(row.run):
             raise RunStateError(f"run {row.run} is {row.state}", remedy="It goes on by itself.")
         with control_of(league) as control:
+            control.wait(0.0)  # before anything is written
+            if row.state in ENDED:
+                runs.reopen(row.run)
             if track:
                 keep_targets(runs.folder(row.run), track)
             carry(control, runs, row.run)
@@ -189,9 +203,12 @@ def _league(folder: Path, agreement: Path | None) -> CoordinatorHome:
 
 def _going(runs: Runs, run: str, what: str, wait: bool, output_format: Format) -> ExitStatus:
     """Tell of a run that was begun or goes on, once it has ended where somebody waits for that; with which status to exit."""
+    from hansa_server.coordinating import refused
+
     row = _waited(runs, run) if wait else runs.one(run)
-    _answer(row, what, output_format)
-    return _status(row)
+    status = _status(row, refused=refused(runs.folder(run)))
+    _answer(row, what, status, output_format)
+    return status
 
 
 def _waited(runs: Runs, run: str) -> RunRow:
@@ -208,13 +225,15 @@ def _waited(runs: Runs, run: str) -> RunRow:
         time.sleep(0.2)
 
 
-def _status(row: RunRow) -> ExitStatus:
+def _status(row: RunRow, *, refused: bool) -> ExitStatus:
+    if row.state == "done" and row.note:  # nothing came of the finished model
+        return ExitStatus.NOT_PUBLISHED if refused else ExitStatus.FAILED
     found = {"partial": ExitStatus.REFUSED, "stopped": ExitStatus.FAILED, "interrupted": ExitStatus.FAILED}
     return found.get(row.state, ExitStatus.DONE)
 
 
-def _answer(row: RunRow, what: str, output_format: Format) -> None:
+def _answer(row: RunRow, what: str, status: ExitStatus, output_format: Format) -> None:
     text = f"{what}: {run_lines(row)}"
     if row.members:
         text += f"\n{lines(row.members)}"
-    emit(row.as_dict(), text=text, output_format=output_format, status=_status(row))
+    emit(row.as_dict(), text=text, output_format=output_format, status=status)

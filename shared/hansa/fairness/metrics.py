@@ -19,6 +19,7 @@ from hansa.fairness.release import NoisyTables
 from hansa.fairness.views import Floats, Mask, Model, View, view
 
 Metric: TypeAlias = MetricName
+_OF_ALL_LABELS: frozenset[Metric] = frozenset({"accuracy", "balanced-accuracy", "calibration-error"})
 
 
 def quantile(error: float, tests: int) -> float:
@@ -375,3 +376,14 @@ def tests_of_gap(layout: TableLayout, attribute: str) -> int:
 def all_metrics() -> tuple[Metric, ...]:
     """Every metric, in the order of reports."""
     return get_args(Metric)
+
+
+def reported_metrics(labels: int) -> tuple[Metric, ...]:
+    """What a report tells of every group.
+
+    Of two labels all but the balanced accuracy, which follows from two rates; of more, what needs no label to be put against
+    the rest.
+    """
+    if labels > 2:  # labels
+        return tuple(one for one in all_metrics() if one in _OF_ALL_LABELS)
+    return tuple(one for one in all_metrics() if one != "balanced-accuracy")

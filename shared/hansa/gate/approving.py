@@ -14,7 +14,7 @@ from hansa.agreement.terms import Terms
 from hansa.canonical import sha256_hex
 from hansa.errors import HansaError
 from hansa.fairness.evaluated import Evaluated
-from hansa.gate.deciding import GateDecision, Grounds, decide, same_conditions
+from hansa.gate.deciding import GateDecision, Grounds, decide, first_difference
 from hansa.gate.errors import GateMismatchError
 from hansa.gate.record import RunRecord
 from hansa.ledger import Evaluation, Gate, Publication
@@ -106,9 +106,13 @@ def check_gate(gate: Gate, agreement: Agreement, record: RunRecord, manifest: by
         raise GateMismatchError(f"the gate cannot be recomputed: {error.cause}") from error
     if (gate.decision == "open") is not decision.open:
         found = "open" if decision.open else "closed"
-        raise GateMismatchError(f"the gate says {gate.decision}, and the sums say {found}")
-    if not same_conditions(gate.conditions, decision.conditions):
-        raise GateMismatchError("the gate's conditions are not those that follow from the sums")
+        where = first_difference(gate.conditions, decision.conditions)
+        raise GateMismatchError(
+            f"the gate says {gate.decision}, and the sums say {found}" + (f": {where}" if where else "")
+        )
+    where = first_difference(gate.conditions, decision.conditions)
+    if where:
+        raise GateMismatchError(f"the gate's conditions are not those that follow from the sums: {where}")
     return decision
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hansa.agreement.terms import Terms
@@ -119,15 +119,23 @@ def short_name(name: str) -> str:
     return f"{name[: _NAME_CHARACTERS - 18]}… {sha256_hex(name.encode())[:16]}"
 
 
-def same_conditions(said: Iterable[Condition], found: Iterable[Condition]) -> bool:
-    """Whether two gates say the same: names, verdicts and excuses to the letter, bounds to a millionth."""
-    said, found = list(said), list(found)
-    return len(said) == len(found) and all(
-        _without_bounds(one) == _without_bounds(other)
-        and _near(one.low, other.low)
-        and _near(one.high, other.high)
-        for one, other in zip(said, found, strict=True)
-    )
+def first_difference(said: Sequence[Condition], found: Sequence[Condition]) -> str:
+    """The first condition in which two gates differ, in words; empty where they say the same.
+
+    Names, verdicts and excuses are compared to the letter, bounds to a millionth.
+    """
+    for one, other in zip(said, found, strict=False):
+        if one.name != other.name:
+            return f"where {one.name!r} stands, {other.name!r} follows"
+        if one.verdict != other.verdict:
+            return f"{one.name!r} is said to be {one.verdict}, and {other.verdict} follows"
+        if (one.exempt, one.override_sha256) != (other.exempt, other.override_sha256):
+            return f"{one.name!r} is excused otherwise than agreed and logged"
+        if not (_near(one.low, other.low) and _near(one.high, other.high)):
+            return f"{one.name!r} has another interval than follows"
+    if len(said) != len(found):
+        return f"there are {len(said)} conditions, and {len(found)} follow"
+    return ""
 
 
 def _condition(told: Judgement, override: str | None) -> Condition:
@@ -142,16 +150,6 @@ def _condition(told: Judgement, override: str | None) -> Condition:
         override_sha256=override,
         low=None if estimate is None else real(estimate.low),
         high=None if estimate is None else real(estimate.high),
-    )
-
-
-def _without_bounds(condition: Condition) -> tuple[str, str, bool, str | None, bool]:
-    return (
-        condition.name,
-        condition.verdict,
-        condition.exempt,
-        condition.override_sha256,
-        condition.low is None,
     )
 
 

@@ -253,4 +253,7 @@ class OfRun(OfAgreement):
         run: its name.
     """
 
+    # whether a member's entries of this type come to the federation's log by themselves, in the order of its own log
+    in_turn: ClassVar[bool] = True
+
     run: Name

@@ -209,6 +209,8 @@ class Override(OfRun):
         reason: in words.
     """
 
+    in_turn: ClassVar[bool] = False  # a person decides when it is handed over
+
     type: Literal["override"] = "override"
     party: Name
     name: Text

@@ -10,7 +10,7 @@ from hansa.fairness.evaluated import Evaluated
 from hansa.fairness.intervals import Estimate
 from hansa.fairness.judging import Rules
 from hansa.fairness.layout import Table, TableLayout, groups_of
-from hansa.fairness.metrics import Metric, by_group, flips, gap, positives, quality
+from hansa.fairness.metrics import Metric, by_group, flips, gap, positives, quality, reported_metrics
 from hansa.fairness.release import EvaluationPlan, NoisyTables
 from hansa.fairness.views import view
 from hansa.report.fairness import (
@@ -24,17 +24,6 @@ from hansa.report.fairness import (
 )
 
 ERROR = 0.05
-_TWO: tuple[Metric, ...] = (
-    "accuracy",
-    "auc",
-    "prevalence",
-    "selection-rate",
-    "true-positive-rate",
-    "false-positive-rate",
-    "positive-predictive-value",
-    "calibration-error",
-)
-_MORE: tuple[Metric, ...] = ("accuracy", "balanced-accuracy", "calibration-error")
 
 
 def evaluation_report(
@@ -129,8 +118,7 @@ def _measured(
 ) -> tuple[GroupReport, tuple[GroupReport, ...], tuple[GapReport, ...]]:
     names = [name for attribute in tables.layout.attributes for name in groups_of(tables.layout, attribute)]
     reading = rules.reading(len(names) + 1)
-    several = len(tables.layout.labels) > 2
-    wanted = tuple(dict.fromkeys((metric, *(_MORE if several else _TWO))))
+    wanted = tuple(dict.fromkeys((metric, *reported_metrics(len(tables.layout.labels)))))
 
     def one(name: str, group: Mapping[str, str] | None, smallest: float) -> GroupReport:
         seen = view(tables, group)

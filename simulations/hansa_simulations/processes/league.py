@@ -143,6 +143,14 @@ class ProcessLeague:
              "--links", folder / "links", "--listen", self.address, "--ledger", ledger],
         )  # fmt: skip
 
+    def records(self, name: str) -> str:
+        """A member's records, as CSV."""
+        rng = np.random.default_rng(self.names.index(name))
+        rows = ["x,y,outcome"]
+        for x, y in rng.uniform(-1, 1, (RECORDS, 2)):
+            rows.append(f"{x:.6f},{y:.6f},{('no', 'yes')[int(x + y > 0)]}")
+        return "\n".join(rows) + "\n"
+
     def home(self, name: str) -> Path:
         """Of a party."""
         return self.folder / "homes" / name
@@ -293,7 +301,8 @@ class ProcessLeague:
             return
         (folder / "links" / f"{name}.link").write_bytes((home / f"{name}.link").read_bytes())
         settings = (home / "node.toml").read_text()
-        data = _data(folder / f"{name}.csv", self.names.index(name))
+        data = folder / f"{name}.csv"
+        data.write_text(self.records(name))
         (home / "node.toml").write_text(settings.replace('# data = "/srv/hansa/data"', f'data = "{data}"'))
 
 
@@ -302,12 +311,3 @@ def free_port() -> int:
     with closing(socket.socket()) as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
-
-
-def _data(path: Path, seed: int) -> Path:
-    rng = np.random.default_rng(seed)
-    rows = ["x,y,outcome"]
-    for x, y in rng.uniform(-1, 1, (RECORDS, 2)):
-        rows.append(f"{x:.6f},{y:.6f},{('no', 'yes')[int(x + y > 0)]}")
-    path.write_text("\n".join(rows) + "\n")
-    return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -135,6 +136,36 @@ def test_int8_is_smaller_and_close(text_model, texts):
     spread = wanted.std()
     assert np.abs(found - wanted).mean() < 0.3 * spread
     assert any("Integer" in name or "QAttention" in name for name in read_graph(int8.onnx).operators)
+
+
+def test_a_word_with_large_weights_does_not_coarsen_the_others(text_model, texts):
+    module = text_model.copied()
+    table = module.model.get_input_embeddings().weight
+    unused = sorted(
+        set(range(len(table))) - {int(i) for i in np.unique(wide(text_model, texts)["input_ids"])}
+    )
+    with torch.no_grad():
+        table[unused[-1]] *= 1000.0
+    loud = text_model.with_module(module)
+    found, wanted = (
+        run_onnx(compress(one, [ExportOnnx(), DynamicInt8()]).onnx, wide(text_model, texts))
+        for one in (loud, text_model)
+    )
+    assert np.array_equal(found, wanted)
+
+
+def test_embeddings_are_stored_in_eight_bits_and_a_small_head_in_float(text_model):
+    shipped = onnx.load_from_string(compress(text_model, [ExportOnnx(), DynamicInt8()]).onnx).graph
+    kinds = {tuple(one.dims): one.data_type for one in shipped.initializer}
+    size, width = text_model.tokenizer.size, BERT["hidden_size"]
+    assert kinds[size, width] == onnx.TensorProto.INT8
+    assert kinds[size, 1] == onnx.TensorProto.FLOAT
+    assert kinds[width, 3] == onnx.TensorProto.FLOAT  # of three classes
+
+
+def test_a_model_that_is_all_head_is_quantised():
+    shipped = compress(candidate(MODELS["logistic"]), [ExportOnnx(), DynamicInt8()]).onnx
+    assert any("MatMulInteger" in name for name in read_graph(shipped).operators)
 
 
 class Unknown(nn.Module):

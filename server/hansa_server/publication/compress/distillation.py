@@ -1,13 +1,15 @@
 """Distillation: a student with a part of the layers learns what the model says about public data.
 
-The student begins as every second layer of the model (Sanh et al., DistilBERT, arXiv 1910.01108) and learns its logits
-and its last hidden states. The model's answers to public inputs are post-processing, so it costs nothing; on private
-texts it would be a release.
+The student begins as every second layer of the model (Sanh et al., DistilBERT, arXiv 1910.01108). Each of its layers learns
+the hidden states behind the layers that it stands for (Sun et al., Patient Knowledge Distillation, arXiv 1908.09355), and all
+of them the logits. Embeddings and head stay the model's: they fit what the last layer learns to say, and a vocabulary that is
+pruned later is pruned alike. The model's answers to public inputs are post-processing, so it costs nothing; on private texts
+it would be a release.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +37,7 @@ class Distil:
         keep: the share of the layers that the student has; at least one.
         steps: of AdamW.
         batch: rows of a step.
-        learning_rate: at the start; it falls to zero in a line.
+        learning_rate: after the first twentieth of the steps, in which it rises; then it falls to zero in a line.
         seed: public; of the order of rows.
         progress: told each step.
     """
@@ -58,19 +60,22 @@ class Distil:
         return "rows generated from the agreement's schema" if self.corpus is None else self.corpus.source
 
     def run(self, candidate: Candidate) -> tuple[Candidate, str]:
-        teacher = candidate.module
         student = candidate.copied()
         layers, stack = _stack(student)
         count = max(1, round(self.keep * len(layers)))
-        kept = [round(i * len(layers) / count) for i in range(count)]
-        last = _stack(teacher)[0][-1]
-        chosen = [layers[i] for i in kept]
+        first = [round(i * len(layers) / count) for i in range(count)]
+        behind = [*(place - 1 for place in first[1:]), len(layers) - 1]  # the last layer that each stands for
+        chosen = [layers[i] for i in first]
         setattr(*stack, nn.ModuleList(chosen))
         _tell_config(student, count)
         for parameter in student.parameters():
-            parameter.requires_grad = parameter.is_floating_point()
+            parameter.requires_grad = False
+        for layer in chosen:
+            for parameter in layer.parameters():
+                parameter.requires_grad = parameter.is_floating_point()
         inputs = self._inputs(candidate)
-        loss = self._learn(teacher, last, student.train(), chosen[-1], inputs)
+        wanted = [_stack(candidate.module)[0][i] for i in behind]
+        loss = self._learn(candidate.module, wanted, student, chosen, inputs)
         size = sum(p.numel() for p in student.parameters())
         return candidate.with_module(student), (
             f"taught a student of {count} of {len(layers)} layers ({size:,} weights) in {self.steps} steps on "
@@ -90,37 +95,54 @@ class Distil:
     def _learn(
         self,
         teacher: nn.Module,
-        teacher_last: nn.Module,
+        teacher_layers: Sequence[nn.Module],
         student: nn.Module,
-        student_last: nn.Module,
+        student_layers: Sequence[nn.Module],
         inputs: Arrays,
     ) -> float:
-        rows = len(next(iter(inputs.values())))
-        order = np.random.default_rng(self.seed)  # public
-        optimizer = torch.optim.AdamW(student.parameters(), lr=self.learning_rate, weight_decay=0.0)
-        decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / max(1, self.steps))
+        """Train the student's layers in place; the last loss. Neither side drops anything out."""
+        learned = [one for one in student.parameters() if one.requires_grad]
+        optimizer = torch.optim.AdamW(learned, lr=self.learning_rate, weight_decay=0.0)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         told = 0.0
-        with _output_of(teacher_last) as teachers, _output_of(student_last) as students:
-            for step in range(self.steps):
-                picked = order.choice(rows, min(self.batch, rows), replace=False)
-                batch = {name: value[picked] for name, value in inputs.items()}
-                if "attention_mask" in batch:
-                    batch = trim_padding(batch)
+        student.eval()
+        with _outputs_of(teacher_layers) as teachers, _outputs_of(student_layers) as students:
+            for step, batch in enumerate(self._batches(inputs)):
                 given = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in batch.items()}
                 with torch.no_grad():
                     wanted = teacher(**given)
                 found = student(**given)
                 mask = given.get("attention_mask")
-                loss = (found - wanted).square().mean() + _hidden_loss(students[-1], teachers[-1], mask)
+                spread = wanted.var(correction=0).clamp(min=1e-9)
+                loss = (found - wanted).square().mean() / spread + sum(
+                    _hidden_loss(students[place], teachers[place], mask) for place in range(len(students))
+                )
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                decay.step()
+                schedule.step()
                 told = float(loss.detach())
                 if not np.isfinite(told):
                     raise StepError("distillation diverged", remedy="Lower the learning rate.")
                 self.progress(step)
         return told
+
+    def _rate(self, step: int) -> float:
+        rising = max(1, self.steps // 20)
+        return min(1.0, (step + 1) / rising) * (1 - step / max(1, self.steps))
+
+    def _batches(self, inputs: Arrays) -> Iterator[Arrays]:
+        """Rows in an order of their own, each once before any comes again."""
+        rows = len(next(iter(inputs.values())))
+        size = min(self.batch, rows)
+        order = np.random.default_rng(self.seed)  # public
+        left = np.empty(0, dtype=np.int64)
+        for _ in range(self.steps):
+            if len(left) < size:
+                left = order.permutation(rows)
+            picked, left = left[:size], left[size:]
+            batch = {name: value[picked] for name, value in inputs.items()}
+            yield trim_padding(batch) if "attention_mask" in batch else batch
 
 
 def _hidden_loss(found: Tensor, wanted: Tensor, mask: Tensor | None) -> Tensor:
@@ -132,18 +154,22 @@ def _hidden_loss(found: Tensor, wanted: Tensor, mask: Tensor | None) -> Tensor:
 
 
 @contextmanager
-def _output_of(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """The last output of a layer, hidden states ``[batch, length, width]``, as a list of one."""
-    seen: list[Tensor] = []
+def _outputs_of(layers: Sequence[nn.Module]) -> Iterator[dict[int, Tensor]]:
+    """The last output of each layer by its place, hidden states ``[batch, length, width]``."""
+    seen: dict[int, Tensor] = {}
 
-    def keep(_module: nn.Module, _arguments: Any, output: Any) -> None:
-        seen[:] = [output[0] if isinstance(output, tuple) else output]
+    def kept(place: int) -> Callable[[nn.Module, Any, Any], None]:
+        def keep(_module: nn.Module, _arguments: Any, output: Any) -> None:
+            seen[place] = output[0] if isinstance(output, tuple) else output
 
-    hook = layer.register_forward_hook(keep)
+        return keep
+
+    hooks = [layer.register_forward_hook(kept(place)) for place, layer in enumerate(layers)]
     try:
         yield seen
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
 
 
 def _stack(module: nn.Module) -> tuple[list[nn.Module], tuple[nn.Module, str]]:

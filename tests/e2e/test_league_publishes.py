@@ -1,0 +1,145 @@
+"""A league trains, has its file judged, gates and publishes, from the parties' real homes; a person excuses what is undecided."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hansa.artifact.refusal import REFUSAL_JSON
+from hansa.identity import COORDINATOR
+from hansa_server import coordinating
+from support.cli import hansa
+from support.published_runs import in_process
+from support.publishing_league import PublishingLeague
+
+NAMES = ("north", "south", "east")
+WHO = ("--by", "Ada Example, chief medical officer", "--reason", "few women; reviewed by hand")
+
+
+@pytest.fixture(scope="module")
+def league(tmp_path_factory: pytest.TempPathFactory) -> PublishingLeague:
+    """A league in which women are too few to judge."""
+    made = PublishingLeague(tmp_path_factory.mktemp("league"), NAMES, min_group_size=300, women=0.1)
+    made.enrol()
+    return made
+
+
+@pytest.fixture(scope="module")
+def refused(league: PublishingLeague) -> str:
+    """Its run, whose gate is closed."""
+    run = league.begin()
+    with pytest.MonkeyPatch.context() as patch:
+        in_process(patch)
+        row = league.carry(run)
+    assert row.state == "done"
+    assert "nothing is published" in row.note
+    return run
+
+
+def folder(league: PublishingLeague, run: str) -> Path:
+    return league.runs.folder(run)
+
+
+def test_a_league_publishes_once_persons_excused_what_was_undecided(
+    league: PublishingLeague, refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, run = league.home(COORDINATOR), folder(league, refused)
+    told = json.loads((run / REFUSAL_JSON).read_text())
+    assert {one["verdict"] for one in told["obstacles"]} == {"inconclusive"}
+    listed = hansa("run", "override", "--home", home, "--format", "json").data
+    assert listed["undecided"]
+    assert set(listed["undecided"]) == {one["condition"] for one in told["obstacles"]}
+    first, *others = listed["undecided"]
+
+    # nothing excused, nothing decided again
+    assert hansa("run", "resume", "--home", home).status == 3
+
+    # a member's person sees the same in the member's own copy of the log, and signs for one condition
+    node = league.home("north")
+    assert hansa("node", "override", "--home", node, "--format", "json").data["undecided"] == [first, *others]
+    signed = hansa(
+        "node", "override", "--home", node, "--condition", first, *WHO, "--out", league.folder, "--format", "json"
+    )  # fmt: skip
+    (file,) = signed.data["written"]
+
+    # the coordinator's takes it, and excuses the rest
+    named = [argument for name in others for argument in ("--condition", name)]
+    taken = hansa("run", "override", "--home", home, "--file", file, *named, *WHO, "--format", "json")
+    assert taken.data["undecided"] == []
+    assert set(taken.data["excused"]) == {first, *others}
+    assert hansa("run", "override", "--home", home, "--file", file).status == 0  # twice is no harm
+
+    league.runs.reopen(refused)
+    in_process(monkeypatch)
+    row = league.carry(refused)
+    assert (row.state, row.note) == ("done", "")
+    package = run / coordinating.PACKAGE
+    verified = hansa("model", "verify", package, "--keys", league.folder / "keys.json")
+    assert verified.status == 0, verified
+    card = (package / "MODEL_CARD.md").read_text()
+    assert "Ada Example" in card
+    quality = json.loads((package / "fairness.json").read_text())
+    excused = {one["name"]: one["excused"] for one in quality["verdicts"] if one["excused"]}
+    assert excused.keys() == {first, *others}
+    assert "at north" in excused[first]
+    assert not coordinating.refused(run)
+    keys, frozen = league.folder / "keys.json", league.folder / "league.frozen.toml"
+    audited = hansa(
+        "audit", "verify", run / "federation", run / "rounds.jsonl", "--keys", keys, "--agreement", frozen,
+        "--format", "json",
+    )  # fmt: skip
+    assert audited.status == 0, audited
+    decided = {what: n for what, n in audited.data["passed"].items() if "decided anew" in what}
+    assert sorted(decided.values()) == [
+        1,
+        2,
+    ]  # the gate that was closed, the one that is open, one publication
+    # what is published is not decided again
+    assert hansa("run", "resume", "--home", home).status == 3
+    assert "is open" in hansa("run", "override", "--home", home).stdout
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        (("--condition", "accuracy >= 0.1", *WHO), "is no condition of this gate"),
+        (("--condition", "accuracy >= 0.6", *WHO), "passes"),
+        (("--condition", "x", "--by", "Ada Example", "--reason", "reviewed"), "names a person, a role and a reason"),
+        (("--condition", "x", "--by", "Ada Example, officer"), "names a person, a role and a reason"),
+        (("--by", "Ada Example, officer", "--reason", "reviewed"), "name no condition"),
+    ],
+)  # fmt: skip
+def test_an_override_that_excuses_nothing_is_refused(
+    league: PublishingLeague, refused: str, changed: tuple[str, ...], words: str
+) -> None:
+    for command, home in (("run", COORDINATOR), ("node", "south")):
+        called = hansa(command, "override", "--home", league.home(home), "--run", refused, *changed)
+        assert called.status == 2
+        assert words in called.stderr
+    assert not list((folder(league, refused) / coordinating.OVERRIDES).glob("south*"))
+
+
+def test_a_file_that_another_party_signed_is_refused(
+    league: PublishingLeague, refused: str, tmp_path: Path
+) -> None:
+    first = hansa("node", "override", "--home", league.home("south"), "--format", "json").data
+    names = [*first["undecided"], *first["excused"]] or ["accuracy of every sex >= 0.6, sex=f"]
+    node = league.home("south")
+    made = hansa("node", "override", "--home", node, "--condition", names[0], *WHO, "--out", tmp_path)
+    assert made.status == 0, made
+    (file,) = tmp_path.glob("*.override")
+    for change in ((b"south ", b"north "), (b"reviewed", b"reviewen")):
+        broken = tmp_path / "broken.override"
+        broken.write_bytes(file.read_bytes().replace(*change))
+        called = hansa("run", "override", "--home", league.home(COORDINATOR), "--file", broken)
+        assert called.status != 0
+    assert not list((folder(league, refused) / coordinating.OVERRIDES).glob("south*"))
+
+
+def test_a_run_without_a_gate_has_nothing_to_excuse(league: PublishingLeague) -> None:
+    run = league.begin()
+    called = hansa("run", "override", "--home", league.home(COORDINATOR), "--run", run)
+    assert called.status == 2
+    assert "no gate of this run" in called.stderr
