@@ -31,6 +31,7 @@ from hansa_server.evaluating import Evaluations
 from hansa_server.federation import Outcome, check_model_zero, run_federation
 from hansa_server.history import History
 from hansa_server.home import CoordinatorHome
+from hansa_server.later_evaluation import PACKAGE, REFERENCE, evaluate_again, evaluates
 from hansa_server.members import Members
 from hansa_server.publication.approvals import Approvals
 from hansa_server.runs import ENDED, Runs, State
@@ -40,7 +41,6 @@ from hansa_server.tracking import track
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
-PACKAGE = "publication"  # folder of the package, in that of the run
 OVERRIDES = "overrides"  # folder of signed overrides, in that of the run
 _LOCK_S = 30.0  # a Flower run that was killed may take some seconds to go
 _LOG = logging.getLogger("hansa.coordinator")
@@ -88,6 +88,13 @@ def coordinate(home: CoordinatorHome, runs: Runs, run: str, members_of: Callable
             runs.tell(run, "running", round_number=outcome.state.round)
 
         summation = SecureSummation(agreement, members, journal, run, house)
+        published_by = evaluates(folder)
+        if published_by is not None:
+            made_by = runs.folder(published_by)
+            why_not = evaluate_again(agreement, made_by, log, members, journal, run, summation)
+            export_tiles(log, _note_of(log, house.history), folder / "federation")
+            runs.tell(run, "partial" if why_not else "done", note=why_not, round_number=0)
+            return
         conclude = None
         if agreement.terms.published and house.history is not None:
             approvals = Approvals(agreement, run, members, journal, house.history)
@@ -130,16 +137,19 @@ def _publish(
     publisher = Publisher(home.signer(), home.keys, folder / PACKAGE)
     if publisher.folder.exists():
         return  # a run that is called again after it has published
+    concluded = Conclusion()
     conclude_run(
         outcome.state,
         build_model(home.agreement.terms, folder=home.agreement.folder),
         evaluations,
         approvals,
-        Conclusion(),
+        concluded,
         publisher=publisher,
         refusals=folder,
         overrides=[read_entry(path) for path in override_files(folder)],
     )
+    if concluded.made is not None and concluded.made.reference is not None:
+        replace_file(folder / REFERENCE, concluded.made.reference)  # for evaluations after this one
     for name in (REFUSAL_JSON, REFUSAL_HTML):  # of a gate that was closed before
         (folder / name).unlink(missing_ok=True)
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from hansa.artifact.refusal import REFUSAL_JSON
+from hansa.errors import RunStateError
 from hansa.identity import COORDINATOR
 from hansa_server import coordinating
+from hansa_server.home import read_home
+from hansa_server.later_evaluation import PACKAGE, begin_evaluation, evaluates
 from support.cli import hansa
 from support.published_runs import in_process
 from support.publishing_league import PublishingLeague
@@ -143,3 +146,49 @@ def test_a_run_without_a_gate_has_nothing_to_excuse(league: PublishingLeague) ->
     called = hansa("run", "override", "--home", league.home(COORDINATOR), "--run", run)
     assert called.status == 2
     assert "no gate of this run" in called.stderr
+
+
+@pytest.fixture
+def published(league: PublishingLeague, refused: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same run, once its model is published."""
+    in_process(monkeypatch)
+    if not (folder(league, refused) / PACKAGE).exists():
+        home = league.home(COORDINATOR)
+        undecided = hansa("run", "override", "--home", home, "--format", "json").data["undecided"]
+        named = [argument for name in undecided for argument in ("--condition", name)]
+        assert hansa("run", "override", "--home", home, *named, *WHO).status == 0
+        league.runs.reopen(refused)
+        assert league.carry(refused).note == ""
+    return refused
+
+
+def test_a_published_model_is_evaluated_once_more_on_what_members_hold_by_then(
+    league: PublishingLeague, published: str
+) -> None:
+    home = read_home(league.home(COORDINATOR))
+    for name in league.names:  # a year has passed: other people, for whom the signal says the opposite
+        lines = (league.folder / f"{name}.csv").read_text().splitlines()
+        turned = [f"{-float(x):.4f},{sex},{y}" for x, sex, y in (line.split(",") for line in lines[1:])]
+        (league.folder / f"{name}.csv").write_text("\n".join([lines[0], *turned]) + "\n")
+    run = begin_evaluation(home, league.runs, None)
+    assert evaluates(folder(league, run)) == published
+    row = league.carry(run)
+    assert (row.state, row.note) == ("done", "")
+    package = folder(league, published) / PACKAGE
+    drifted = hansa("model", "monitor", package, folder(league, run) / "federation", "--format", "json")
+    assert drifted.status == 3, drifted
+    assert {one["group"]: one["change"] for one in drifted.data["groups"]}["everybody"] == "worse"
+    # as often as was agreed, and no more
+    again = league.carry(begin_evaluation(home, league.runs, published))
+    assert again.state == "partial"
+    assert "as often as the agreement allows" in again.note
+
+
+def test_what_was_not_published_is_not_evaluated_once_more(league: PublishingLeague, refused: str) -> None:
+    home = read_home(league.home(COORDINATOR))
+    with pytest.raises(RunStateError, match="has published a model"):
+        begin_evaluation(home, league.runs, "another-run")
+    before = len(league.runs.all())
+    called = hansa("run", "evaluate", "--home", league.home(COORDINATOR))
+    assert "SuperLink" in called.stderr, called  # nobody is there
+    assert len(league.runs.all()) == before

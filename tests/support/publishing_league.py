@@ -59,7 +59,9 @@ min_members = 3
 [evaluation]
 bins = 2
 max_rows_per_cell = {rows}
-epsilon = 4.0
+epsilon = 6.0
+evaluations = 2
+compared = "decisions"
 share = 0.3
 
 [fairness]
@@ -108,8 +110,8 @@ class PublishingLeague(ProcessLeague):
             home, key = self.home(name), self.folder / f"officer-{name}" / f"{name}.officer.key"
             (trains,) = hansa("node", "budget", "--home", home, "--format", "json").data["datasets"]
             granted = hansa(
-                "node", "grant", "--home", home, "--officer-key", key, "--epsilon", "5", "--delta", "0.01",
-                "--unit", "record", "--max-records", "1", "--disjoint-from", trains["dataset"], "--format", "json",
+                "node", "grant", "--home", home, "--officer-key", key, "--epsilon", "30", "--delta", "0.01",
+                "--reservations", "2", "--unit", "record", "--max-records", "1", "--disjoint-from", trains["dataset"], "--format", "json",
             )  # fmt: skip
             settings = (home / "node.toml").read_text()
             told = f'[evaluation]\ndataset_id = "{granted.data["dataset"]}"\n'

@@ -242,6 +242,9 @@ COMMANDS: Mapping[str, Row | Table] = {
         "Start, watch, resume and stop runs of a league.",
         {
             "start": Row("Start a run.", "hansa.cli.run", "start", "server"),
+            "evaluate": Row(
+                "Have a published model evaluated on later records.", "hansa.cli.run", "evaluate", "server"
+            ),
             "list": Row("List the runs, the newest first.", "hansa.cli.run", "listed", "server"),
             "log": Row("Show what happened in a run.", "hansa.cli.run", "log", "server"),
             "override": Row(

@@ -108,6 +108,39 @@ def resume(
     raise typer.Exit(status)
 
 
+def evaluate(
+    home: HomeOption,
+    agreement: AgreementArgument = None,
+    run: RunOption = None,
+    wait: WaitOption = False,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
+    """Have members evaluate a published model once more, on the records that they have now; then: hansa model monitor.
+
+    --run names the run that has published it, by default the newest. With --wait: status 0 once the evaluation stands in the
+    federation's log, 3 where too few members took part.
+    """
+    with reported(output_format):
+        from hansa.errors import RunStateError
+        from hansa_server.later_evaluation import begin_evaluation
+        from hansa_server.runs import ENDED, Runs
+        from hansa_server.supervising import carry, control_of
+
+        league = _league(home, agreement)
+        runs = Runs(league.runs)
+        busy = [row.run for row in runs.all() if row.state not in ENDED]
+        if busy:
+            raise RunStateError(
+                f"run {busy[0]} has not ended", remedy="Wait for it, or stop it: hansa run stop."
+            )
+        with control_of(league) as control:
+            control.wait(0.0)  # before anything is written
+            begun = begin_evaluation(league, runs, run)
+            carry(control, runs, begun)
+        status = _going(runs, begun, "Started", wait, output_format)
+    raise typer.Exit(status)
+
+
 def stop(
     home: HomeOption,
     agreement: AgreementArgument = None,
