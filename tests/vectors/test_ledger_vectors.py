@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 FILE = Path(__file__).parent / "ledger" / "log.json"
 TYPES = (
     "agreement", "amendment", "membership", "budget", "reservation", "release",
-    "abort", "closed", "aggregate", "evaluation", "gate", "publication", "override", "attack",
+    "abort", "closed", "aggregate", "evaluation", "gate", "publication", "override", "attack", "adaptation",
     "release",
 )  # fmt: skip
 
