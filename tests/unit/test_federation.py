@@ -348,7 +348,7 @@ def test_a_sum_that_leaves_the_range_ends_the_run_and_keeps_what_was_done() -> N
     """A member that masks what it likes can spoil a sum; that it did shows, and who did does not."""
     federation = league()
     # what a tampered client would do: integers as large as the ring, straight past the quantiser
-    federation.nodes["c"]._update = lambda run, manifest, weights, seeds: (  # type: ignore[method-assign]
+    federation.nodes["c"]._update = lambda run, manifest, weights, adapted, seeds: (  # type: ignore[method-assign]
         np.full(D, 2**30 - 1 if manifest.step == 2 else 0, dtype=np.int64)
     )
     outcome = federation.run()

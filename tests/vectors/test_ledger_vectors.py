@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 FILE = Path(__file__).parent / "ledger" / "log.json"
 TYPES = (
     "agreement", "amendment", "membership", "budget", "reservation", "release",
-    "abort", "closed", "aggregate", "evaluation", "gate", "publication", "override", "attack",
+    "abort", "closed", "aggregate", "evaluation", "gate", "publication", "override", "attack", "adaptation",
     "release",
 )  # fmt: skip
 
@@ -47,7 +47,7 @@ def test_hansa_accepts_it(log: dict[str, Any]) -> None:
     policy = LogPolicy(VerifierKey.parse(log["log_key"]), witnesses, 3)
     seen = policy.verify(log["checkpoint"])
     entries = [entry.encode() for entry in log["entries"]]
-    assert verify_log(GivenEntries(entries), seen.checkpoint, keyring()).signatures == 21
+    assert verify_log(GivenEntries(entries), seen.checkpoint, keyring()).signatures == 22
     for entry, proof in zip(entries, log["inclusion"], strict=True):
         TlogProof.parse(proof).verify(entry, policy)
 
@@ -166,7 +166,7 @@ def test_every_entry_and_every_signature(log: dict[str, Any]) -> None:
             signer, signature = line.split(" ")
             verify_p256(keys[signer], f"ledger.{kind}", text.encode(), bytes.fromhex(signature))
             checked += 1
-    assert checked == 21
+    assert checked == 22
 
 
 def test_the_approvals_of_an_amendment(log: dict[str, Any]) -> None:
