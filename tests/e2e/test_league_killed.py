@@ -6,16 +6,22 @@ Four kills in every run of the tests, and with HANSA_LONG_TESTS=1 ten, with node
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from threading import Event
 
 import pytest
 
-from hansa.errors import EngineError, ExitStatus, PortError, RunStateError
-from hansa.identity import COORDINATOR
+from hansa.errors import EngineError, ExitStatus, HansaError, PortError, RunStateError
+from hansa.identity import COORDINATOR, Authority
+from hansa.identity.errors import CertificateError
+from hansa_client.assembly import desk_of
+from hansa_client.node_file import read_home as read_node
 from hansa_server import supervising
 from hansa_server.home import read_home
 from hansa_server.runs import ENDED
@@ -23,6 +29,7 @@ from hansa_server.sqlite_journal import journal_size
 from hansa_server.supervising import Supervisor
 from hansa_simulations.bench.chaos import LINK, RUN, chaos, judge
 from hansa_simulations.processes.league import TRAINS_NOTHING, ProcessLeague
+from hansa_simulations.processes.node import TrainsNothing
 from support.cli import hansa
 from support.processes import real_league
 from support.proxies import proxy
@@ -125,3 +132,43 @@ def test_a_port_in_use_and_a_second_coordinator_are_told(
         assert told.value.exit_status == ExitStatus.CONNECTION
         with supervising._only_one(home.state), pytest.raises(RunStateError, match="running in"):
             Supervisor(home, lambda _: None).serve(Event(), lambda _: None)
+
+
+def test_two_nodes_on_one_ledger_are_told(league: ProcessLeague) -> None:
+    home = read_node(league.home("north"))
+    with desk_of(home, training_of=lambda *_: TrainsNothing()):
+        second = desk_of(home, training_of=lambda *_: TrainsNothing())
+        with pytest.raises(HansaError, match="in use by another process") as told:
+            second.__enter__()
+    assert told.value.exit_status != ExitStatus.DONE
+
+
+@pytest.mark.parametrize("wrong", ["expired", "revoked", "foreign"])
+def test_a_coordinators_certificate_that_does_not_count_is_told_before_anybody_listens(
+    league: ProcessLeague, wrong: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, told = (
+        league.home(COORDINATOR),
+        {"expired": "not now", "revoked": "revoked", "foreign": "authority"},
+    )
+    kept = {name: (home / name).read_bytes() for name in ("ca.crt", "ca.crl")}
+    now = datetime.now(UTC)
+    if wrong == "expired":
+        later = type("Later", (datetime,), {"now": classmethod(lambda _, __: now + timedelta(days=9000))})
+        monkeypatch.setattr(supervising, "datetime", later)
+    elif wrong == "revoked":
+        shutil.copytree(league.folder / "ca", tmp_path / "ca")
+        certificate = league.folder / f"{COORDINATOR}.crt"
+        assert hansa("ca", "revoke", tmp_path / "ca", "--certificate", certificate).status == 0
+        (home / "ca.crl").write_bytes((tmp_path / "ca" / "ca.crl").read_bytes())
+    else:
+        Authority.create("Another consortium", now).save(tmp_path / "other", now)
+        for name in kept:
+            (home / name).write_bytes((tmp_path / "other" / name).read_bytes())
+    try:
+        with pytest.raises(CertificateError) as refused:
+            Supervisor(read_home(home), lambda _: None)
+    finally:
+        for name, data in kept.items():
+            (home / name).write_bytes(data)
+    assert told[wrong] in refused.value.diagnostics()

@@ -70,7 +70,7 @@ def measure_chaos(
     with tempfile.TemporaryDirectory(dir=folder, prefix="hansa-chaos-") as name:
         league = ProcessLeague(Path(name), NAMES, terms(NAMES, rounds))
         league.enrol()
-        found = chaos(league, victims(kills, NAMES, random.Random(seed)), progress)  # noqa: S311  # instants, no secrets
+        found = chaos(league, victims(kills, NAMES, seed), progress)
         judge(league, rounds)
     by = [
         Figure(f"killed_{who}_count", f"kills of {who}", (float(n),))
@@ -95,9 +95,9 @@ def measure_chaos(
     )
 
 
-def victims(kills: int, names: Sequence[str], chance: random.Random) -> list[tuple[str, float]]:
+def victims(kills: int, names: Sequence[str], seed: int) -> list[tuple[str, float]]:
     """Who is killed in turn, and how many seconds after the last was back."""
-    kinds = ("member", RUN, LINK)
+    kinds, chance = ("member", RUN, LINK), random.Random(seed)  # noqa: S311  # instants, no secrets
     chosen = [kinds[number % len(kinds)] for number in range(kills)]
     chance.shuffle(chosen)
     return [

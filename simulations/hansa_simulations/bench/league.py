@@ -92,7 +92,7 @@ def measure_league(
     with tempfile.TemporaryDirectory(dir=folder, prefix="hansa-league-") as name:
         for size in sizes:
             progress(f"rounds of {len(NAMES)} members, {size} weights")
-            figures += _round_figures(size, timed(Path(name) / size, size, rounds, NOOPS))
+            figures += figures_of_rounds(size, timed(Path(name) / size, size, rounds, NOOPS))
         if memory is not None:
             progress(f"memory, {memory} weights")
             found = timed(Path(name) / f"memory-{memory}", memory, 2, 0)
@@ -129,7 +129,8 @@ def measure_league(
     )
 
 
-def _round_figures(size: str, found: Measured) -> list[Figure]:
+def figures_of_rounds(size: str, found: Measured) -> list[Figure]:
+    """A round, an exchange that does nothing, and the one divided by three of the other."""
     three = 3 * statistics.median(found.noops)
     goal = ROUND_GOALS_S.get(size)
     over = OVER_NOOP_GOAL if size == "10m" else None

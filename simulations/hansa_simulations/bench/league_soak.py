@@ -67,10 +67,10 @@ def soak(league: ProcessLeague, rounds: int) -> Soak:
         if row.state in ENDED:
             raise EngineError(f"a run of {rounds} rounds is {row.state} after {row.round}: {row.note}")
         time.sleep(_LOOK_S)
-    slopes = [
-        _slope(values[len(values) // 3 :]) for values in found.memory.values() if len(values) > seen // 2
+    growths = [
+        slope(values[len(values) // 3 :]) for values in found.memory.values() if len(values) > seen // 2
     ]
-    found.slope_bytes = max(slopes)
+    found.slope_bytes = max(growths)
     return found
 
 
@@ -79,5 +79,6 @@ def _everybody(league: ProcessLeague) -> list[int]:
     return sorted({*own, *(child for pid in own for child in children(pid))})
 
 
-def _slope(values: list[int]) -> float:
+def slope(values: list[int]) -> float:
+    """By how much they grow from one to the next, by least squares."""
     return float(np.polyfit(np.arange(len(values)), np.asarray(values, dtype=np.float64), 1)[0])

@@ -1,0 +1,92 @@
+"""The way of a question through Flower's application, without the stations that have nothing to do on it.
+
+Flower 1.41 takes each request through nine middlewares, one around the other, and each costs about as much as the work: those
+of control look at every question of a node, and find that it is none of control's. Here a middleware stands in the way of the paths that it acts
+on, and of no others. What acts on a path is what acted on it before.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI
+from flwr.supercore.corestate.sql_corestate import SqlCoreState
+from flwr.supercore.routers.runtime.tracing import RuntimeTracingMiddleware
+from flwr.superlink.routers.control.middlewares import (
+    ControlAuthenticationMiddleware,
+    ControlEventLogMiddleware,
+    ControlLicenseMiddleware,
+    ControlSensitiveResponseMiddleware,
+)
+from flwr.superlink.routers.fleet.middlewares import FleetEventLogMiddleware
+from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
+from starlette.middleware import Middleware
+
+from hansa_server.flower_app.asgi import App, Receive, Scope, Send
+
+# each of them passes what is not under its path on, as it is
+_ACT_ON = {
+    ControlSensitiveResponseMiddleware: "/v1/control/",
+    ControlAuthenticationMiddleware: "/v1/control/",
+    ControlLicenseMiddleware: "/v1/control/",
+    ControlEventLogMiddleware: "/v1/control/",
+    NodeAuthMiddleware: "/v1/fleet/",
+}
+# they act where plugins of Flower's enterprise release are there, or tracing was asked for; neither is in a league
+_IDLE = (FleetEventLogMiddleware, RuntimeTracingMiddleware)
+_CLEANED_EVERY_S = 1.0
+
+
+class Only:
+    """A middleware for the paths that begin so; others pass it by.
+
+    Args:
+        app: behind it.
+        prefix: of paths.
+        made: makes the middleware around `app`.
+    """
+
+    def __init__(self, app: App, prefix: str, made: Callable[[App], App]) -> None:
+        self._app, self._prefix, self._inner = app, prefix, made(app)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        on_it = scope["type"] != "http" or str(scope["path"]).startswith(self._prefix)
+        await (self._inner if on_it else self._app)(scope, receive, send)
+
+
+def shortened(app: FastAPI) -> FastAPI:
+    """The application, before it is started, with each middleware on its own paths."""
+    app.user_middleware = [
+        _placed(one)  # type: ignore[arg-type]  # starlette's own types say no more of a middleware
+        for one in app.user_middleware
+        if one.cls not in _IDLE
+    ]
+    return app
+
+
+def _placed(one: Middleware) -> Middleware:
+    prefix = _ACT_ON.get(one.cls)  # type: ignore[call-overload]
+    if prefix is None:
+        return one
+    made: Any = one.cls
+    return Middleware(Only, prefix, lambda app: made(app, *one.args, **one.kwargs))  # type: ignore[arg-type]
+
+
+def clean_seldom() -> None:
+    """Have Flower look for tasks whose process is silent once a second, and not at each request: that writes to its database."""
+    cleaned, lock = SqlCoreState._cleanup_expired_task_tokens, threading.Lock()  # noqa: SLF001
+    last = [0.0]
+
+    def seldom(state: SqlCoreState) -> None:
+        with lock:
+            now = time.monotonic()
+            if now - last[0] < _CLEANED_EVERY_S:
+                return
+            last[0] = now
+        cleaned(state)
+
+    SqlCoreState._cleanup_expired_task_tokens = seldom  # type: ignore[method-assign]  # noqa: SLF001
