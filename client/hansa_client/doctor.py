@@ -61,7 +61,8 @@ def examine(home: NodeHome, probe: Callable[[], float | None]) -> Iterator[Check
     yield from _tried("agreements", lambda: _agreements(home))
     if home.settings.role == "member":
         yield from _tried("budget", lambda: _budget(home))
-        yield from _tried("data", lambda: _data(home))
+        yield from _tried("evaluation", lambda: _evaluations(home))
+    yield from _tried("data", lambda: _data(home))
     yield _disk(home)
     yield _versions()
     yield _device(home)
@@ -124,6 +125,27 @@ def _budget(home: NodeHome) -> Iterator[Check]:
         granted = ledger.granted
         limit, delta = float.fromhex(granted.epsilon), float.fromhex(granted.delta)
         yield Check("budget", "good", f"ε = {limit:g} was granted at δ = {delta:g}; see `hansa node budget`")
+
+
+def _evaluations(home: NodeHome) -> Iterator[Check]:
+    """Whether the gate's bound on ε can hold with the budget that evaluations are charged to."""
+    from hansa.fairness.agreed import agreed_epsilon
+
+    for one in accepted_in(home):
+        terms = one.agreement.terms
+        held_out = terms.evaluation is not None and terms.evaluation.units == "held-out"
+        if not (held_out and terms.published and terms.evaluation and terms.privacy.epsilon):
+            continue
+        if home.settings.evaluation.dataset_id is not None:
+            yield Check("evaluation", "good", "units that judge have a budget of their own")
+            continue
+        yield Check(
+            "evaluation",
+            "look",
+            f"units that judge are charged with those that train, up to ε = {terms.privacy.epsilon:g} and "
+            f"{terms.evaluation.epsilon:g} together, and the gate lets at most {agreed_epsilon(terms):g} through",
+            "grant a second budget (hansa node grant --disjoint-from), and name it under [evaluation] in node.toml",
+        )
 
 
 def _data(home: NodeHome) -> Iterator[Check]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -192,3 +193,38 @@ def test_what_was_not_published_is_not_evaluated_once_more(league: PublishingLea
     called = hansa("run", "evaluate", "--home", league.home(COORDINATOR))
     assert "SuperLink" in called.stderr, called  # nobody is there
     assert len(league.runs.all()) == before
+
+
+@pytest.mark.parametrize(
+    ("spoil", "status", "words"),
+    [
+        (lambda row: row.partition(",")[0] + "," + row.rpartition(",")[2], 2, "there is no column 'sex'"),
+        (lambda row: row.replace(",f,", ",x,"), 2, "hold a code that is not declared: 'x'"),
+        (lambda row: row.replace(",f,yes", ",f,no"), 0, "the group 'f' has no row with the label 'yes'"),
+        (lambda row: row.replace(",f,", ",m,"), 0, "the group 'f' has no row at all"),
+    ],
+)
+def test_what_a_member_lacks_for_judging_is_told_before_a_run(
+    league: PublishingLeague, tmp_path: Path, spoil: Callable[[str], str], status: int, words: str
+) -> None:
+    data = tmp_path / "records.csv"
+    data.write_text("".join(f"{spoil(row)}\n" for row in league.records("north").splitlines()))
+    frozen = league.folder / "league.frozen.toml"
+    called = hansa("node", "check", data, "--agreement", frozen, "--member", "north")
+    assert called.status == status, called
+    assert words in (called.stderr if status else called.stdout)
+
+
+def test_a_budget_that_judging_shares_with_training_is_told_before_a_run(
+    league: PublishingLeague,
+) -> None:
+    assert "have a budget of their own" in hansa("node", "doctor", "--home", league.home("east")).stdout
+    settings = league.home("east") / "node.toml"
+    before = settings.read_text()
+    try:
+        settings.write_text(before.replace("dataset_id = ", "# dataset_id = ", 1))
+        told = hansa("node", "doctor", "--home", league.home("east")).stdout
+    finally:
+        settings.write_text(before)
+    assert "charged with those that train, up to ε = 8 and 6 together" in told
+    assert "--disjoint-from" in told

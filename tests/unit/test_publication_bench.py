@@ -19,6 +19,8 @@ WANTED = {
     "worst_group_lost_points",
     "student_bytes_over_fp32",
     "student_speedup_batch1",
+    "student_speedup_batch32",
+    "student_small_vocabulary_bytes_over_fp32",
     "student_accuracy_lost_points",
 }
 

@@ -16,7 +16,7 @@ from hansa.agreement.local import Source
 from hansa.agreement.terms import BandGroup, CategoryFeature, Feature, Group, NumberFeature, Terms
 from hansa.errors import DataError, HansaError, Problem
 from hansa_client.data.cells import Cells, Mask, codes, numbers
-from hansa_client.data.encoding import has_value, unit_names, usable_records
+from hansa_client.data.encoding import group_codes, has_value, unit_names, usable_records
 from hansa_client.data.reader import read_files
 from hansa_client.data.records import ColumnMapping, Records
 
@@ -256,6 +256,7 @@ def _whole(
     if len(labels) == 1:
         only = next(iter(labels))
         yield Finding("warning", path, terms.data.label, f"there is one class only, {only!r}", rows=len(kept))
+    yield from _groups(path, kept, terms)
     names = unit_names(kept, terms)
     _, sizes = np.unique(np.array(names, dtype=str), return_counts=True)
     cap = terms.privacy.max_records_per_unit
@@ -273,6 +274,30 @@ def _whole(
             f"there are {len(sizes)} units, while the agreement declares {declared_units} for this member",
             remedy="the declared number is the divisor of every mean; agree on a closer one",
         )  # fmt: skip
+
+
+def _groups(path: str, kept: Records, terms: Terms) -> Iterator[Finding]:
+    """Groups of which this member can say nothing when a model is judged, because they are not there or lack a label."""
+    if terms.evaluation is None:
+        return
+    labels = codes(kept.columns[terms.data.label], terms.task.labels).values
+    for group in terms.data.groups:
+        if group.name not in kept.columns:
+            continue  # told as a column that is missing
+        of_group = group_codes(kept.columns[group.name], group)
+        for place, value in enumerate(group.values):
+            there = of_group == place
+            rows = int(there.sum())
+            lacking = [label for i, label in enumerate(terms.task.labels) if not (labels[there] == i).any()]
+            if not lacking:
+                continue
+            what = (
+                f"has no row with the label {', '.join(map(repr, lacking))}" if rows else "has no row at all"
+            )
+            yield Finding(
+                "warning", path, group.name, f"the group {value!r} {what}", rows=rows,
+                remedy="other members may have them; a group too small in all of them together blocks the gate",
+            )  # fmt: skip
 
 
 def _undeclared(
