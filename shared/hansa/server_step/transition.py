@@ -99,7 +99,7 @@ def step(
     if state.round >= state.rounds:
         raise ServerStateError(f"the run has {state.rounds} rounds, and all of them are done")
     _require_matching_parts(rule, state)
-    if np.size(adapted) != np.size(state.adapted) or (adapted is None) != (state.adapted is None):
+    if _length(adapted) != _length(state.adapted):
         raise ServerStateError("what adapts does not go with the state: it has other quantities, or none")
     rate = learning_rate(rule, state.round, state.rounds)
     update = finite_vector(mean_update, state.weights.size, "mean update")
@@ -131,6 +131,10 @@ def step(
         tail_count=state.tail_count + in_tail,
         adapted=adapted,
     )
+
+
+def _length(adapted: Vector | None) -> int:
+    return 0 if adapted is None else adapted.size
 
 
 @lru_cache(maxsize=64)
