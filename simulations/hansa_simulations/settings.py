@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hansa.errors import BudgetRefusedError
+from hansa_server.publication.compress import PublicCorpus
 
 
 class Progress:
@@ -53,6 +54,7 @@ class Settings:
         published: folder of the run's output, for a package or a refusal where the agreement asks for a publication;
             `None` ends with the gate.
         overrides: of conditions that turn out inconclusive.
+        corpus: public texts, for steps of compression that read texts.
         concluding: whether anything follows training at all.
         progress: told what is done.
         stop: once it is set, the run ends after the round in hand and reports what was done.
@@ -65,6 +67,7 @@ class Settings:
     attack: bool = False
     published: Path | None = None
     overrides: tuple[OverrideAsked, ...] = ()
+    corpus: PublicCorpus | None = None
     concluding: bool = True
     progress: Progress = field(default_factory=Progress)
     stop: threading.Event = field(default_factory=threading.Event)
