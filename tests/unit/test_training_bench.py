@@ -290,6 +290,7 @@ def test_a_peak_is_above_the_start_and_not_that_of_the_process_that_asks(
     assert found is not None
     values = {f.name: f for f in found}
     assert 5e7 < values["full_plain_peak_bytes"].value < ballast.nbytes
+    assert {"full_dp_over_plain_memory", "full_dp_microbatches_over_plain_memory"} < set(values)
     assert values["full_dp_over_plain_memory_added"].value > 0
     assert all(f.goal is None for f in found)
 
