@@ -131,6 +131,7 @@ def _publish(
 ) -> None:
     """Publish the final model into the run's folder, or leave there what stood in the way."""
     from hansa.models import build_model  # torch
+    from hansa_server.publication.compress import PublicCorpus
     from hansa_server.publication.concluding import Conclusion, conclude_run
     from hansa_server.publication.publishing import Publisher
 
@@ -138,6 +139,7 @@ def _publish(
     if publisher.folder.exists():
         return  # a run that is called again after it has published
     concluded = Conclusion()
+    texts = home.settings.public_texts
     conclude_run(
         outcome.state,
         build_model(home.agreement.terms, folder=home.agreement.folder),
@@ -147,6 +149,7 @@ def _publish(
         publisher=publisher,
         refusals=folder,
         overrides=[read_entry(path) for path in override_files(folder)],
+        corpus=None if texts.file is None else PublicCorpus.read(home.path(texts.file), texts.source),
     )
     if concluded.made is not None and concluded.made.reference is not None:
         replace_file(folder / REFERENCE, concluded.made.reference)  # for evaluations after this one

@@ -7,7 +7,7 @@ Needs neither torch nor flwr.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +18,10 @@ from pydantic import Field, StringConstraints, ValidationError
 from hansa.agreement import Agreement, read_agreement
 from hansa.agreement.amendments import Proposal, read_proposals
 from hansa.agreement.document import told
+from hansa.agreement.publication_rules import reads_public_texts
 from hansa.agreement.roster import roster_of
-from hansa.agreement.section import Section
+from hansa.agreement.section import Section, Text
+from hansa.agreement.terms import Terms
 from hansa.errors import CoordinatorError, Problem, UsageError
 from hansa.following.address import Address
 from hansa.identity import COORDINATOR, Roster, Signer
@@ -37,6 +39,18 @@ PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096, patte
 AddressText = Annotated[str, StringConstraints(min_length=3, max_length=300)]
 
 
+class PublicTexts(Section):
+    """`[public_texts]`: what steps of compression may read, where an agreement on texts has such steps.
+
+    Attributes:
+        file: one text a line, in UTF-8; a relative path starts at the folder of `coordinator.toml`.
+        source: where they come from, for the model card; the coordinator vouches for it.
+    """
+
+    file: PathText | None = None
+    source: Text = ""
+
+
 class CoordinatorFile(Section):
     """The settings of `coordinator.toml`; relative paths start at its folder.
 
@@ -46,6 +60,7 @@ class CoordinatorFile(Section):
         wait_for_all_s: how long a run that begins waits for members beyond those that it needs.
         absent_after_s: how long a member that has lost its place at the SuperLink is waited for in a phase.
         metrics: where numbers of the runs are served, if anywhere.
+        public_texts: that steps of compression may read.
         identity_key, log_key, certificate, authority, revocations: files of the home; written by `hansa coordinator init`.
     """
 
@@ -54,6 +69,7 @@ class CoordinatorFile(Section):
     wait_for_all_s: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     absent_after_s: Annotated[float, Field(ge=0, le=86_400)] = 15.0
     metrics: Metrics = Metrics()
+    public_texts: PublicTexts = PublicTexts()
     identity_key: PathText = "identity.key"
     log_key: PathText = "log.key"
     certificate: PathText = "coordinator.crt"
@@ -197,8 +213,20 @@ class CoordinatorHome:
         problems += [
             Problem(str(self.keys_file), f"has no witness key of {name!r}") for name in sorted(missing)
         ]
+        problems += self.lacking_texts(self.agreement.terms)
         if problems:
             raise CoordinatorError(f"{self.folder} is not the home of a league", problems)
+
+    def lacking_texts(self, terms: Terms) -> Iterator[Problem]:
+        """What is missing of the public texts that steps of compression read."""
+        texts = self.settings.public_texts
+        if not (terms.published and reads_public_texts(terms.publication, terms.data)):
+            return
+        if texts.file is None or not texts.source.strip():
+            what = "names no file and source, and steps of publication.compress read public texts"
+            yield Problem("public_texts", what, f"see [public_texts] in {FILE}")
+        elif not self.path(texts.file).is_file():
+            yield Problem("public_texts.file", f"{self.path(texts.file)} is not there")
 
 
 def read_home(folder: Path) -> CoordinatorHome:
@@ -259,4 +287,10 @@ log_key = "log.key"
 certificate = "coordinator.crt"
 authority = "ca.crt"
 revocations = "ca.crl"
+
+# Texts that everybody may read, one a line: for the steps `distil` and `vocabulary` of agreements on texts. Never
+# records of members: what is learned from them here would be charged to nobody.
+[public_texts]
+# file = "public.txt"
+# source = "…"                      # where they come from; stands in the model card
 {METRICS_TOML}"""

@@ -67,7 +67,9 @@ class Ending:
 
         def evaluate(outcome: Outcome) -> None:
             with self.clock.part("evaluating by group"):
-                made = files_to_judge(seat.agreement.terms, self.built, published_weights(outcome.state))
+                made = files_to_judge(
+                    seat.agreement.terms, self.built, published_weights(outcome.state), self.settings.corpus
+                )
                 self.evaluated = (evaluations.evaluate(outcome.state, made.judged, made.reference),)
 
         def publish(outcome: Outcome) -> None:
@@ -88,6 +90,7 @@ class Ending:
                         Excuse(o.condition, Person(o.name, o.role, o.reason), coordinator)
                         for o in self.settings.overrides
                     ],
+                    corpus=self.settings.corpus,
                     stage=self.clock.part,
                 )
             finally:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hansa.errors import BudgetRefusedError
 from hansa_client.data import Dataset
+from hansa_server.publication.compress import PublicCorpus
 
 
 class Progress:
@@ -54,6 +55,7 @@ class Settings:
         published: folder of the run's output, for a package or a refusal where the agreement asks for a publication;
             `None` ends with the gate.
         overrides: of conditions that turn out inconclusive.
+        corpus: public texts, for steps of compression that read texts.
         concluding: whether anything follows training at all.
         later: records by member on which a published model is evaluated once more, as after some time in use.
         progress: told what is done.
@@ -67,6 +69,7 @@ class Settings:
     attack: bool = False
     published: Path | None = None
     overrides: tuple[OverrideAsked, ...] = ()
+    corpus: PublicCorpus | None = None
     concluding: bool = True
     later: Mapping[str, Dataset] | None = None
     progress: Progress = field(default_factory=Progress)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from hansa.agreement import Agreement, read_agreement
+from hansa.agreement.publication_rules import reads_public_texts
 from hansa.errors import OutputExistsError, UsageError
 from hansa.models import BuiltModel, build_model
 from hansa.privacy.adaptation import adaptation_of
@@ -21,6 +22,7 @@ from hansa.report import Reference, Repeat, Report, write_report
 from hansa.report.mitigated import WITHOUT
 from hansa_client.data import Dataset, encode
 from hansa_client.training import engine_for
+from hansa_server.publication.compress import PublicCorpus
 from hansa_simulations.assembly import Measured, Run, assemble
 from hansa_simulations.derived import (
     Derivation,
@@ -87,6 +89,7 @@ def simulate(
     attack: bool = False,
     overrides: Sequence[OverrideAsked] = (),
     later: Path | Mapping[str, Dataset] | None = None,
+    corpus: PublicCorpus | None = None,
     members_home: Path | None = None,
     out: Path | None = None,
     force: bool = False,
@@ -109,6 +112,7 @@ def simulate(
         attack: also attack the members' trainer with canaries that are nobody's data, and report what that shows.
         overrides: of conditions of the gate that turn out inconclusive, by named persons.
         later: records by member on which a published model is evaluated once more, or a folder that is read as `data` is.
+        corpus: public texts, for steps of compression that read texts.
         members_home: folder in which members keep their budgets between runs.
         out: folder to write `report.json`, `report.html`, `model.safetensors`, `agreement.toml` and, where privacy is
             claimed, `ledgers` to; where the agreement publishes, also `publication` or `refusal.json`.
@@ -122,6 +126,12 @@ def simulate(
     original = agreement if isinstance(agreement, Agreement) else read_agreement(Path(agreement))
     if out is not None:
         check_output(out, force=force)
+    terms = original.terms
+    if corpus is None and terms.published and reads_public_texts(terms.publication, terms.data):
+        raise UsageError(
+            "steps of publication.compress read public texts, and none are named",
+            remedy="Pass --public-texts FILE, one text a line, and --public-source TEXT.",
+        )
     if repeat < 1:
         raise UsageError("--repeat needs at least one run")
     ledgers = None if out is None else out / LEDGERS
@@ -132,6 +142,7 @@ def simulate(
         ledgers,
         attack=attack,
         overrides=tuple(overrides),
+        corpus=corpus,
         progress=progress or Progress(),
         stop=stop or threading.Event(),
     )

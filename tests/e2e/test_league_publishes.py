@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hansa.artifact.refusal import REFUSAL_JSON
 from hansa.errors import RunStateError
+from hansa.gate import approving
 from hansa.identity import COORDINATOR
 from hansa_server import coordinating
 from hansa_server.home import read_home
@@ -90,16 +92,24 @@ def test_a_league_publishes_once_persons_excused_what_was_undecided(
     assert "at north" in excused[first]
     assert not coordinating.refused(run)
     keys, frozen = league.folder / "keys.json", league.folder / "league.frozen.toml"
-    audited = hansa(
-        "audit", "verify", run / "federation", run / "rounds.jsonl", "--keys", keys, "--agreement", frozen,
-        "--format", "json",
-    )  # fmt: skip
+    audit = ("audit", "verify", run / "federation", run / "rounds.jsonl", "--keys", keys, "--format", "json")
+    audited = hansa(*audit, "--agreement", frozen)
     assert audited.status == 0, audited
     decided = {what: n for what, n in audited.data["passed"].items() if "decided anew" in what}
     assert sorted(decided.values()) == [
         1,
         2,
     ]  # the gate that was closed, the one that is open, one publication
+    # whoever comes to another decision from the same log says which gate it is, and in what
+    with monkeypatch.context() as patch:
+        honest = approving.decide
+        patch.setattr(approving, "decide", lambda terms, grounds: honest(terms, replace(grounds, members=2)))
+        (failure,) = hansa(*audit, "--agreement", frozen).data["failures"]
+    assert failure["type"] == "gate"
+    assert "'members >= 3' is said to be pass, and fail follows" in failure["what"]
+    # without the agreement nothing is decided, and that is told
+    assert any("--agreement" in one["why"] for one in hansa(*audit).data["not_checked"])
+    assert hansa(*audit, "--agreement", league.folder / "league.toml").status == 2
     # what is published is not decided again
     assert hansa("run", "resume", "--home", home).status == 3
     assert "is open" in hansa("run", "override", "--home", home).stdout

@@ -20,12 +20,18 @@ from hansa.agreement.conditions import (
     walked,
 )
 from hansa.agreement.publication import Evaluation, Fairness, Publication
-from hansa.agreement.terms import Data, Privacy, Task
+from hansa.agreement.terms import Data, Privacy, Task, TextFeature
 from hansa.errors import Problem
 
 ORDER = ("merge", "prune", "distil", "vocabulary", "onnx", "int8")
 _COMPARED = frozenset({"accuracy", "balanced-accuracy", "auc"})  # of which a loss is defined
 _OF_EVERY_TASK = frozenset({"accuracy", "balanced-accuracy", "auc", "calibration-error"})
+
+
+def reads_public_texts(publication: Publication, data: Data) -> bool:
+    """Whether a step reads texts that everybody may read, which whoever compresses has to name."""
+    of_texts = any(isinstance(feature, TextFeature) for feature in data.features)
+    return of_texts and bool({"distil", "vocabulary"} & {*publication.compress})
 
 
 def publication_problems(

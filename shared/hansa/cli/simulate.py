@@ -120,6 +120,15 @@ def simulate(
             help="Have the published model evaluated once more, on the records in this folder; then: hansa model monitor.",
         ),
     ] = None,
+    public_texts: Annotated[
+        Path | None,
+        typer.Option(
+            "--public-texts", metavar="FILE", help="Texts that steps of compression may read, one a line."
+        ),
+    ] = None,
+    public_source: Annotated[
+        str, typer.Option("--public-source", metavar="TEXT", help="Where they come from, for the model card.")
+    ] = "",
     members_home: Annotated[
         Path | None,
         typer.Option("--members-home", help="Folder in which members keep their budgets between runs."),
@@ -148,6 +157,11 @@ def simulate(
         if plant_noise is not None:
             read = with_planted(read, plant_noise)
         overrides = _overrides(override or [], override_by, override_reason)
+        corpus = None
+        if public_texts is not None:
+            from hansa_server.publication.compress import PublicCorpus
+
+            corpus = PublicCorpus.read(public_texts, public_source)
         derivation = Derivation(
             no_dp=no_dp,
             mechanism=None if mechanism is None else mechanism.value,
@@ -171,6 +185,7 @@ def simulate(
                 attack=attack,
                 overrides=overrides,
                 later=later,
+                corpus=corpus,
                 members_home=members_home,
                 out=out,
                 force=force,

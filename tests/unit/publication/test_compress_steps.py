@@ -45,6 +45,7 @@ from hansa_server.publication.compress import (
     agreed_steps,
     compress,
 )
+from hansa_server.publication.compress.distillation import kept_layers
 from hansa_server.publication.compress.onnx_export import run_onnx
 from hansa_server.publication.compress.pruning import _layers
 
@@ -275,6 +276,23 @@ def test_a_student_has_half_the_layers_and_learns(kind, texts):
     assert "1 of 2 layers" in last.told[0].did
     assert last.parameters < found.parameters
     assert not Distil(corpus).cost.private
+
+
+@pytest.mark.parametrize(
+    ("layers", "count", "kept"),
+    [(6, 3, [0, 3, 5]), (12, 6, [0, 2, 4, 7, 9, 11]), (2, 1, [1]), (5, 5, [0, 1, 2, 3, 4])],
+)
+def test_a_student_begins_as_the_first_and_the_last_layer_and_some_between(layers, count, kept):
+    assert kept_layers(layers, count) == kept
+
+
+def test_a_student_keeps_embeddings_and_head(text_model, texts):
+    student = compress(text_model, [Distil(PublicCorpus("public notes", texts), steps=3, batch=8)])
+    of_model, of_student = (dict(one.module.named_parameters()) for one in (text_model, student))
+    kept = [name for name in of_student if ".layer." not in name]
+    assert any("embeddings" in name for name in kept)
+    assert any("head" in name for name in kept)
+    assert all(torch.equal(of_model[name], of_student[name]) for name in kept)
 
 
 def test_texts_are_needed_and_are_named(text_model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,22 @@ class PublicCorpus:
 
     source: str
     texts: tuple[str, ...] = field(repr=False)
+
+    @classmethod
+    def read(cls, path: Path, source: str) -> PublicCorpus:
+        """From a file with one text a line, in UTF-8.
+
+        Raises:
+            StepError: it cannot be read, or holds no text.
+        """
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise StepError(
+                f"cannot read the public texts in {path}: {getattr(error, 'strerror', None) or 'no UTF-8'}",
+                remedy="Name a file with one text a line, in UTF-8.",
+            ) from None
+        return cls(source, tuple(line.strip() for line in lines if line.strip()))
 
     def __post_init__(self) -> None:
         if not self.source.strip() or not any(text.strip() for text in self.texts):
