@@ -108,7 +108,7 @@ class TestThereAndBack:
         quiet = [entry for entry in quiet if entry.type != "reservation"]
         lost = changed(ABORTED, spends=(), purpose=None)
         assert list(records_of([*quiet, GRANT, *quiet, lost])) == [LIMITS]
-        assert len(quiet) == 9
+        assert len(quiet) == 10
 
     def test_one_dataset_of_several_is_picked_by_its_id(self) -> None:
         other = replace(LIMITS, dataset=OTHER_DATASET)
