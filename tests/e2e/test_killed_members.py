@@ -13,7 +13,8 @@ from hansa.report import read_report
 from support.cli import finished, hansa_process, league_on_disk
 from support.leagues import TERMS
 
-FOUR = TERMS.replace("rounds = 4", "rounds = 60").replace("steps = 8", "steps = 60")
+ROUNDS, BEFORE = 24, 6  # of a run, and entries in every ledger before a member is killed
+FOUR = TERMS.replace("rounds = 4", f"rounds = {ROUNDS}").replace("steps = 8", f"steps = {ROUNDS}")
 MORE = '[[members]]\nname = "d"\nunits = 30\n[[members]]\nname = "e"\nunits = 30\n\n[data]'
 
 
@@ -51,7 +52,7 @@ def test_a_member_killed_with_signal_9_is_absent_and_the_run_goes_on(tmp_path: P
     )  # fmt: skip
     until = time.monotonic() + 200
     while (
-        min(entries_of(home / name) for name in "abcde") < 10
+        min(entries_of(home / name) for name in "abcde") < BEFORE
         and time.monotonic() < until
         and process.poll() is None
     ):
@@ -62,14 +63,14 @@ def test_a_member_killed_with_signal_9_is_absent_and_the_run_goes_on(tmp_path: P
     assert called.stderr.count("ended; it is absent from now on") == 1
     assert "Traceback" not in called.stderr
     report = read_report(tmp_path / "o" / "report.json")
-    assert (report.status, report.rounds) == ("done", 60)
+    assert (report.status, report.rounds) == ("done", ROUNDS)
     missing = {name for entry in report.round_log for name in entry.absent}
     assert len(missing) == 1
     (victim,) = missing
     present = {member.name: member.rounds_present for member in report.members}
-    assert 0 < present.pop(victim) < 60
-    assert set(present.values()) == {60}
+    assert 0 < present.pop(victim) < ROUNDS
+    assert set(present.values()) == {ROUNDS}
     # nobody closed its reservation, so all of it stays spent
-    assert {member.noisy_steps for member in report.members} == {60}
+    assert {member.noisy_steps for member in report.members} == {ROUNDS}
     assert report.round_log[-1].secure_sum is not None
     assert set(report.round_log[-1].secure_sum.dropped) == {victim}

@@ -274,9 +274,9 @@ def test_dp_accounting_computes_one_size_and_ours_holds_for_all_smaller_ones():
     from dp_accounting.pld import PLDAccountant
 
     event = truncated_poisson_gaussian(0.05, 1.5, Truncation(1000, 75))  # 3.6 standard deviations
-    accountant = PLDAccountant(dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    accountant = PLDAccountant(dp.NeighboringRelation.ADD_OR_REMOVE_ONE, 1e-3)
     accountant.compose(event_from_json(event), 200)
-    ours = epsilon_spent([Spend(event, 200)], DELTA)
+    ours = epsilon_spent([Spend(event, 200)], DELTA, interval=1e-3)
     assert ours == pytest.approx(accountant.get_epsilon(DELTA), rel=5e-3)
     vector = PLDAccountant()
     vector.compose(dp.TruncatedSubsampledGaussianDpEvent(4, 0.5, 2, 1.0), 3)

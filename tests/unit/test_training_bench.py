@@ -270,12 +270,27 @@ def test_memory_is_read_from_processes_of_their_own(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(not peak.STATUS.exists(), reason="needs /proc to see a process' memory")
-def test_a_peak_is_above_the_start_and_not_that_of_the_process_that_asks() -> None:
+def test_a_peak_is_above_the_start_and_not_that_of_the_process_that_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     ballast = np.ones(200_000_000)  # 1.6 GB here, none of them there
+    ran, asked = ratios.run_peer, []  # one process stands for all: each takes seconds to start
+
+    def once(peer: Any, options: list[str], timeout_s: float) -> Any:
+        asked.append(options[options.index("--side") + 1])
+        return (
+            ran(peer, options, timeout_s=timeout_s)
+            if len(asked) == 1
+            else {"peak_bytes": 2e8, "start_bytes": 1e8}
+        )
+
+    monkeypatch.setattr(ratios, "run_peer", once)
     found = ratios.memory_figures(4, 2, opacus=False, quick=True)
+    assert asked == ["plain", "dp", "dp"]
     assert found is not None
     values = {f.name: f for f in found}
-    assert 5e7 < values["full_dp_peak_bytes"].value < ballast.nbytes
+    assert 5e7 < values["full_plain_peak_bytes"].value < ballast.nbytes
+    assert {"full_dp_over_plain_memory", "full_dp_microbatches_over_plain_memory"} < set(values)
     assert values["full_dp_over_plain_memory_added"].value > 0
     assert all(f.goal is None for f in found)
 
