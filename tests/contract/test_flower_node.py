@@ -195,11 +195,15 @@ def test_a_superlink_of_another_flower_release_is_told_and_no_further_try_is_mad
     true = link.RuntimeVersionMetadata.from_local_component
     other = partial(_of_another_release, true)
     monkeypatch.setattr(link.RuntimeVersionMetadata, "from_local_component", other)
-    with pytest.raises(LinkError, match="another Flower release") as told:
-        link_to(there, []).serve(threading.Event())
-    assert told.value.exit_status == ExitStatus.CONNECTION
     with pytest.raises(LinkError, match="another Flower release"):
         link_to(there, []).probe()
+    stop = threading.Event()
+    giving_up = threading.Timer(60, stop.set)
+    giving_up.start()
+    with pytest.raises(LinkError, match="another Flower release") as told:
+        link_to(there, []).serve(stop)
+    giving_up.cancel()
+    assert told.value.exit_status == ExitStatus.CONNECTION
 
 
 def _of_another_release(true, component):
@@ -222,6 +226,15 @@ def test_a_clock_that_is_wrong_is_told_and_measured(
     stop.set()
     serving.join(60)
     assert "is the clock right" in told[0]
+
+
+def test_a_node_that_does_not_sign_is_refused_whatever_it_asks(there: SuperLink) -> None:
+    verify = ssl.create_default_context(cafile=there.folder / "ca" / "ca.crt")
+    kinds = {"content-type": "application/protobuf", "accept": "application/protobuf"}
+    with httpx.Client(verify=verify, timeout=30.0, headers=kinds) as client:
+        for path in ("pull-messages", "push-messages", "pull-object", "push-object", "send-node-heartbeat"):
+            asked = client.post(f"https://{there.address}/v1/fleet/{path}", content=b"")
+            assert asked.status_code == httpx.codes.UNAUTHORIZED, (path, asked.text)
 
 
 @pytest.mark.parametrize("path", ["/v1/control/list-nodes", "/openapi.json", "/docs", "/v1/unknown"])

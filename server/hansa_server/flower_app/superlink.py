@@ -77,9 +77,9 @@ def main() -> None:
     from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superlink_lifespan_config
     from flwr.superlink.main import create_app
 
-    from hansa_server.flower_app.shorter import clean_seldom, shortened
+    from hansa_server.flower_app.shorter import shortened, spare_writes
 
-    clean_seldom()
+    spare_writes()
     secret = read_private(Path(os.environ.pop(SECRET_FILE)))
     threading.Thread(target=_follow_parent, args=(os.getppid(),), daemon=True).start()
     config = _parse_superlink_lifespan_config()
