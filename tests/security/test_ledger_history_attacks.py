@@ -317,5 +317,5 @@ def test_a_log_of_every_type_passes_with_all_its_signatures() -> None:
     entries = [signed(entry).encoded for entry in each.values()]
     seen = verify_log(GivenEntries(entries), claims(entries), keyring())
     assert seen.entries == dict.fromkeys(each, 1)
-    assert seen.signatures == 12 + 4 + 4
+    assert seen.signatures == 13 + 4 + 4
     assert AGREEMENT in keyring().agreements

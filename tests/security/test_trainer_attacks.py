@@ -128,9 +128,9 @@ def test_records_of_a_patient_that_are_clipped_one_by_one_are_caught(monkeypatch
     whole = GradientEngine.add_clipped
 
     def by_record(
-        engine: Any, builder: Any, inputs: Any, labels: Any, unit_of_record: Any, below: Any = None
+        engine: Any, builder: Any, inputs: Any, labels: Any, unit_of_record: Any, *more: Any
     ) -> None:
-        whole(engine, builder, inputs, labels, np.arange(len(unit_of_record)), below)
+        whole(engine, builder, inputs, labels, np.arange(len(unit_of_record)), *more)
 
     monkeypatch.setattr(GradientEngine, "add_clipped", by_record)
     found = attack_gradients(agreement, "a", 4000, seed=SEED).verdict
