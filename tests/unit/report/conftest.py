@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from hansa.canonical import sha256_hex
-from hansa.report import render_html
+from hansa.privacy.adaptation import Adaptation
+from hansa.privacy.following import NormRule, WeightRule
+from hansa.report import AdaptationReport, adaptation_told, render_html
 from hansa.report.schema import (
     EventCount,
     HistoryPoint,
@@ -185,6 +187,20 @@ def with_sums(report: Report, **terms: object) -> Report:
     )
 
 
+NORM = NormRule(0.5, 0.2, 0.25, 4.0, 1.0)
+WEIGHTS = WeightRule("sex", ("female", "male"), 0.5, 0.1, 2.0, 0.5, 0.05)
+ADAPTS = Adaptation(1.0, NORM, 0.1, WEIGHTS, 0.2)
+
+
+def what_adapted(adapts: Adaptation = ADAPTS) -> AdaptationReport:
+    """After three steps of the same counts: half the units beyond the norm, and the first group with the larger loss."""
+    found, now, counted = [], adapts.first, [0.0, 0.5, -0.5, 1.0, 3.0]
+    for _ in range(3):
+        now = adapts.following(now, counted[5 - adapts.coordinates :], 20.0)
+        found.append(now)
+    return adaptation_told(adapts, found)
+
+
 def all_cases() -> dict[str, Report]:
     """The reports that a reader meets, by name."""
     absent = {
@@ -196,7 +212,7 @@ def all_cases() -> dict[str, Report]:
     repeated = [a_quality(1.3, seed=s) for s in range(5)]
     return {
         "normal": a_report(),
-        "secure-sum": with_sums(a_report()),
+        "secure-sum": with_sums(a_report(adaptation=what_adapted())),
         "long-names": a_report(
             members=LONG, title="Triage of free-text referrals at nine university hospitals"
         ),
