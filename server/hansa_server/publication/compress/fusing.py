@@ -63,7 +63,8 @@ def with_fast_gelu(data: bytes) -> bytes:
     for node in model.graph.node:
         if node.domain == "com.microsoft" and node.op_type in _GELU:
             node.op_type = "FastGelu"
-    return model.SerializeToString()
+    changed: bytes = model.SerializeToString()
+    return changed
 
 
 def _attention(candidate: Candidate) -> tuple[int, int]:
