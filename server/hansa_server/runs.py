@@ -26,7 +26,7 @@ State: TypeAlias = Literal[
 ]
 ENDED: tuple[State, ...] = ("done", "partial", "stopped")
 _FILE = "runs.sqlite"
-_STARTS_WITHIN_S = 60.0
+_STARTS_WITHIN_S = 180.0
 _TABLES = """
 CREATE TABLE IF NOT EXISTS runs (
     run TEXT PRIMARY KEY, agreement_id TEXT NOT NULL, state TEXT NOT NULL, created TEXT NOT NULL, changed TEXT NOT NULL,

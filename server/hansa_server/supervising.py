@@ -33,7 +33,7 @@ from hansa_server.home import HOME, CoordinatorHome
 from hansa_server.runs import Runs
 from hansa_server.sqlite_journal import journal_size
 
-STARTS_WITHIN_S = 60.0
+STARTS_WITHIN_S = 180.0  # a second where nothing else runs
 _PORT_IS_FREED_S = 8.0  # what a coordinator that was killed leaves behind goes by itself
 _LOOK_S, _AGAIN_S, _STOP_S = 0.5, 2.0, 10.0
 _LOG = logging.getLogger("hansa.coordinator")

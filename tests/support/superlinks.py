@@ -78,7 +78,7 @@ class SuperLink:
         with (self.folder / "superlink.log").open("ab") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         with self.control() as control:
-            control.wait(time.monotonic() + 60)
+            control.wait(time.monotonic() + 300)
 
     def kill(self) -> None:
         assert self.process is not None
@@ -111,8 +111,8 @@ class SuperLink:
 @contextmanager
 def superlink(folder: Path) -> Iterator[SuperLink]:
     made = SuperLink(folder)
-    made.start()
     try:
+        made.start()
         yield made
     finally:
         made.kill()

@@ -8,12 +8,14 @@ that only the coordinator's own commands can read, and what a run's process need
 from __future__ import annotations
 
 import hmac
+import json
 import os
 import re
 import signal
 import sys
 import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import uvicorn
@@ -24,6 +26,7 @@ from hansa_server.flower_app.waiting import Waiting
 
 SECRET_FILE = "HANSA_CONTROL_SECRET_FILE"  # noqa: S105  # where the secret is
 HEADER = b"x-hansa-control"
+_RELEASE, _JSON = b"flwr-package-version", (b"content-type", b"application/json")
 _FLEET = re.compile(r"/v1/fleet/[a-z-]+")  # nothing that somebody could read as another path
 _CONTROL, _RUNTIME, _HEALTH = "/v1/control/", "/v1/runtime/", "/health"
 _WATCH_S = 0.2
@@ -36,20 +39,38 @@ class Gate:
     Args:
         app: behind it.
         secret: that control asks for.
+        release: of Flower here, ``MAJOR.MINOR.PATCH``; nodes that say that they are of another minor release are refused, which
+            Flower 1.41 does for its own processes and not for nodes. Empty: whoever comes is taken.
     """
 
-    def __init__(self, app: App, secret: bytes) -> None:
-        self._app, self._secret = app, secret
+    def __init__(self, app: App, secret: bytes, release: str = "") -> None:
+        self._app, self._secret, self._release = app, secret, release
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the application's start and end."""
-        if scope["type"] == "lifespan" or (scope["type"] == "http" and self._passes(scope)):
+        if scope["type"] == "http" and self._is_of_another_release(scope):
+            await send({"type": "http.response.start", "status": 412, "headers": [_JSON]})
+            await send({"type": "http.response.body", "body": self._refusal()})
+        elif scope["type"] == "lifespan" or (scope["type"] == "http" and self._passes(scope)):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             await send({"type": "http.response.start", "status": 404, "headers": []})
             await send({"type": "http.response.body", "body": b""})
         else:
             await send({"type": "websocket.close", "code": 1008})
+
+    def _is_of_another_release(self, scope: Scope) -> bool:
+        said = dict(scope["headers"]).get(_RELEASE)
+        if not self._release or said is None or not _FLEET.fullmatch(scope["path"]):
+            return False
+        return bool(said.split(b".")[:2] != self._release.encode().split(b".")[:2])
+
+    def _refusal(self) -> bytes:
+        """As Flower tells it, so that whoever asks knows what it means."""
+        from flwr.supercore.error import ApiErrorCode, FlowerError
+
+        told = f"this SuperLink is of Flower {self._release}"
+        return json.dumps(FlowerError(ApiErrorCode.RUNTIME_VERSION_INCOMPATIBLE, told).to_json(told)).encode()
 
     def _passes(self, scope: Scope) -> bool:
         path = scope["path"]
@@ -84,7 +105,7 @@ def main() -> None:
     threading.Thread(target=_follow_parent, args=(os.getppid(),), daemon=True).start()
     config = _parse_superlink_lifespan_config()
     uvicorn.run(
-        Gate(Waiting(shortened(create_app(config, SuperLinkLifespan))), secret),
+        Gate(Waiting(shortened(create_app(config, SuperLinkLifespan))), secret, version("flwr")),
         host=config.host,
         port=config.port,
         log_level="warning",
