@@ -94,8 +94,8 @@ def imported(package: str, *, without: tuple[str, ...] = ()) -> set[str]:
 
 
 def test_what_the_base_install_imports_it_brings():
-    # whoever builds a model, runs a published one, or follows a log from afar, installs an extra
-    remote = ("following/remote.py", "observing/scraped.py")
+    # whoever builds a model, runs a published one, follows a log from afar, or tracks runs, installs an extra
+    remote = ("following/remote.py", "observing/scraped.py", "tracking.py")
     apart = ("models", "v1", *remote, "artifact/encoding.py", "artifact/confined_worker.py")
     assert imported("hansa", without=apart) <= BASE
 
@@ -109,15 +109,15 @@ def test_running_a_published_model_takes_a_small_extra():
 
 def test_following_a_log_takes_a_small_extra():
     assert declared("follow") == {"grpcio", "protobuf"}
-    apart = ("models", "observing/scraped.py", "artifact/encoding.py", "artifact/confined_worker.py")
+    apart = ("models", *remote[1:], "artifact/encoding.py", "artifact/confined_worker.py")
     assert imported("hansa", without=apart) <= BASE | declared("follow")
 
 
 @pytest.mark.parametrize(
     ("package", "extras"),
     [
-        ("hansa", ("client", "follow", "metrics")),
-        ("hansa", ("server", "metrics")),
+        ("hansa", ("client", "follow", "metrics", "tracking")),
+        ("hansa", ("server", "metrics", "tracking")),
         ("hansa_client", ("client", "metrics")),
         ("hansa_server", ("server", "metrics")),
         ("hansa_simulations", ("simulation", "client", "server", "tracking")),
