@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import FastAPI
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore.corestate.sql_corestate import SqlCoreState
 from flwr.supercore.routers.runtime.tracing import RuntimeTracingMiddleware
@@ -24,12 +23,11 @@ from flwr.superlink.routers.control.middlewares import (
 )
 from flwr.superlink.routers.fleet.middlewares import FleetEventLogMiddleware
 from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
-from starlette.middleware import Middleware
 
 from hansa_server.flower_app.asgi import App, Receive, Scope, Send
 
 # each of them passes what is not under its path on, as it is
-_ACT_ON = {
+_ACT_ON: dict[Any, str] = {
     ControlSensitiveResponseMiddleware: "/v1/control/",
     ControlAuthenticationMiddleware: "/v1/control/",
     ControlLicenseMiddleware: "/v1/control/",
@@ -59,22 +57,23 @@ class Only:
         await (self._inner if on_it else self._app)(scope, receive, send)
 
 
-def shortened(app: FastAPI) -> FastAPI:
-    """The application, before it is started, with each middleware on its own paths."""
-    app.user_middleware = [
-        _placed(one)  # type: ignore[arg-type]  # starlette's own types say no more of a middleware
-        for one in app.user_middleware
-        if one.cls not in _IDLE
-    ]
-    return app
+def shortened(app: Any) -> App:
+    """Flower's application, before it is started, with each middleware on its own paths.
+
+    Args:
+        app: of FastAPI; its list of middlewares is changed.
+    """
+    app.user_middleware = [_placed(one) for one in app.user_middleware if one.cls not in _IDLE]
+    made: App = app
+    return made
 
 
-def _placed(one: Middleware) -> Middleware:
-    prefix = _ACT_ON.get(one.cls)  # type: ignore[call-overload]
+def _placed(one: Any) -> Any:
+    """An entry of the list of middlewares."""
+    prefix = _ACT_ON.get(one.cls)
     if prefix is None:
         return one
-    made: Any = one.cls
-    return Middleware(Only, prefix, lambda app: made(app, *one.args, **one.kwargs))  # type: ignore[arg-type]
+    return type(one)(Only, prefix, lambda app: one.cls(app, *one.args, **one.kwargs))
 
 
 def spare_writes() -> None:
