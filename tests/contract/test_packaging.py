@@ -90,26 +90,25 @@ def imported(package: str, *, without: tuple[str, ...] = ()) -> set[str]:
     return found
 
 
+REMOTE = ("following/remote.py", "observing/scraped.py", "tracking.py")  # what talks to services of others
+
 # --- declared and used ---------------------------------------------------------------------------------------
 
 
 def test_what_the_base_install_imports_it_brings():
     # whoever builds a model, runs a published one, follows a log from afar, or tracks runs, installs an extra
-    remote = ("following/remote.py", "observing/scraped.py", "tracking.py")
-    apart = ("models", "v1", *remote, "artifact/encoding.py", "artifact/confined_worker.py")
+    apart = ("models", "v1", *REMOTE, "artifact/encoding.py", "artifact/confined_worker.py")
     assert imported("hansa", without=apart) <= BASE
 
 
 def test_running_a_published_model_takes_a_small_extra():
     assert declared("predict") == {"onnxruntime", "tokenizers"}
-    assert imported(
-        "hansa", without=("models", "v1", "following/remote.py", "observing/scraped.py")
-    ) <= BASE | declared("predict")
+    assert imported("hansa", without=("models", "v1", *REMOTE)) <= BASE | declared("predict")
 
 
 def test_following_a_log_takes_a_small_extra():
     assert declared("follow") == {"grpcio", "protobuf"}
-    apart = ("models", *remote[1:], "artifact/encoding.py", "artifact/confined_worker.py")
+    apart = ("models", *REMOTE[1:], "artifact/encoding.py", "artifact/confined_worker.py")
     assert imported("hansa", without=apart) <= BASE | declared("follow")
 
 
