@@ -174,6 +174,9 @@ def _estimate(metric: Metric, labels: Integers, scores: Floats) -> Estimate | No
     )
 
 
+_CANCELLED = 1e-9  # of the variance of independent errors: what rounding leaves where they cancel
+
+
 def wilson(hits: int, trials: int) -> Estimate:
     """A proportion with Wilson's score interval (JASA 22, 1927), which stays inside [0, 1].
 
@@ -201,8 +204,13 @@ def combine(parts: Sequence[Estimate], correlation: Floats | None = None) -> Est
     down = np.array([part.value - part.low for part in parts]) / len(parts)
     up = np.array([part.high - part.value for part in parts]) / len(parts)
     matrix = np.eye(len(parts)) if correlation is None else correlation
-    below, above = (sqrt(max(0.0, float(side @ matrix @ side))) for side in (down, up))
-    return Estimate(value, max(0.0, value - below), min(1.0, value + above))
+    return Estimate(value, max(0.0, value - _together(down, matrix)), min(1.0, value + _together(up, matrix)))
+
+
+def _together(sides: Floats, correlation: Floats) -> float:
+    """How far the mean is from its bound. Errors that a handful of records show as cancelling out count as independent."""
+    apart, found = float(sides @ sides), float(sides @ correlation @ sides)
+    return sqrt(found if found > _CANCELLED * apart else apart)
 
 
 def _auc(labels: Integers, scores: Floats) -> Estimate | None:

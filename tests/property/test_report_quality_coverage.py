@@ -129,6 +129,13 @@ def test_any_records_give_values_inside_their_intervals_or_a_count_alone(metric,
         assert set(quality.by_member) == set(quality.counts.by_member)
 
 
+def test_areas_whose_errors_cancel_in_four_records_are_not_known_exactly():
+    labels, scores = np.array([0, 1, 0, 0]), np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0], [0, 1, 2.0]])
+    quality = measure("auc", labels, scores, np.zeros((4, 0), int), np.array(["a"] * 4), {})
+    low, high = quality.intervals.pooled
+    assert low < quality.pooled < high
+
+
 @pytest.mark.parametrize("metric", ["accuracy", "balanced-accuracy", "auc"])
 def test_the_order_of_records_does_not_matter(metric):
     rng = np.random.default_rng(9)
