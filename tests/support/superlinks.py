@@ -15,14 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flwr.common.serde import run_from_proto
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest
 from flwr.serverapp import Grid
-from flwr.supercore.constant import TaskType
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid import HttpGrid
 
 from hansa.identity import COORDINATOR, Authority, Signer, request_certificate
 from hansa.identity.keys import write_private
@@ -30,6 +23,7 @@ from hansa.identity.pem import pem
 from hansa_server.flower_app.control import Control
 from hansa_server.flower_app.league_grid import LeagueGrid
 from hansa_server.flower_app.superlink import SECRET_FILE
+from hansa_simulations.processes.serving import taken
 
 
 def free_port() -> int:
@@ -93,19 +87,8 @@ class SuperLink:
         """What a ServerApp would be given, in this process."""
         with self.control() as control:
             control.start(run)
-        interceptors = [RuntimeVersionHttpInterceptor(component_name="SuperExec")]
-        with RuntimeHttpClient.from_server_address(
-            self.address, False, self.authority, interceptors
-        ) as client:
-            taken = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP.value]))
-        grid = HttpGrid(self.address, insecure=False, root_certificates=self.authority, token=taken.token)
-        given = grid._runtime_client.PullTaskInput(PullTaskInputRequest())
-        TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
-        TaskIdentity.node_id = given.context.node_id
-        grid.set_run(run_from_proto(given.run))
-        with closing(LeagueGrid(grid, self.folder)) as own:
+        with taken(self.address, self.authority) as grid, closing(LeagueGrid(grid, self.folder)) as own:
             yield own
-        grid.close()
 
 
 @contextmanager
