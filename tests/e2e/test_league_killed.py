@@ -62,8 +62,8 @@ def test_whoever_is_killed_costs_time_and_nothing_else(league: ProcessLeague) ->
     plan = [*PLAN, *MORE] if LONG else PLAN
     found = chaos(league, plan)
     assert sum(found.kills.values()) == len(plan)
-    # where a machine is slow, more retries may fall due than were agreed: a run that ends for that is judged like any other
     assert set(found.runs.values()) <= {"done", "partial"}
+    assert "done" in found.runs.values()
     judge(league, ROUNDS)
     assert "Traceback" not in "".join(map(league.log, NAMES))
     rows = league.runs.all()

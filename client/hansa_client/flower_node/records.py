@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -56,7 +56,7 @@ def from_records(content: RecordDict) -> Message:
     data = None if record is None else record.get("bytes")
     if not isinstance(data, bytes):
         raise WireError("a Flower message does not carry a wire message")
-    arrays = content.array_records.get("arrays") or {}
+    arrays: Mapping[str, Array] = content.array_records.get("arrays") or {}
     try:
         large = {name: _array(array) for name, array in arrays.items()}
     except ValueError:

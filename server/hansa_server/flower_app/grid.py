@@ -55,7 +55,8 @@ def _flower_array(array: npt.NDArray[Any], known: dict[int, Array] | None) -> Ar
         return Array(array.dtype.str, array.shape, RAW, array.tobytes())
     if id(array) not in known:
         made = known[id(array)] = Array(array.dtype.str, array.shape, RAW, b"")
-        made.data = memoryview(array).cast("B")  # type: ignore[assignment]  # Flower slices it into chunks, as it would bytes
+        raw: Any = array
+        made.data = memoryview(raw).cast("B")  # type: ignore[assignment]  # Flower slices it into chunks, as it would bytes
     return known[id(array)]
 
 
@@ -65,7 +66,7 @@ def from_records(content: RecordDict) -> Message:
     data = None if record is None else record.get("bytes")
     if not isinstance(data, bytes):
         raise WireError("a Flower message does not carry a wire message")
-    arrays = content.array_records.get("arrays") or {}
+    arrays: Mapping[str, Array] = content.array_records.get("arrays") or {}
     try:
         large = {name: _wire_array(array) for name, array in arrays.items()}
     except ValueError:

@@ -93,5 +93,6 @@ def spare_writes() -> None:
             last[0] = now
         cleaned(state)
 
-    SqlCoreState._cleanup_expired_task_tokens = seldom  # type: ignore[method-assign]  # noqa: SLF001
+    state: Any = SqlCoreState
+    state._cleanup_expired_task_tokens = seldom  # noqa: SLF001
     SqlLinkState.store_traffic = lambda *_, **__: None  # type: ignore[method-assign]

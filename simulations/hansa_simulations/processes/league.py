@@ -262,13 +262,13 @@ class ProcessLeague:
             [*self.folder.glob("*.log"), *self.folder.glob("homes/coordinator/coordinator/**/*.log")]
         )
 
-    def _do(self, *commands: Sequence[str | Path]) -> None:
+    def _do(self, *commands: Sequence[object]) -> None:
         self.does([[str(argument) for argument in command] for command in commands])
 
-    def _keys_of(self, name: str) -> list[list[str | Path]]:
+    def _keys_of(self, name: str) -> list[list[object]]:
         folder, home, certificate = self.folder, self.home(name), self.folder / f"{name}.crt"
         if name == COORDINATOR:
-            made = [["node", "init", name, "--home", home, "--role", COORDINATOR]]
+            made: list[list[object]] = [["node", "init", name, "--home", home, "--role", COORDINATOR]]
             where = ["--address", "127.0.0.1"]
         else:
             officer, where = folder / f"officer-{name}", []
@@ -285,7 +285,7 @@ class ProcessLeague:
              "--crl", folder / "ca" / "ca.crl"],
         ]  # fmt: skip
 
-    def _signed(self, name: str, frozen: Path) -> list[list[str | Path]]:
+    def _signed(self, name: str, frozen: Path) -> list[list[object]]:
         folder, home = self.folder, self.home(name)
         return [
             ["agreement", "sign", frozen, "--home", home, "--out", folder / "signatures" / f"league.frozen.{name}.sig"],

@@ -32,7 +32,13 @@ Vector = npt.NDArray[np.float64]
 class TrainsNothing:
     """Stands where a trainer would: an update of zeros, at once."""
 
-    def train(self, weights: Vector, randomness: Randomness, rotation: Rotation | None = None) -> Vector:  # noqa: ARG002
+    def train(
+        self,
+        weights: Vector,
+        randomness: Randomness,  # noqa: ARG002  # the port's
+        rotation: Rotation | None = None,  # noqa: ARG002
+        adapted: Vector | None = None,  # noqa: ARG002
+    ) -> Vector:
         """See `hansa_client.node.LocalTraining`."""
         return np.zeros_like(weights)
 
