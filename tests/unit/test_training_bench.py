@@ -141,9 +141,9 @@ def test_a_private_round_is_the_trainers(monkeypatch: pytest.MonkeyPatch, microb
     engine, passes = GradientEngine(bert(QUICK_SHAPE)), []
     add = engine.add_clipped
 
-    def counted(builder: Any, inputs: Any, labels: Any, units: Any, below: Any) -> None:
+    def counted(builder: Any, inputs: Any, labels: Any, *more: Any) -> None:
         passes.append(len(labels))
-        add(builder, inputs, labels, units, below)
+        add(builder, inputs, labels, *more)
 
     monkeypatch.setattr(engine, "add_clipped", counted)
     steps.dp_round(engine, DATA, 2, microbatch)()
