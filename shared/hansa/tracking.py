@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-import httpx
-
 from hansa.errors import LinkError, UsageError
+
+if TYPE_CHECKING:
+    import httpx
 
 _BATCH = 1000  # metrics that MLflow takes at once
 _PATIENCE_S = 30.0
@@ -142,6 +143,8 @@ class MLflow:
 
     def write(self, run: Tracked) -> None:
         """See `Tracker.write`."""
+        import httpx
+
         with closing(httpx.Client(base_url=f"{self._url}/api/2.0/mlflow/", timeout=_PATIENCE_S)) as client:
             try:
                 self._write(client, run)
@@ -152,6 +155,8 @@ class MLflow:
                 ) from None
 
     def _write(self, client: httpx.Client, tracked: Tracked) -> None:
+        import httpx
+
         now = int(time.time() * 1000)
         found = client.get("experiments/get-by-name", params={"experiment_name": self._experiment})
         if found.status_code == httpx.codes.NOT_FOUND:
