@@ -21,7 +21,7 @@ from hansa_server.evaluating import evaluate_published
 from hansa_server.history import History
 from hansa_server.journal import InMemoryJournal
 from hansa_server.summation import SecureSummation
-from support.evaluations import EVALUATION, JUDGED, TRAINING, Judging
+from support.evaluations import COMPARED, EVALUATION, JUDGED, REFERENCE, TRAINING, Judging
 
 TWICE = {"evaluation": {**EVALUATION, "evaluations": 2}}
 ANOTHER = b"a file that nobody approved"
@@ -60,12 +60,12 @@ def published(judging: Judging, data: bytes = JUDGED) -> PublishedFile:
     return found
 
 
-def again(judging: Judging, file: PublishedFile, run: str, data: bytes = JUDGED) -> Evaluated:
+def again(judging: Judging, file: PublishedFile, run: str, *given: bytes) -> Evaluated:
     """A later evaluation, as an honest coordinator asks for it."""
     league, journal = judging.league, InMemoryJournal()
     house = league.house
     summation = SecureSummation(judging.agreement, league, journal, run, house)
-    files = {sha256_hex(data): data}
+    files = {sha256_hex(data): data for data in given or (JUDGED,)}
     return evaluate_published(judging.agreement, league, journal, run, summation, file, files)
 
 
@@ -125,6 +125,27 @@ def test_what_a_manifest_says_of_it_must_be_what_the_log_shows(
     with pytest.raises(TooFewMembersError):
         evaluate_published(judging.agreement, league, journal, "later", summation, file, files)
     assert {tables(judging, name) for name in "abc"} == {1}
+
+
+class TestCompared:
+    """Where the agreement compares: one could judge the published file beside one that makes it look good."""
+
+    @pytest.fixture
+    def judging(self) -> Judging:
+        return Judging(**{**TRAINING, **COMPARED, "evaluation": {**COMPARED["evaluation"], "evaluations": 2}})
+
+    def test_beside_the_reference_that_it_was_published_with(self, judging: Judging) -> None:
+        file = published(judging)
+        assert file.reference_sha256 == sha256_hex(REFERENCE)
+        assert again(judging, file, "later", JUDGED, REFERENCE).number == 2
+
+    def test_never_beside_another_one(self, judging: Judging) -> None:
+        file = replace(published(judging), reference_sha256=sha256_hex(ANOTHER))
+        calls = [list(one.calls) for one in judging.evaluators.values()]
+        with pytest.raises(TooFewMembersError):
+            again(judging, file, "later", JUDGED, ANOTHER)
+        assert [one.calls for one in judging.evaluators.values()] == calls
+        assert {tables(judging, name) for name in "abc"} == {1}
 
 
 def test_no_more_than_agreed(judging: Judging) -> None:
