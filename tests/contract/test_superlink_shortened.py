@@ -1,0 +1,105 @@
+"""Flower's application with each middleware on its own paths answers whoever comes as the whole one does."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from flwr.supercore.protobuf.translation import PROTOBUF_MEDIA_TYPE, PROTOBUF_REQUEST_TYPES
+from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superlink_lifespan_config
+from flwr.superlink.main import create_app
+
+from hansa_server.flower_app.shorter import Only, shortened
+from support.superlinks import SuperLink
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:No path_separator found:DeprecationWarning"
+)  # Flower's use of alembic
+
+ROUTES = sorted(PROTOBUF_REQUEST_TYPES)
+FORGED = {
+    "flwr-public-key-bin": "AAAA", "flwr-timestamp": "2026-01-01T00:00:00+00:00", "flwr-signature-bin": "AAAA",
+    "flwr-app-token": "0" * 64, "authorization": "Bearer nobody",
+}  # fmt: skip
+
+
+def application(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """As the coordinator starts it, with TLS and node keys, and a database of its own."""
+    folder.mkdir()
+    monkeypatch.setenv("FLWR_HOME", str(folder / "flower"))
+    SuperLink(folder)
+    arguments = [
+        "flower-superlink", "--isolation", "process", "--enable-supernode-auth",
+        "--disable-runtime-dependency-installation", "--host", "127.0.0.1", "--port", "1",
+        "--ssl-certfile", str(folder / "server.crt"), "--ssl-keyfile", str(folder / "server.key"),
+        "--ssl-ca-certfile", str(folder / "ca" / "ca.crt"), "--database", str(folder / "superlink.sqlite"),
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", arguments)
+    return create_app(_parse_superlink_lifespan_config(), SuperLinkLifespan)
+
+
+@pytest.fixture
+def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return application(tmp_path / "whole", monkeypatch)
+
+
+@pytest.fixture
+def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    return shortened(application(tmp_path / "short", monkeypatch))
+
+
+def answers(app: Any, method: str, path: str) -> list[tuple[int, bytes]]:
+    """What a stranger gets: with nothing, with rubbish, with a form that is right, and with proofs that are forged."""
+    right = PROTOBUF_REQUEST_TYPES[method, path]().SerializeToString()
+    media = {"content-type": PROTOBUF_MEDIA_TYPE}
+    sent: list[tuple[bytes, dict[str, str]]] = [
+        (b"", {}),
+        (b"\xff\xff", media),
+        (right, media),
+        (right, media | FORGED),
+    ]
+
+    async def asked() -> list[tuple[int, bytes]]:
+        carrier = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=carrier, base_url="https://superlink") as client:
+            told = [
+                await client.request(method, path, content=body, headers=headers) for body, headers in sent
+            ]
+        return [(one.status_code, one.content) for one in told]
+
+    return asyncio.run(asked())
+
+
+def test_it_is_shorter_and_what_stays_is_in_the_same_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = application(tmp_path / "app", monkeypatch)
+    before = [one.cls for one in app.user_middleware]
+    shortened(app)
+    paths = [one.args[0] for one in app.user_middleware if one.cls is Only]
+    assert (len(before), len(app.user_middleware)) == (
+        9,
+        7,
+    )  # another number: look at what Flower has changed
+    assert paths == ["/v1/control/"] * 4 + ["/v1/fleet/"]
+
+
+def test_strangers_are_answered_alike_on_every_path(whole: Any, short: Any) -> None:
+    assert len(ROUTES) > 40
+    for method, path in ROUTES:
+        said, meant = answers(short, method, path), answers(whole, method, path)
+        if path.startswith("/v1/control/"):  # what it says there has the time in it
+            assert [status for status, _ in said] == [status for status, _ in meant], path
+        else:
+            assert said == meant, path
+
+
+def test_no_stranger_is_served_as_a_node_or_as_a_runs_process(short: Any) -> None:
+    """Control is behind the gate's secret (tests/security/test_superlink_gate.py); Flower alone asks for nothing there."""
+    for method, path in ROUTES:
+        if path.startswith(("/v1/fleet/", "/v1/runtime/")) and path != "/v1/runtime/acquire-task":
+            assert all(status >= 400 for status, _ in answers(short, method, path)), path
