@@ -9,7 +9,7 @@ import pytest
 
 from hansa.errors import UsageError
 from hansa_simulations.bench.publication import measure_publication
-from hansa_simulations.bench.publication_model import ABSTRACTS, _pieces, medquad_task, quick_task
+from hansa_simulations.bench.publication_model import ABSTRACTS, _abstracts, _pieces, medquad_task, quick_task
 
 WANTED = {
     "int8_bytes_over_fp32",
@@ -57,4 +57,4 @@ def test_data_that_are_not_there_are_told(tmp_path: Path) -> None:
 def test_abstracts_are_cut_into_texts_of_a_few_sentences(tmp_path: Path) -> None:
     path = tmp_path / ABSTRACTS
     path.write_text('condition_label,medical_abstract\n1,"One. Two. Three. Four."\n2,Five.\n')
-    assert _pieces(path) == ("One. Two. Three.", "Four.", "Five.")
+    assert _pieces(_abstracts(path)) == ("One. Two. Three.", "Four.", "Five.")

@@ -89,7 +89,7 @@ def measure_publication(
         progress("distillation on public texts")
         student = compress(task.candidate, [Distil(task.public, steps=student_steps, batch=_STUDENT_BATCH)])
         shipped = compress(student, [ExportOnnx(), DynamicInt8()])
-        small = compress(student, [PruneVocabulary(task.public), ExportOnnx(), DynamicInt8()])
+        small = compress(student, [PruneVocabulary(task.wider), ExportOnnx(), DynamicInt8()])
         figures += [
             _size("student_bytes_over_fp32", "student's int8 file ÷ float32 file", shipped, fp32, None if quick else 0.20),
             _size(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ _FOLDERS = {
     "nhlbi": "8_NHLBI_QA_XML",
     "cdc": "9_CDC_QA",
 }
+_PUBLIC = {"mplus": "4_MPlus_Health_Topics_QA"}  # no record is from there
 _TYPES = (
     "information",
     "symptoms",
@@ -55,7 +56,7 @@ _TYPES = (
 )
 _PLACES = (Path("shared/data"), Path("../shared/data"), Path("data"))
 _BATCH = 32
-_SENTENCES = 3  # of an abstract to one public text: about as long as an answer that is cut
+_SENTENCES = 3  # to one public text: about as long as an answer that is cut
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -68,7 +69,8 @@ class Task:
         name: of the model and the data.
         candidate: the final model.
         texts, labels, groups: test records: text, class, and group by number.
-        public: texts that everybody may read.
+        public: texts that everybody may read, of the kind that the model was trained on.
+        wider: these, and texts of a more general kind.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Task:
     labels: npt.NDArray[np.int64] = field(repr=False)
     groups: npt.NDArray[np.int64] = field(repr=False)
     public: PublicCorpus = field(repr=False)
+    wider: PublicCorpus = field(repr=False)
 
     def read_by(self, tokenizer: Tokenizer) -> Task:
         """The same records under another tokenizer."""
@@ -127,12 +130,21 @@ def quick_task(records: int) -> Task:
     groups = np.array([LANGUAGES.index(name) for name in notes.languages])
     public = PublicCorpus("generated textbook notes", public_notes(64, 0).texts)
     return _trained(
-        "a tiny encoder on generated notes", model, tuple(CLASSES), notes.texts, labels, groups, public
+        "a tiny encoder on generated notes",
+        model,
+        tuple(CLASSES),
+        notes.texts,
+        labels,
+        groups,
+        public,
+        public,
     )
 
 
 def medquad_task(data: Path | None, records: int) -> Task:
     """MiniLM on MedQuAD: which of eight kinds of question an answer replies to; groups are the institutes.
+
+    Public are the health topics of MedlinePlus, which everybody reads on the web, and abstracts of PubMed.
 
     Raises:
         UsageError: the data are not there.
@@ -148,7 +160,8 @@ def medquad_task(data: Path | None, records: int) -> Task:
     }
     model = Encoder(kind="encoder", source=MINILM, pooling="mean", max_tokens=64)
     terms = _terms(model, _TYPES)
-    read = read_folders(archive, _FOLDERS, terms, Source(format="xml", record="QAPair"), columns)
+    source = Source(format="xml", record="QAPair")
+    read = read_folders(archive, _FOLDERS, terms, source, columns)
     rows: list[tuple[str, int, int]] = []
     for group, found in enumerate(read.values()):
         texts, types = found.columns["answer"], found.columns["question_type"].as_text()
@@ -160,6 +173,10 @@ def medquad_task(data: Path | None, records: int) -> Task:
     unique = list({row[0]: row for row in rows}.values())  # equal answers must not be on both sides
     picked = np.random.default_rng(0).permutation(len(unique))[: 2 * records]  # public benchmark data
     chosen = [unique[i] for i in picked]
+    (topics,) = read_folders(archive, _PUBLIC, terms, source, columns).values()
+    answers = topics.columns["answer"].as_text()
+    told = [str(text) for text, gone in zip(answers.values, answers.missing, strict=True) if not gone]
+    public = _pieces(told)
     return _trained(
         "MiniLM-L6 on MedQuAD",
         model,
@@ -167,7 +184,11 @@ def medquad_task(data: Path | None, records: int) -> Task:
         [row[0] for row in chosen],
         np.array([row[1] for row in chosen]),
         np.array([row[2] for row in chosen]),
-        PublicCorpus("abstracts of PubMed (Medical Abstracts TC corpus)", _pieces(abstracts)),
+        PublicCorpus("health topics of MedlinePlus (MedQuAD)", public),
+        PublicCorpus(
+            "health topics of MedlinePlus (MedQuAD) and abstracts of PubMed (Medical Abstracts TC corpus)",
+            public + _pieces(_abstracts(abstracts)),
+        ),
     )
 
 
@@ -183,13 +204,18 @@ def _found(data: Path | None, name: str) -> Path:
     )
 
 
-def _pieces(path: Path) -> tuple[str, ...]:
-    """Abstracts cut into texts of a few sentences."""
-    found: list[str] = []
+def _abstracts(path: Path) -> Iterator[str]:
     with path.open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
-            sentences = re.split(r"(?<=[.!?])\s+", row["medical_abstract"])
-            found += [" ".join(sentences[i : i + _SENTENCES]) for i in range(0, len(sentences), _SENTENCES)]
+            yield row["medical_abstract"]
+
+
+def _pieces(texts: Iterable[str]) -> tuple[str, ...]:
+    """Texts cut into some of a few sentences."""
+    found: list[str] = []
+    for text in texts:
+        sentences = re.split(r"(?<=[.!?])\s+", text.strip())
+        found += [" ".join(sentences[i : i + _SENTENCES]) for i in range(0, len(sentences), _SENTENCES)]
     return tuple(found)
 
 
@@ -212,6 +238,7 @@ def _trained(
     labels: npt.NDArray[np.int64],
     groups: npt.NDArray[np.int64],
     public: PublicCorpus,
+    wider: PublicCorpus,
 ) -> Task:
     """Train the head on the first half of the records, and keep the second for the measurement."""
     terms = _terms(model, classes)
@@ -219,7 +246,7 @@ def _trained(
     candidate = Candidate.of(terms, built, built.initial_vector())
     half = len(texts) // 2
     _fit_head(candidate, texts[:half], torch.from_numpy(labels[:half]))
-    return Task(name, candidate, texts[half:], labels[half:], groups[half:], public)
+    return Task(name, candidate, texts[half:], labels[half:], groups[half:], public, wider)
 
 
 def _fit_head(candidate: Candidate, texts: Sequence[str], labels: torch.Tensor) -> None:
