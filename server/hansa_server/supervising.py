@@ -125,14 +125,10 @@ class Supervisor:
         with ExitStack() as stack:
             stack.enter_context(_only_one(self._home.state))
             _require_free(self._home.listen)
-            port = 0
-            if self._home.settings.ledger:
-                server, port = self._ledger_service()
-                stack.callback(lambda: server.stop(1.0).wait())
-            self._metrics(stack)
             first = True
             while not stop.is_set():
                 with self._superlink() as process, control_of(self._home) as control:
+                    port = self._services(stack) if first else 0  # while the SuperLink loads what it needs
                     self._wait_for(process, control)
                     control.admit(links_of(self._home))
                     if first:
@@ -148,6 +144,15 @@ class Supervisor:
                         return
                     self._told(f"the SuperLink ended with status {process.returncode}; starting it again")
                 stop.wait(_AGAIN_S)
+
+    def _services(self, stack: ExitStack) -> int:
+        """Start the ledger service and the metrics; the former's port, 0 for none."""
+        port = 0
+        if self._home.settings.ledger:
+            server, port = self._ledger_service()
+            stack.callback(lambda: server.stop(1.0).wait())
+        self._metrics(stack)
+        return port
 
     def _metrics(self, stack: ExitStack) -> None:
         listen = self._home.settings.metrics.listen
