@@ -1,6 +1,6 @@
 """A league of real processes over TLS: whoever is killed costs time and nothing else.
 
-Three kills in every run of the tests, which costs a minute of processor time, and with HANSA_LONG_TESTS=1 ten, with nodes that train.
+Ten kills in every run of the tests, and with HANSA_LONG_TESTS=1 sixteen, with nodes that train and more of the coordinator's parts.
 """
 
 from __future__ import annotations
@@ -38,16 +38,19 @@ pytest.importorskip("torch")
 LONG = "HANSA_LONG_TESTS" in os.environ
 NAMES = ("north", "harbour", "valley", "mill")
 ROUNDS = 8 if LONG else 4
-PLAN = [("valley", 0.5), (RUN, 0.5), (COORDINATOR, 0.5)]  # the last with its SuperLink
-MORE = [
-    (LINK, 0.5),
-    ("mill", 0.1),
-    (RUN, 2.0),
-    ("north", 1.0),
-    (LINK, 0.0),
-    ("harbour", 0.0),
-    (COORDINATOR, 1.0),
+PLAN = [
+    ("valley", 0.5),
+    ("mill", 1.0),
+    (RUN, 0.5),
+    ("north", 0.2),
+    ("harbour", 1.5),
+    ("valley", 0.8),
+    (COORDINATOR, 0.5),  # with its SuperLink
+    ("mill", 0.3),
+    ("north", 1.2),
+    ("harbour", 0.6),
 ]
+MORE = [(LINK, 0.5), ("mill", 0.1), (RUN, 2.0), (LINK, 0.0), (RUN, 0.0), (COORDINATOR, 1.0)]
 
 
 @pytest.fixture(scope="module")
