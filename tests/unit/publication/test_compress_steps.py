@@ -295,6 +295,22 @@ def test_a_student_keeps_embeddings_and_head(text_model, texts):
     assert all(torch.equal(of_model[name], of_student[name]) for name in kept)
 
 
+@pytest.mark.parametrize("kind", ["tabular-transformer", "encoder-mean"])
+def test_a_student_can_do_without_a_part_of_its_units(kind, texts):
+    found = candidate(MODELS[kind])
+    corpus = None if kind == "tabular-transformer" else PublicCorpus("public notes", texts)
+    whole = compress(found, [Distil(corpus, steps=2, batch=8)])
+    small = compress(found, [Distil(corpus, steps=2, batch=8, units=0.5), ExportOnnx()])
+
+    linear = [one for one in found.module.modules() if isinstance(one, torch.nn.Linear)]
+    widest = max(linear, key=lambda one: one.out_features)
+    units = widest.out_features // 2  # of the one layer that the student has
+    assert f"without {units} of their units" in small.told[0].did
+    assert whole.parameters - small.parameters == units * (2 * widest.in_features + 1)
+    with pytest.raises(StepError, match="share"):
+        compress(found, [Distil(corpus, steps=1, units=1.0)])
+
+
 def test_texts_are_needed_and_are_named(text_model):
     with pytest.raises(StepError, match="public corpus"):
         compress(text_model, [Distil(None, steps=1)])

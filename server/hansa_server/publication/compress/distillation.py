@@ -23,6 +23,7 @@ from hansa.artifact.errors import StepError
 from hansa.models import trim_padding
 from hansa_server.publication.compress.candidate import Candidate
 from hansa_server.publication.compress.corpus import PublicCorpus, generated_rows
+from hansa_server.publication.compress.pruning import drop_units
 from hansa_server.publication.compress.step import Cost, public_data
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -35,6 +36,9 @@ class Distil:
     Attributes:
         corpus: public texts; absent for tables, whose rows are generated from the public schema.
         keep: the share of the layers that the student has; at least one.
+        units: the share of the feed-forward units of its layers that it goes without, those with the smallest weights;
+            none of a kind of model that `PruneStructure` does not know.
+        hidden: how much hidden states count beside the logits.
         steps: of AdamW.
         batch: rows of a step.
         learning_rate: after the first twentieth of the steps, in which it rises; then it falls to zero in a line.
@@ -44,6 +48,8 @@ class Distil:
 
     corpus: PublicCorpus | None = None
     keep: float = 0.5
+    units: float = 0.0
+    hidden: float = 1.0
     steps: int = 1000
     batch: int = 32
     learning_rate: float = 5e-4
@@ -67,6 +73,7 @@ class Distil:
         behind = [int((i + 1) * len(layers) / count + 0.5) - 1 for i in range(count)]
         setattr(*stack, nn.ModuleList(chosen))
         _tell_config(student, count)
+        units = drop_units(student, self.units)
         for parameter in student.parameters():
             parameter.requires_grad = False
         for layer in chosen:
@@ -77,7 +84,8 @@ class Distil:
         loss = self._learn(candidate.module, wanted, student, chosen, inputs)
         size = sum(p.numel() for p in student.parameters())
         return candidate.with_module(student), (
-            f"taught a student of {count} of {len(layers)} layers ({size:,} weights) in {self.steps} steps on "
+            f"taught a student of {count} of {len(layers)} layers, without {units} of their units ({size:,} weights), "
+            f"in {self.steps} steps on "
             f"{len(next(iter(inputs.values()))):,} public rows from {self._source}; last loss {loss:.3g}."
         )
 
@@ -113,7 +121,7 @@ class Distil:
                 found = student(**given)
                 mask = given.get("attention_mask")
                 spread = wanted.var(correction=0).clamp(min=1e-9)
-                loss = (found - wanted).square().mean() / spread + sum(
+                loss = (found - wanted).square().mean() / spread + self.hidden * sum(
                     _hidden_loss(students[place], teachers[place], mask) for place in range(len(students))
                 )
                 optimizer.zero_grad()

@@ -127,6 +127,20 @@ class _Layer:
         return drop
 
 
+def drop_units(module: nn.Module, share: float) -> int:
+    """Take the feed-forward units with the smallest weights out of a model of a known kind, in place; how many.
+
+    Args:
+        module: of another kind it stays as it is.
+        share: of each layer's units; rounded down.
+
+    Raises:
+        StepError: a share that is none.
+    """
+    _check_share(share)
+    return sum(layer.drop_units(share) for layer in _layers(module))
+
+
 def _layers(module: nn.Module) -> Iterator[_Layer]:
     if isinstance(module, FeatureTransformer):
         for block in cast("Any", module.blocks):
