@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from anyio import to_thread
 from flwr.supercore.protobuf.translation import PROTOBUF_MEDIA_TYPE, PROTOBUF_REQUEST_TYPES
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superlink_lifespan_config
 from flwr.superlink.main import create_app
 
-from hansa_server.flower_app.shorter import Only, shortened
+from hansa_server.flower_app.shorter import OneAtATime, Only, shortened
 from support.superlinks import SuperLink
 
 pytestmark = pytest.mark.filterwarnings(
@@ -103,3 +105,24 @@ def test_no_stranger_is_served_as_a_node_or_as_a_runs_process(short: Any) -> Non
     for method, path in ROUTES:
         if path.startswith(("/v1/fleet/", "/v1/runtime/")) and path != "/v1/runtime/acquire-task":
             assert all(status >= 400 for status, _ in answers(short, method, path)), path
+
+
+def test_the_database_is_worked_on_by_one_thread_at_a_time() -> None:
+    inside, most = 0, 0
+
+    def work() -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.01)
+        inside -= 1
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.gather(*(to_thread.run_sync(work) for _ in range(4)))
+
+    before = sys.getswitchinterval()
+    try:
+        asyncio.run(OneAtATime(application)({"type": "lifespan"}, None, None))  # type: ignore[arg-type]
+    finally:
+        sys.setswitchinterval(before)
+    assert (inside, most) == (0, 1)

@@ -7,11 +7,13 @@ on, and of no others. What acts on a path is what acted on it before.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
+from anyio import to_thread
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore.corestate.sql_corestate import SqlCoreState
 from flwr.supercore.routers.runtime.tracing import RuntimeTracingMiddleware
@@ -37,6 +39,7 @@ _ACT_ON: dict[Any, str] = {
 # they act where plugins of Flower's enterprise release are there, or tracing was asked for; neither is in a league
 _IDLE = (FleetEventLogMiddleware, RuntimeTracingMiddleware)
 _CLEANED_EVERY_S = 1.0
+_SWITCH_S = 0.0005
 
 
 class Only:
@@ -55,6 +58,27 @@ class Only:
         """One request."""
         on_it = scope["type"] != "http" or str(scope["path"]).startswith(self._prefix)
         await (self._inner if on_it else self._app)(scope, receive, send)
+
+
+class OneAtATime:
+    """Work on the database by one thread, and an interpreter that goes to whoever waits sooner.
+
+    FastAPI works in up to forty threads. They are of no use where a database takes one writer and an interpreter one thread:
+    they wait for each other, and the loop that reads requests waits for them, 5 ms at a time.
+
+    Args:
+        app: around which.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or the application's start and end."""
+        if scope["type"] == "lifespan":
+            to_thread.current_default_thread_limiter().total_tokens = 1
+            sys.setswitchinterval(_SWITCH_S)
+        await self._app(scope, receive, send)
 
 
 def shortened(app: Any) -> App:

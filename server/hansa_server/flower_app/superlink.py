@@ -98,14 +98,14 @@ def main() -> None:
     from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superlink_lifespan_config
     from flwr.superlink.main import create_app
 
-    from hansa_server.flower_app.shorter import shortened, spare_writes
+    from hansa_server.flower_app.shorter import OneAtATime, shortened, spare_writes
 
     spare_writes()
     secret = read_private(Path(os.environ.pop(SECRET_FILE)))
     threading.Thread(target=_follow_parent, args=(os.getppid(),), daemon=True).start()
     config = _parse_superlink_lifespan_config()
     uvicorn.run(
-        Gate(Waiting(shortened(create_app(config, SuperLinkLifespan))), secret, version("flwr")),
+        Gate(Waiting(OneAtATime(shortened(create_app(config, SuperLinkLifespan)))), secret, version("flwr")),
         host=config.host,
         port=config.port,
         log_level="warning",
