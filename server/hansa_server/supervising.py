@@ -266,6 +266,9 @@ def environment(home: CoordinatorHome) -> dict[str, str]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
         "OMP_WAIT_POLICY": "PASSIVE",
+        # glibc keeps what was freed of blocks as large as chunks of arrays, in as many places as there were threads
+        "MALLOC_ARENA_MAX": "2",
+        "MALLOC_MMAP_THRESHOLD_": "262144",
         HOME: str(home.folder.resolve()),
         SECRET_FILE: str(secret_of(home).resolve()),
     }
