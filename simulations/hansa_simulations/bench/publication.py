@@ -38,8 +38,6 @@ Labels = npt.NDArray[np.int64]
 _BATCHES = (1, 32)
 QUICK_ROWS = 200
 STUDENT_STEPS = 300  # about three minutes on two processors
-_STUDENT_UNITS, _STUDENT_HIDDEN = 0.25, 0.3
-_STUDENT_BATCH = 16  # small batches, since steps and not rows are what a minute lacks
 _NOTES = (
     "Latency is of texts of full length, in turns of both sides; a multiple is of samples of the same turn.",
     "PyTorch runs the merged float32 model in inference mode; attention is eager, as everywhere in Hansa.",
@@ -88,14 +86,7 @@ def measure_publication(
     figures.append(evaluation_figure(repeats, rows=QUICK_ROWS if quick else ROWS))
     if student_steps:
         progress("distillation on public texts")
-        teach = Distil(
-            task.public,
-            units=_STUDENT_UNITS,
-            hidden=_STUDENT_HIDDEN,
-            steps=student_steps,
-            batch=_STUDENT_BATCH,
-        )
-        student = compress(task.candidate, [teach])
+        student = compress(task.candidate, [Distil(task.public, steps=student_steps)])
         shipped = compress(student, [ExportOnnx(), DynamicInt8()])
         small = compress(student, [PruneVocabulary(task.wider), ExportOnnx(), DynamicInt8()])
         figures += [

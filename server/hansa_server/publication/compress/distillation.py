@@ -48,10 +48,10 @@ class Distil:
 
     corpus: PublicCorpus | None = None
     keep: float = 0.5
-    units: float = 0.0
-    hidden: float = 1.0
+    units: float = 0.25
+    hidden: float = 0.3
     steps: int = 1000
-    batch: int = 32
+    batch: int = 16
     learning_rate: float = 5e-4
     seed: int = 0
     progress: Callable[[int], None] = lambda _: None
