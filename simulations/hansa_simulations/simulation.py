@@ -23,6 +23,7 @@ from hansa.report.mitigated import WITHOUT
 from hansa_client.data import Dataset, encode
 from hansa_client.training import engine_for
 from hansa_server.publication.compress import PublicCorpus
+from hansa_server.publication.judged import require_exportable
 from hansa_simulations.assembly import Measured, Run, assemble
 from hansa_simulations.derived import (
     Derivation,
@@ -231,6 +232,7 @@ def _run(
     others += [one for one in _references(agreement) if one[0] not in dict(others)] if references else []
     with clock.part("building the model"):
         built = _built(agreement, model)
+        require_exportable(agreement.terms, built)
     with clock.part("reading data"):
         held = members or _load(original, data, settings.seed, built)
         _check_members(original, held)
