@@ -140,6 +140,7 @@ class Measured:
         initial: of model 0.
         references: what the run is compared with.
         seconds, by_part: wall clock.
+        notes: on the members' records.
     """
 
     quality: Quality
@@ -147,6 +148,7 @@ class Measured:
     references: tuple[Reference, ...]
     seconds: float
     by_part: Mapping[str, float]
+    notes: tuple[str, ...] = ()
 
 
 def assemble(
@@ -185,7 +187,7 @@ def assemble(
         rounds_planned=terms.training.rounds,
         parameters=frozen.model.parameters,
         randomness=_randomness(agreement, seed),
-        notes=tuple(_notes(original, terms)),
+        notes=(*_notes(original, terms), *measured.notes),
         not_in_force=not_in_force(terms),
         members=tuple(_members(run)),
         quality=measured.quality,

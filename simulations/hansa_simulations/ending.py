@@ -103,7 +103,7 @@ class Ending:
         """Have the published file evaluated once more, in a run of its own; what keeps it from that is told."""
         done, history = self.conclusion, house.history
         if done is None or done.made is None or done.package is None or history is None:
-            self.not_later = "nothing was published that could be evaluated on later records"
+            self.not_later = "nothing was published"
             return
         files = {
             sha256_hex(data): data for data in (done.made.judged, done.made.reference) if data is not None
@@ -122,7 +122,7 @@ class Ending:
             except EngineError:
                 raise
             except HansaError as error:
-                self.not_later = f"not evaluated on later records: {error.cause}"
+                self.not_later = error.cause
 
     def _publisher(self, seat: Seat) -> Publisher | None:
         """The coordinator's; a publication of an earlier simulation in the same folder was given up with the rest of it."""

@@ -15,7 +15,7 @@ import torch
 
 from hansa.agreement import Agreement, read_agreement
 from hansa.agreement.publication_rules import reads_public_texts
-from hansa.errors import OutputExistsError, UsageError
+from hansa.errors import DataSourceError, OutputExistsError, UsageError
 from hansa.models import BuiltModel, build_model
 from hansa.privacy.adaptation import adaptation_of
 from hansa.report import Reference, Repeat, Report, write_report
@@ -23,6 +23,7 @@ from hansa.report.mitigated import WITHOUT
 from hansa_client.data import Dataset, encode
 from hansa_client.training import engine_for
 from hansa_server.publication.compress import PublicCorpus
+from hansa_server.publication.judged import require_exportable
 from hansa_simulations.assembly import Measured, Run, assemble
 from hansa_simulations.derived import (
     Derivation,
@@ -221,7 +222,7 @@ def _run(
     agreement = derivation.apply(original)
     _refuse(agreement, settings, model)
     if later is not None:
-        _refuse_later(agreement, settings)
+        _refuse_later(agreement, settings, from_files=isinstance(later, Path))
     if compare and (not agreement.terms.private or agreement.terms.baseline is not None):
         raise UsageError(
             "mechanisms are compared at one ε: a federation that claims privacy is needed",
@@ -231,6 +232,7 @@ def _run(
     others += [one for one in _references(agreement) if one[0] not in dict(others)] if references else []
     with clock.part("building the model"):
         built = _built(agreement, model)
+        require_exportable(agreement.terms, built)
     with clock.part("reading data"):
         held = members or _load(original, data, settings.seed, built)
         _check_members(original, held)
@@ -285,7 +287,14 @@ def _run(
                 )
             )
     with clock.part("accounting"):
-        measured = Measured(quality, evaluator.quality(start), tuple(compared), clock.total(), clock.seconds)
+        measured = Measured(
+            quality,
+            evaluator.quality(start),
+            tuple(compared),
+            clock.total(),
+            clock.seconds,
+            _in_no_group(held),
+        )
         report = assemble(original, run, derivation.changes(), measured, settings.engine, settings.seed)
     return Simulated(report, run.agreement, weights, built)
 
@@ -309,11 +318,30 @@ def _load(agreement: Agreement, data: Path | None, seed: int, built: BuiltModel)
     return found
 
 
+def _in_no_group(held: Mapping[str, MemberData]) -> tuple[str, ...]:
+    """What a reader must know of records whose group the agreement does not name."""
+    found = []
+    for name, member in held.items():
+        sides = [side for side in (member.train, member.test) if len(side)]
+        for attribute in sides[0].groups if sides else ():
+            places = np.concatenate([side.groups[attribute] for side in sides])
+            if lost := int((places < 0).sum()):
+                found.append(
+                    f"{lost:,} of {len(places):,} records of {name} have no value of {attribute} that the agreement names: "
+                    "they count among all, and in no group. `hansa node check` says why."
+                )
+    return tuple(found)
+
+
 def _later(
     agreement: Agreement, later: Path | Mapping[str, Dataset] | None, seed: int, built: BuiltModel
 ) -> Mapping[str, Dataset] | None:
     """All of each member's later records, whichever side they would be on in another run."""
     if isinstance(later, Path):
+        if not later.is_dir():
+            raise DataSourceError(
+                f"{later} is not a folder", remedy="Pass --later DIR, the folder that holds the newer files."
+            )
         held = _load(agreement, later, seed, built)
         later = {name: Dataset.concat([one.train, one.test]) for name, one in held.items()}
     if later is not None:
@@ -384,13 +412,19 @@ def _refuse(agreement: Agreement, settings: Settings, model: torch.nn.Module | N
         )
 
 
-def _refuse_later(agreement: Agreement, settings: Settings) -> None:
+def _refuse_later(agreement: Agreement, settings: Settings, *, from_files: bool) -> None:
     """Refuse a later evaluation that could not take place, before anything is trained."""
     evaluation = agreement.terms.evaluation
     if evaluation is None or not agreement.terms.published or evaluation.evaluations < 2:
         raise UsageError(
             "an evaluation on later records is of a published model, under an agreement that allows it a second one",
             remedy="Agree on [publication] and evaluation.evaluations = 2 or more, before training; or leave --later out.",
+        )
+    simulation = agreement.simulation
+    if from_files and simulation is not None and simulation.partition.kind == "generated":
+        raise UsageError(
+            "generated records have no later ones, and no folder is read",
+            remedy="Use an agreement whose [simulation] reads files, or leave --later out.",
         )
     if evaluation.units != "held-out":
         raise UsageError(

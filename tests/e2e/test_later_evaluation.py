@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hansa.agreement.local import Simulation
 from hansa.audit import audit, read_sources
-from hansa.errors import UsageError
+from hansa.errors import DataSourceError, UsageError
 from hansa.ledger import TileSource, read_entry
 from hansa.ledger.trust import TrustedKeys
-from hansa.report import read_report
+from hansa.report import read_report, render_html, render_text
+from hansa.report.evaluations import shown
 from hansa_simulations import simulate
 from support.cli import hansa
 from support.published_runs import TERMS, agreement_of, in_process, league, package_in
@@ -81,3 +84,32 @@ def test_a_run_that_evaluates_reserves_one_table_and_no_training(run):
 def test_what_could_not_take_place_is_refused_before_training(agreement, what):
     with pytest.raises(UsageError, match=what):
         simulate(agreement, members=league(), later={})
+
+
+def test_a_folder_that_is_not_there_is_named_by_its_own_option(tmp_path):
+    with pytest.raises(DataSourceError, match="nowhere is not a folder") as caught:
+        simulate(agreed(), members=league(), later=tmp_path / "nowhere")
+    assert "--later DIR" in caught.value.what_to_do
+
+
+def test_generated_records_have_no_later_ones(tmp_path):
+    simulation = Simulation.model_validate({"partition": {"kind": "generated"}})
+    with pytest.raises(UsageError, match="generated records"):
+        simulate(replace(agreed(), simulation=simulation), members=league(), later=tmp_path)
+
+
+def test_the_report_tells_what_the_run_of_its_own_cost(run):
+    first, second = shown(read_report(run / "report.json"))
+    assert "All 2 evaluations that are allowed cost" in first.sentences[1]
+    assert (
+        "This one of the 2 evaluations that are allowed was a run of its own and cost" in second.sentences[1]
+    )
+    assert first.counted == "positives, noisy"
+
+
+def test_why_there_was_none_is_told_beside_the_first_one(run):
+    report = read_report(run / "report.json")
+    told = report.fairness.model_copy(update={"not_evaluated": "nothing was published"})
+    without = report.model_copy(update={"fairness": told})
+    assert "Not evaluated on later records: nothing was published" in render_text(without)
+    assert "Not evaluated on later records: nothing was published" in render_html(without)

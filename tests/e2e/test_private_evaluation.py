@@ -29,6 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         m.name: MemberData(table(300, i), table(40, i + 10)) for i, m in enumerate(agreement.terms.members)
     }
     members["a"].train.groups["side"][members["a"].train.groups["side"] == 1] = 0
+    members["b"].train.groups["side"][:5] = -1  # a value that the agreement does not name
     out: Path = tmp_path_factory.mktemp("run")
     simulate(agreement, members=members, out=out)
     return out
@@ -54,6 +55,8 @@ def test_the_report_tells_of_it_and_the_audit_recomputes_it(run: Path) -> None:
     assert wrong == []
     assert passed["claims: metrics by group, computed anew from the noisy table"] == 1
     assert passed["evaluations whose table is the sum of a round"] == 1
+    (note,) = [note for note in report.notes if "value of side" in note]
+    assert note.startswith("5 of 340 records of b have no value of side that the agreement names")
     page = (run / "report.html").read_text()
     assert "Private evaluation by group" in page
 

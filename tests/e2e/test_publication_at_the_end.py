@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from hansa.agreement.terms import CustomModel
 from hansa.artifact import verify_package
+from hansa.artifact.errors import ExportError
 from hansa.artifact.refusal import REFUSAL_JSON
+from hansa.canonical import sha256_hex
 from hansa.cli.simulate import status_of
 from hansa.errors import ExitStatus
 from hansa.ledger import TrustedKeys
@@ -145,3 +148,22 @@ def test_a_named_person_excuses_what_could_not_be_decided_and_everybody_sees_it(
     assert "Ada Example, chief medical officer at coordinator: few women" in excused[condition]
     card = (package_in(tmp_path / "run") / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "Ada Example" in card
+
+
+class NoOnnxForm(torch.nn.Module):
+    """Trains, and has an operator that ONNX lacks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 2)
+
+    def forward(self, table: torch.Tensor) -> torch.Tensor:
+        return torch.special.i0e(self.linear(table))
+
+
+def test_a_model_that_has_no_onnx_form_is_refused_before_anything_is_spent(tmp_path):
+    source = sha256_hex(Path(__file__).read_bytes())
+    own = CustomModel(kind="custom", entry_point="mine", code_sha256=source)
+    with pytest.raises(ExportError, match="the operator aten::special_i0e"):
+        simulate(agreement_of(model=own), members=league(), model=NoOnnxForm(), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -217,7 +217,10 @@ class TestSign:
 
     def test_who_is_no_party_signs_nothing(self, league) -> None:
         home(league / "homes" / "stranger", "stranger")
-        refused(sign(league, "stranger"), "HANSA-702", status=ExitStatus.REFUSED)
+        called = sign(league, "stranger")
+        refused(called, "HANSA-702", status=ExitStatus.REFUSED)
+        assert called.envelope["error"]["cause"] == "the agreement names nobody called 'stranger'"
+        assert "home" in called.envelope["error"]["remedy"]
 
     @pytest.mark.parametrize("text", [agreement_toml(frozen()), agreement_toml(terms())])
     def test_an_agreement_without_keys_or_id_is_not_signed(self, league, text) -> None:

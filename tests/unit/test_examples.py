@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.model_selection import train_test_split
 
-from hansa.agreement import read_agreement
+from hansa.agreement import not_in_force, read_agreement
 from hansa.agreement.terms import CategoryFeature, NumberFeature
 from hansa.cli.simulate import with_planted
 from hansa.errors import UsageError
@@ -20,7 +20,15 @@ from hansa_simulations.splits import load_members
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples"
 DATA = REPOSITORY.parent / "shared" / "data"
-NAMES = ("quickstart", "heart", "credit", "credit-publication", "credit-mitigation", "medquad")
+NAMES = (
+    "quickstart",
+    "heart",
+    "credit",
+    "credit-publication",
+    "credit-mitigation",
+    "credit-adaptive",
+    "medquad",
+)
 # training and test records, as FLamby publishes them, and the ranges of ../shared/peers/heart_reference.py
 FLAMBY_SIZES = {"cleveland": (199, 104), "hungarian": (172, 89), "switzerland": (30, 16), "va": (85, 45)}
 REFERENCE_RANGES = {
@@ -36,6 +44,7 @@ FOLDERS = {
     "credit": "credit_default",
     "credit-publication": "credit_default",
     "credit-mitigation": "credit_default",
+    "credit-adaptive": "credit_default",
     "medquad": "medquad",
 }
 
@@ -206,6 +215,16 @@ class TestCreditMitigation:
         for wrong in ("sex=female:training", "sex=female:0.6:judging", "age=old:0.6:training"):
             with pytest.raises(UsageError):
                 with_planted(agreement, wrong)
+
+
+class TestCreditAdaptive:
+    def test_both_sections_are_there_and_in_force(self):
+        agreement = read_agreement(EXAMPLES / "credit-adaptive.toml")
+        terms = agreement.terms
+        assert terms.mitigation.clipping is not None
+        assert terms.mitigation.weights.attribute in {group.name for group in terms.data.groups}
+        assert (terms.privacy.mechanism, terms.privacy.sampling) == ("distributed", "poisson")
+        assert not_in_force(terms) == ()
 
 
 class TestMedquad:

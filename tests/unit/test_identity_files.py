@@ -174,8 +174,16 @@ class TestCards:
 
     def test_a_whole_book_is_no_card(self, tmp_path: Path) -> None:
         (tmp_path / "a.pub").write_text(f"alpha {signer('alpha').public_key}" + " " * 1000)
-        with pytest.raises(UsageError, match="larger"):
+        with pytest.raises(RosterError, match="no public card") as caught:
             read_card(tmp_path / "a.pub")
+        assert told(caught)["a.pub"] == "is larger than 512 bytes"
+
+    def test_a_certificate_is_no_card(self, tmp_path: Path) -> None:
+        pem = "-----BEGIN CERTIFICATE-----\n" + "MIIB" * 200 + "\n-----END CERTIFICATE-----\n"
+        (tmp_path / "a.pub").write_text(pem)
+        with pytest.raises(RosterError, match="no public card") as caught:
+            read_card(tmp_path / "a.pub")
+        assert told(caught)["a.pub"] == "is a certificate, which pins no key"
 
     def test_the_cards_of_all_parties_make_a_roster(self, tmp_path: Path) -> None:
         cards(tmp_path, *MEMBERS, COORDINATOR, AUDITOR)

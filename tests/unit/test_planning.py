@@ -251,6 +251,15 @@ def test_the_table_is_at_most_100_columns_and_marks_rows(plan: Plan) -> None:
     assert plan.timed(0.5).options[0].seconds == 2.0
 
 
+def test_large_numbers_have_no_exponent(plan: Plan) -> None:
+    high = [
+        dataclasses.replace(one, signal_to_noise=231.2, run_signal_to_noise=1034.4) for one in plan.options
+    ]
+    text = plan_text(dataclasses.replace(plan, options=tuple(high)), advise(plan))
+    assert "231    1030" in text
+    assert "e+03" not in text
+
+
 def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     try:
         status = run(["agreement", "plan", *arguments])

@@ -7,6 +7,8 @@ import pytest
 
 from hansa.agreement import Agreement
 from hansa.agreement.freezing import freeze_with
+from hansa.agreement.writing import agreement_toml
+from hansa.artifact.errors import ExportError
 from hansa.errors import AgreementError
 from hansa.fairness.agreed import agreed_epsilon, conditions_of
 from hansa.fairness.beforehand import never_passing, outlook, require_decidable
@@ -22,6 +24,8 @@ from hansa.fairness.conditions import (
     WorstGroupAtLeast,
 )
 from hansa.fairness.errors import UndecidableError
+from hansa_server.publication.compress.onnx_export import ExportOnnx
+from support.cli import hansa
 from support.published_runs import TERMS
 
 AGREEMENT = Agreement(TERMS).derive(
@@ -161,6 +165,20 @@ def test_freezing_refuses_it_too():
         freeze_with(small, Built(), np.zeros(3))
 
 
+def test_freezing_refuses_a_model_that_has_no_onnx_form(tmp_path, monkeypatch):
+    def fails(*_):
+        raise ExportError("the model has no ONNX form: the operator aten::special_i0e")
+
+    monkeypatch.setattr(ExportOnnx, "run", fails)
+    file = tmp_path / "league.toml"
+    file.write_text(agreement_toml(published(min_quality=0.5)), encoding="utf-8")
+    called = hansa("agreement", "freeze", file)
+    assert called.status == 1
+    assert "HANSA-826" in called.stderr
+    assert "special_i0e" in called.stderr
+    assert not (tmp_path / "league.frozen.toml").exists()
+
+
 def test_too_few_members_and_too_little_epsilon_never_pass():
     never = published(
         min_quality=0.5,
@@ -169,6 +187,18 @@ def test_too_few_members_and_too_little_epsilon_never_pass():
     told = " ".join(problem.what for problem in never_passing(never.terms))
     assert "'members >= 50'" in told
     assert "epsilon at every member <= 0.01" in told
+
+
+def test_a_plan_tells_of_a_gate_that_can_never_open(tmp_path):
+    never = published(min_quality=0.5, conditions=[{"kind": "members", "at_least": 50}])
+    file = tmp_path / "never.toml"
+    file.write_text(agreement_toml(never), encoding="utf-8")
+    plan = ("agreement", "plan", file, "--steps", "4", "--rate", "1", "--dimension", "7")
+    called = hansa(*plan)
+    assert "can never open, and `hansa agreement check` refuses it" in called.stdout
+    assert "! 'members >= 50' can never pass" in called.stdout
+    (told,) = hansa(*plan, "--format", "json").data["never"]
+    assert told.startswith("'members >= 50' can never pass")
 
 
 def test_an_attack_that_nobody_has_made_yet_is_no_reason_to_refuse():

@@ -65,7 +65,23 @@ def files_to_judge(
         raise StepError(
             "the agreement compares two files, and no step of publication.compress makes another one",
         )
-    plain = replace(candidate, told=())
-    lora = terms.adapter.kind in {"lora", "ffa-lora"}
-    reference = compress(plain, (MergeAdapter(), exported) if lora else (exported,)).onnx
-    return ToJudge(compressed, reference)
+    return ToJudge(compressed, _uncompressed(replace(candidate, told=())).onnx)
+
+
+def require_exportable(terms: Terms, built: BuiltModel) -> None:
+    """Look before a run at what would only fail after it, with every ε spent: whether the model has an ONNX form.
+
+    Args:
+        terms: of the agreement; without an `[evaluation]` nothing is exported.
+        built: model 0, which has the operators of the final one.
+
+    Raises:
+        ExportError: it has none; the operator is named.
+    """
+    if terms.evaluation is not None:
+        _uncompressed(Candidate.of(terms, built, built.initial_vector()))
+
+
+def _uncompressed(candidate: Candidate) -> Candidate:
+    lora = candidate.terms.adapter.kind in {"lora", "ffa-lora"}
+    return compress(candidate, (MergeAdapter(), ExportOnnx()) if lora else (ExportOnnx(),))

@@ -47,7 +47,7 @@ class ExportError(HansaError):
     """A model, or one of its operators, has no ONNX form, or its ONNX form computes something else."""
 
     code = "HANSA-826"
-    remedy = "Publish without the step 'onnx', or replace the operator that is named in the model."
+    remedy = "Replace the operator that is named in the model, or leave [evaluation] out: members judge an ONNX file."
 
 
 class UnchargedStepError(HansaError):

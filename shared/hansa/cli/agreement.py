@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -156,6 +157,10 @@ def freeze(
         from hansa.models import build_model  # torch
 
         built = build_model(agreement.terms, folder=agreement.folder)
+        if agreement.terms.evaluation is not None and find_spec("onnx") is not None:
+            from hansa_server.publication.judged import require_exportable  # of the extra for coordinators
+
+            require_exportable(agreement.terms, built)
         frozen = freeze_with(agreement, built, model_zero(agreement, built))
         if roster is not None:
             from hansa.agreement.roster import pin

@@ -80,6 +80,7 @@ def plan(
             "epsilon_any_limit": epsilon_any,
             "timed": measure,
             "conditions": None,
+            "never": [],
             "mitigation": None,
             "adaptation": None,
         }
@@ -103,12 +104,15 @@ def plan(
                 data["adaptation"] = adapts.as_dict()
                 text += f"\n\n{adapts.text()}"
         if agreement.terms.evaluation is not None:
-            from hansa.fairness.beforehand import outlook
-            from hansa.planning.conditions import outlook_dict, outlook_text
+            from hansa.fairness.beforehand import never_passing, outlook
+            from hansa.planning.conditions import never_text, outlook_dict, outlook_text
 
             seen = outlook(agreement.terms, quality=quality, records=records)
             data["conditions"] = None if seen is None else outlook_dict(seen)
             text += f"\n\n{outlook_text(seen)}"
+            if never := never_passing(agreement.terms):
+                data["never"] = [problem.what for problem in never]
+                text += f"\n\n{never_text(never)}"
         emit(data, text=text, output_format=output_format, status=status)
     raise typer.Exit(status)
 

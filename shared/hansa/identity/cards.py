@@ -58,7 +58,12 @@ def read_card(path: Path, names: re.Pattern[str] = NAME) -> Card:
         RosterError: it is no card.
     """
     try:
-        name, public_key = read_small(path, _MAX_BYTES).decode("ascii").split()
+        text = read_small(path).decode("ascii")
+        if "-----BEGIN CERTIFICATE" in text:
+            raise _no_card(path, "is a certificate, which pins no key")
+        if len(text) > _MAX_BYTES:
+            raise _no_card(path, f"is larger than {_MAX_BYTES} bytes")
+        name, public_key = text.split()
     except ValueError:  # not two words, or not ASCII
         raise _no_card(path, "is not one line with a name and a key") from None
     if not names.fullmatch(name):

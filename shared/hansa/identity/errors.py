@@ -20,6 +20,7 @@ class UnknownSignerError(HansaError):
     code = "HANSA-702"
     travels = True
     exit_status = ExitStatus.REFUSED
+    remedy = "Compare names and agreement on both sides."
 
 
 class RevokedError(HansaError):
@@ -34,6 +35,7 @@ class CertificateError(ProblemsError):
     """A certificate or a request for one is not acceptable."""
 
     code = "HANSA-704"
+    remedy = "Correct what is named, and request the certificate again."
 
 
 class KeyFileError(HansaError):

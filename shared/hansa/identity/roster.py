@@ -135,6 +135,11 @@ class Roster:
             UnknownSignerError, RevokedError: see `key_of`.
             ForeignKeyError: another key is pinned for that name.
         """
+        if signer.name not in {COORDINATOR, *self.auditors, *self.members}:
+            raise UnknownSignerError(
+                f"the agreement names nobody called {signer.name!r}",
+                remedy="Name the home of one of its members, of the coordinator or of an auditor.",
+            )
         pinned = self.key_of(signer.name)
         if signer.public_key != pinned:
             raise ForeignKeyError(

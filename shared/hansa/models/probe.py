@@ -32,7 +32,7 @@ def check_per_record(
     Raises:
         ModelError: the logits have another shape or are not finite; a record's logits depend on another record;
             a trained weight gets no gradient, or lies in a layer that is not called with the batch first. All
-            such weights are named.
+            such weights are named. Or no gradient goes through the model at all.
     """
     batches: dict[nn.Module, int | None] = {}
 
@@ -74,7 +74,13 @@ def check_per_record(
     parameters = flat.parameters(module)
     target = torch.arange(2, device=logits.device) % classes
     loss = nn.functional.cross_entropy(logits.float(), target, reduction="sum")
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    try:
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    except RuntimeError as error:  # an operator that has no derivative, or that cuts the graph
+        raise ModelError(
+            f"{type(module).__name__} cannot be trained: {str(error).splitlines()[0]}",
+            remedy="Replace the operator through which no gradient goes.",
+        ) from error
     # With allow_unused a gradient may be None, which torch's annotation leaves out.
     found: dict[str, Tensor | None] = dict(zip(flat.names, gradients, strict=True))
     wrong = [f"{n} is not used" for n, g in found.items() if g is None]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 
 from hansa.canonical import Json
+from hansa.errors import Problem
 from hansa.fairness.beforehand import Outlook
 
 WIDTH = 100
@@ -29,6 +31,14 @@ def outlook_text(seen: Outlook | None) -> str:
             "more ε, fewer cells or a wider limit would help.",
             WIDTH,
         )
+    return "\n".join(lines)
+
+
+def never_text(never: Sequence[Problem]) -> str:
+    """Lines of at most 100 columns about conditions that not even the best model could pass."""
+    lines = ["The gate of this agreement can never open, and `hansa agreement check` refuses it:"]
+    for problem in never:
+        lines += textwrap.wrap(f"! {problem.what}", WIDTH, subsequent_indent="    ")
     return "\n".join(lines)
 
 

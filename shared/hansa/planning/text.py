@@ -84,7 +84,9 @@ def _cells(option: Option, *, timed: bool) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+    if value is None:
+        return ""
+    return f"{float(f'{value:.3g}'):.0f}" if 1000 <= value < 1e6 else f"{value:.3g}"
 
 
 def _bytes(value: int | None) -> str:

@@ -33,6 +33,7 @@ class Shown:
     Attributes:
         heading: its title.
         sentences: what was done, what it cost, how far groups are apart.
+        counted: what the size of a group counts.
         columns: of the table, after group and size.
         rows: all records first.
         too_small: groups that cannot be assessed.
@@ -41,6 +42,7 @@ class Shown:
 
     heading: str
     sentences: tuple[str, ...]
+    counted: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     too_small: tuple[str, ...]
@@ -50,10 +52,26 @@ class Shown:
 def shown(report: Report) -> tuple[Shown, ...]:
     """Every evaluation of a report, in order."""
     told = report.fairness
-    return () if told is None else tuple(_shown(one, report.unit) for one in told.evaluations)
+    if told is None:
+        return ()
+    first = told.evaluations[:1]
+    return tuple(
+        _shown(one, report.unit, alone=any(one.run != trained.run for trained in first))
+        for one in told.evaluations
+    )
 
 
-def _shown(told: EvaluationReport, unit: str) -> Shown:
+def lacking(report: Report) -> str:
+    """What did not take place, where a report says why."""
+    told = report.fairness
+    return (
+        "Not evaluated on later records"
+        if told is not None and told.evaluations
+        else "Not evaluated by group"
+    )
+
+
+def _shown(told: EvaluationReport, unit: str, *, alone: bool) -> Shown:
     metric = words.metric(told.metric)
     beside = [name for name in _SHOWN if name != told.metric and name in told.overall.metrics]
     names = [told.metric, *beside]
@@ -66,7 +84,8 @@ def _shown(told: EvaluationReport, unit: str) -> Shown:
     every = (told.overall, *told.groups)
     return Shown(
         heading=f"Evaluation {told.number} of {told.allowed}",
-        sentences=tuple(_sentences(told, unit)),
+        sentences=tuple(_sentences(told, unit, alone=alone)),
+        counted="positives, noisy" if len(told.layout.labels) == 2 else "records, noisy",
         columns=tuple(columns),
         rows=tuple(_row(group, names, compared=told.reference_sha256 is not None) for group in every),
         too_small=tuple(f"{group.name} ({group.size:.0f})" for group in told.groups if not group.assessable),
@@ -89,7 +108,8 @@ def _interval(found: EstimateReport | None) -> str:
     return f"{words.quality(found.value)} ({words.quality(found.low)} to {words.quality(found.high)})"
 
 
-def _sentences(told: EvaluationReport, unit: str) -> Iterator[str]:
+def _sentences(told: EvaluationReport, unit: str, *, alone: bool) -> Iterator[str]:
+    """Args: `alone`: the evaluation was a run of its own, after the one that trained."""
     yield (
         f"{words.counted(len(told.contributors), 'member')} ran the file {told.artifact_sha256[:12]}… on "
         + (
@@ -102,12 +122,14 @@ def _sentences(told: EvaluationReport, unit: str) -> Iterator[str]:
     most = max((cost.epsilon for cost in told.costs), default=0.0)
     few = [cost.epsilon_colluding for cost in told.costs if cost.epsilon_colluding is not None]
     against = f", {words.epsilon(max(few))} against few" if few else ""
+    if alone:
+        charged = f"This one of the {told.allowed} evaluations that are allowed was a run of its own and cost"
+    elif told.allowed == 1:
+        charged = "The one evaluation that is allowed costs"
+    else:
+        charged = f"All {told.allowed} evaluations that are allowed cost"
     yield (
-        (
-            "The one evaluation that is allowed costs"
-            if told.allowed == 1
-            else f"All {told.allowed} evaluations that are allowed cost"
-        )
+        charged
         + f" ε = {words.epsilon(most)}{against} at δ = {words.plain(told.delta)} at most. "
         + (
             f"No {unit} both trains and evaluates, so that it loses the larger of this and the ε of training."

@@ -179,7 +179,8 @@ class FairnessReport(Part):
 
     Attributes:
         evaluations: in the order in which they took place.
-        not_evaluated: why an evaluation that the agreement has did not take place; null where it did.
+        not_evaluated: why an evaluation that the agreement has, or one on later records that was asked for, did not take
+            place; null where it did.
     """
 
     evaluations: tuple[EvaluationReport, ...]

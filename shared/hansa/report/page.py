@@ -36,6 +36,7 @@ def render_html(report: Report) -> str:
             members=rows.members(report),
             groups=[(g, rows.gap_in_words(g), pictures.by_group(report, g, i)) for i, g in enumerate(groups)],
             evaluations=evaluations.shown(report),
+            lacking=evaluations.lacking(report),
             mitigated=mitigated.told(report),
             mitigation_heading=mitigated.heading(report),
             comparisons=rows.comparisons(report),

@@ -90,13 +90,13 @@ def _evaluations(report: Report) -> Iterator[RenderableType]:
     from rich.text import Text
 
     if report.fairness is not None and report.fairness.not_evaluated:
-        yield Text(f"Not evaluated by group: {report.fairness.not_evaluated}", style="bold yellow")
+        yield Text(f"{evaluations.lacking(report)}: {report.fairness.not_evaluated}", style="bold yellow")
     for one in evaluations.shown(report):
         yield Text(f"Private evaluation by group: {one.heading.lower()}", style="bold")
         for sentence in one.sentences:
             yield Text(sentence)
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for column in ("group", "size, noisy", one.columns[0]):
+        for column in ("group", one.counted, one.columns[0]):
             table.add_column(column)
         for row in one.rows:
             table.add_row(row.name, row.size, row.cells[0])

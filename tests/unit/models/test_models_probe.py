@@ -41,6 +41,11 @@ class NotFinite(Good):
         return logits / 0.0
 
 
+class NoGradient(Good):
+    def classes(self, table: Tensor, logits: Tensor) -> Tensor:
+        return torch.special.bessel_j0(logits)
+
+
 class OtherClasses(Good):
     def classes(self, table: Tensor, logits: Tensor) -> Tensor:
         return logits[:, :3]
@@ -106,6 +111,7 @@ def test_a_good_model_passes_and_is_left_as_it_was() -> None:
     [
         (SeesTheBatch, "mixes the records of a batch"),
         (NotFinite, "logits that are not finite"),
+        (NoGradient, "cannot be trained: element 0 of tensors does not require grad"),
         (OtherClasses, "gives (2, 3) for 2 records and 4 classes"),
         (NoTensor, "gives dict for 2 records"),
         (Integers, "gives (2, 4) for 2 records"),

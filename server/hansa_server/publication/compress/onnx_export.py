@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ OPSET = 17
 TOLERANCE = 1e-3  # of a logit, against float32 arithmetic in another order
 _OPERATOR = re.compile(r"(?:aten|prim|quantized|torchvision)::\w+")
 _SHOWN = 300
+_TORCH, _PRINTS = "_C", "_jit_onnx_log"  # what the exporter prints by, whose switch it turns on itself
 
 Inputs = Mapping[str, npt.NDArray[Any]]
 
@@ -131,8 +133,7 @@ def _traced(module: nn.Module, inputs: Inputs) -> bytes:
         name: {0: "batch", 1: "length"} if name != "table" else {0: "batch"} for name in inputs
     }
     try:
-        with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="hansa-onnx-") as folder:
-            warnings.simplefilter("ignore")  # what a tracer warns of is compared below
+        with _quiet(), tempfile.TemporaryDirectory(prefix="hansa-onnx-") as folder:
             target = Path(folder) / "model.onnx"
             torch.onnx.export(
                 module,
@@ -149,6 +150,20 @@ def _traced(module: nn.Module, inputs: Inputs) -> bytes:
         operator = _OPERATOR.search(str(error))
         named = f"the operator {operator.group()}" if operator else _first(error)
         raise ExportError(f"the model has no ONNX form: {named}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep a tracer's warnings, which are compared later, and torch's print of a graph that failed, off the caller's stdout."""
+    internal = getattr(torch, _TORCH)
+    printed = getattr(internal, _PRINTS)
+    setattr(internal, _PRINTS, lambda *_: None)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        setattr(internal, _PRINTS, printed)
 
 
 def _first(error: BaseException) -> str:
