@@ -154,6 +154,20 @@ def test_a_gate_that_can_never_open_is_refused_before_anybody_trains():
     assert "gap of" in caught.value.diagnostics()
 
 
+def test_it_is_refused_also_where_nobody_says_on_how_many_records_members_judge():
+    """Neither the number of members nor ε depends on them; what does is left to the run."""
+    own = {"max_rows_per_cell": 500, "epsilon": 1.0, "units": "own-file", "compared": "decisions"}
+    impossible = published(
+        evaluation=own,
+        min_quality=0.5,
+        conditions=[{"kind": "members", "at_least": 50}, {"kind": "epsilon", "at_most": 0.01}],
+    )
+    assert [problem.what.split("'")[1] for problem in never_passing(impossible.terms)] == [
+        "members >= 50", "epsilon at every member <= 0.01",
+    ]  # fmt: skip
+    assert never_passing(published(evaluation=own, min_quality=0.5).terms) == ()
+
+
 def test_freezing_refuses_it_too():
     small = published(fairness={"min_group_size": 10**6, "max_gap": 0.5})
 

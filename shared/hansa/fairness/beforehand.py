@@ -17,6 +17,7 @@ from hansa.fairness.power import Assumed, Decidability, decidability, expected_c
 from hansa.fairness.release import EvaluationPlan, NoisyTables, evaluation_noise
 
 BEST = 0.999  # of AUC, or of the share decided rightly: no model is better
+_PLENTY = 1e8  # records: with so many, noise and chance are no reason for anything
 _SLACK = 0.98  # ε is calibrated to within this of what is agreed
 
 
@@ -72,11 +73,12 @@ def never_passing(terms: Terms) -> tuple[Problem, ...]:
     """Every condition that the best model of all would not pass, with what stands in the way.
 
     Groups are taken as equally large, the file that ships as deciding like the model before compression, and every member as
-    taking part. Attacks and conditions that the agreement exempts block nothing here.
+    taking part. Attacks and conditions that the agreement exempts block nothing here. Where no public number says on how many
+    records members judge, there are taken to be plenty.
     """
-    records = expected_records(terms)
-    if not terms.published or terms.evaluation is None or records is None:
+    if not terms.published or terms.evaluation is None:
         return ()
+    records = expected_records(terms) or _PLENTY
     plan, members = _plan(terms), [member.name for member in terms.members]
     counts = expected_counts(plan.layout, Assumed(records, BEST, flips=0.0))
     tables = NoisyTables(plan.layout, counts, plan.noise_sd(len(members)), plan.cell_cap, len(members))
