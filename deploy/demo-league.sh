@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A whole league on this machine: five members, a coordinator and an auditor as separate processes, over TLS and with node
-# keys, from nothing to a model whose logs were audited. One command; what it started is stopped when it ends.
+# keys, from nothing to a published model and audited logs. One command; what it started is stopped when it ends.
 #
 #   deploy/demo-league.sh [--mechanism local|distributed] [FOLDER]
 #
@@ -89,4 +89,6 @@ for name in "${members[@]}"; do
 done
 "$HANSA" audit verify "$work/mirror" "$folder/rounds.jsonl" "${copies[@]}" --keys "$work/keys.json" \
   --format json >"$work/audit.json"
+say "and at what the league has published"
+"$HANSA" model verify "$folder/publication" --keys "$work/keys.json" --format json >"$work/package.json"
 "$PYTHON" "$root/deploy/demo_league.py" --verified "$work" "$folder"

@@ -1,4 +1,4 @@
-"""Parts of `demo-league.sh`: generated data and an agreement, and the last line about what was verified."""
+"""Parts of `demo-league.sh`: generated data, an agreement, a line of settings, and the last line about what was verified."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ kind = "number"
 name = "y"
 range = [-1.0, 1.0]
 
+[[data.groups]]
+kind = "category"
+name = "sex"
+values = ["f", "m"]
+
 [model]
 kind = "logistic"
 
@@ -47,8 +52,29 @@ delta = 1e-4
 clipping_norm = 1.0
 sampling_rate = 0.25
 steps = {steps}
+
+[evaluation]
+bins = 2
+max_rows_per_cell = {records}
+epsilon = 6.0
+compared = "decisions"
+share = 0.3
+
+[fairness]
+max_gap = 0.2
+min_worst_group = 0.6
+min_group_size = 100
+
+[publication]
+compress = ["onnx", "int8"]
+min_quality = 0.6
 """
-RECORDS, ROUNDS = 400, 5
+RECORDS, ROUNDS = 1500, 5
+JUDGES = """\
+[evaluation]
+dataset_id = "{dataset}"
+unprotected_files = true  # these records are generated: also where this machine lacks a wall around a model's file
+"""
 
 
 def prepare(folder: Path, mechanism: str, names: Sequence[str]) -> None:
@@ -59,10 +85,10 @@ def prepare(folder: Path, mechanism: str, names: Sequence[str]) -> None:
     members = ""
     for number, name in enumerate(names):
         source = random.Random(number)  # noqa: S311  # generated data, not secrets
-        lines = ["x,y,outcome"]
+        lines = ["x,y,sex,outcome"]
         for _ in range(RECORDS):
-            x, y = source.uniform(-1, 1), source.uniform(-1, 1)
-            lines.append(f"{x:.6f},{y:.6f},{'yes' if x + y + source.gauss(0, 0.2) > 0 else 'no'}")
+            x, y, sex = source.uniform(-1, 1), source.uniform(-1, 1), source.choice("fm")
+            lines.append(f"{x:.6f},{y:.6f},{sex},{'yes' if x + y + source.gauss(0, 0.2) > 0 else 'no'}")
         data = folder / f"{name}.csv"
         data.write_text("\n".join(lines) + "\n", encoding="utf-8")
         settings = folder / name / "node.toml"
@@ -72,8 +98,16 @@ def prepare(folder: Path, mechanism: str, names: Sequence[str]) -> None:
         )
         members += f'[[members]]\nname = "{name}"\nunits = {RECORDS}\n\n'
     (folder / "league.toml").write_text(
-        TERMS.format(members=members, mechanism=mechanism, rounds=ROUNDS, steps=steps), encoding="utf-8"
+        TERMS.format(members=members, mechanism=mechanism, rounds=ROUNDS, steps=steps, records=RECORDS),
+        encoding="utf-8",
     )
+
+
+def judges(home: Path) -> None:
+    """Say in a member's `node.toml` which budget pays for judging models: standard input has the answer to its grant."""
+    settings, granted = home / "node.toml", json.load(sys.stdin)["data"]["dataset"]
+    text = settings.read_text(encoding="utf-8")
+    settings.write_text(text.replace("[evaluation]\n", JUDGES.format(dataset=granted)), encoding="utf-8")
 
 
 def verified(folder: Path, run: Path) -> None:
@@ -81,18 +115,24 @@ def verified(folder: Path, run: Path) -> None:
     found = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
     if found["status"] != "done":
         sys.exit(f"the audit ended as {found['status']}")
-    rounds = len((run / "rounds.jsonl").read_text(encoding="utf-8").splitlines())
+    sums = len((run / "rounds.jsonl").read_text(encoding="utf-8").splitlines())
     members = len(list(folder.glob("*/state/ledger.sqlite")))
+    package = json.loads((folder / "package.json").read_text(encoding="utf-8"))
+    if package["status"] != "done":
+        sys.exit(f"the publication was not verified: {package['status']}")
     mirrored = json.loads((folder / "followed.json").read_text(encoding="utf-8"))["data"]
     sys.stdout.write(
-        f"Verified: {rounds} rounds of {members} members over TLS; the auditor's own mirror of {mirrored['entries']} "
+        f"Verified: {sums} secure sums of {members} members over TLS; the auditor's own mirror of {mirrored['entries']} "
         f"entries, {mirrored['cosigned']} of them cosigned by {len(mirrored['by'])} members, with signatures, histories, "
-        f"sums and budgets of {members} members' ledgers; model {run / 'model.npy'}.\n"
+        f"sums and budgets of {members} members' ledgers; the published package {run / 'publication'} with its signature, its "
+        "proof and its gate.\n"
     )
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "--verified":
         verified(Path(sys.argv[2]), Path(sys.argv[3]))
+    elif sys.argv[1] == "--judges":
+        judges(Path(sys.argv[2]))
     else:
         prepare(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

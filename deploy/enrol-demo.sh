@@ -53,8 +53,13 @@ quietly agreement freeze "$work/league.toml" --keys "$work/keys"
 frozen=$work/league.frozen.toml
 for name in "${members[@]}"; do
   quietly agreement sign "$frozen" --home "$work/$name" --out "$work/signatures/league.frozen.$name.sig"
-  quietly node grant --home "$work/$name" --officer-key "$work/officer-$name/$name.officer.key" \
-    --epsilon "$epsilon" --delta 1e-3 --unit record --max-records 1
+  "$HANSA" node grant --home "$work/$name" --officer-key "$work/officer-$name/$name.officer.key" \
+    --epsilon "$epsilon" --delta 1e-3 --unit record --max-records 1 --format json >"$work/granted.json"
+  # units that judge models train none: a budget of their own
+  trains=$("$PYTHON" -c 'import json, sys; print(json.load(open(sys.argv[1]))["data"]["dataset"])' "$work/granted.json")
+  "$HANSA" node grant --home "$work/$name" --officer-key "$work/officer-$name/$name.officer.key" \
+    --epsilon 60 --delta 1e-3 --unit record --max-records 1 --disjoint-from "$trains" --format json |
+    "$PYTHON" "$root/demo_league.py" --judges "$work/$name"
 done
 key=$("$PYTHON" -c 'import json, sys; print(json.load(open(sys.argv[1]))["data"]["log_key"])' "$work/coordinator.json")
 quietly agreement keys "$frozen" --signatures "$work/signatures" --federation-log "$key" --out "$work/keys.json"
