@@ -28,7 +28,7 @@ def publication(
         typer.Option(
             "--student-steps", min=0, max=100_000, help="Of distillation; 0 leaves the student out."
         ),
-    ] = 300,
+    ] = 900,
     repeats: Annotated[
         int, typer.Option("--repeats", min=1, max=1000, help="Samples of each figure of time.")
     ] = 9,

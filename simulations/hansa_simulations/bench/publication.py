@@ -37,7 +37,7 @@ Labels = npt.NDArray[np.int64]
 
 _BATCHES = (1, 32)
 QUICK_ROWS = 200
-STUDENT_STEPS = 300  # about three minutes on two processors
+STUDENT_STEPS = 900  # about ten minutes on two processors
 _NOTES = (
     "Latency is of texts of full length, in turns of both sides; a multiple is of samples of the same turn.",
     "PyTorch runs the merged float32 model in inference mode; attention is eager, as everywhere in Hansa.",
