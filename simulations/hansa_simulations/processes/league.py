@@ -247,9 +247,9 @@ class ProcessLeague:
         return ended
 
     def end(self) -> None:
-        """End what still runs, at once."""
+        """End what still runs, and all that it has started, at once."""
         for name in list(self.processes):
-            self.kill(name)
+            self.kill_all(name)
 
     def entries(self, name: str) -> list[Kind]:
         """The entries of a party's log: of a member its ledger, of the coordinator the federation's log."""
