@@ -36,6 +36,7 @@ from hansa_server.sqlite_journal import journal_size
 STARTS_WITHIN_S = 180.0  # a second where nothing else runs
 _PORT_IS_FREED_S = 8.0  # what a coordinator that was killed leaves behind goes by itself
 _LOOK_S, _AGAIN_S, _STOP_S = 0.5, 2.0, 10.0
+_STARTS_AGAIN = 5  # in a row, of a SuperLink that had been there: it was killed while it started
 _LOG = logging.getLogger("hansa.coordinator")
 
 
@@ -125,11 +126,20 @@ class Supervisor:
         with ExitStack() as stack:
             stack.enter_context(_only_one(self._home.state))
             _require_free(self._home.listen)
-            first = True
+            first, failed = True, 0
             while not stop.is_set():
                 with self._superlink() as process, control_of(self._home) as control:
                     port = self._services(stack) if first else 0  # while the SuperLink loads what it needs
-                    self._wait_for(process, control)
+                    try:
+                        self._wait_for(process, control)
+                    except EngineError as error:
+                        failed += 1
+                        if first or failed > _STARTS_AGAIN or process.poll() is None:
+                            raise
+                        self._told(f"{error.cause}; starting it again")
+                        stop.wait(_AGAIN_S)
+                        continue
+                    failed = 0
                     control.admit(links_of(self._home))
                     if first:
                         ready(port)

@@ -1,0 +1,74 @@
+"""A SuperLink that is killed while it starts is started again; one that has never been there is a mistake that is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from hansa.errors import EngineError
+from hansa_server import supervising
+from hansa_server.supervising import Supervisor
+
+
+class Watched(Supervisor):
+    """Without processes: each SuperLink comes or is killed as `story` says; the coordinator is stopped after it."""
+
+    def __init__(self, folder: Path, story: str) -> None:
+        self._home: Any = SimpleNamespace(state=folder, listen=None)
+        self.story, self.said, self.stop = list(story), list[str](), Event()
+        self._told = self.said.append
+
+    @contextmanager
+    def _superlink(self) -> Iterator[Any]:
+        yield SimpleNamespace(poll=lambda: -9, returncode=-9)
+
+    def _services(self, _stack: Any) -> int:
+        return 8443
+
+    def _wait_for(self, _process: Any, _control: Any) -> None:
+        came = self.story.pop(0) == "c"
+        if not self.story:
+            self.stop.set()
+        if not came:
+            raise EngineError("the SuperLink ended with status -9 before it was ready")
+
+    def served(self) -> list[int]:
+        ready: list[int] = []
+        self.serve(self.stop, ready.append)
+        return ready
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervising, "_require_free", lambda _: None)
+    monkeypatch.setattr(supervising, "_AGAIN_S", 0.0)
+    monkeypatch.setattr(supervising, "links_of", lambda _: [])
+    control = SimpleNamespace(admit=lambda _: None)
+    monkeypatch.setattr(supervising, "control_of", lambda _: nullcontext(control))
+
+
+def test_one_that_is_killed_while_it_starts_again_is_started_again(tmp_path: Path) -> None:
+    made = Watched(tmp_path, "ckkckc")
+    assert made.served() == [8443]
+    assert made.story == []
+    assert sum("before it was ready; starting it again" in line for line in made.said) == 3
+
+
+def test_one_that_never_comes_is_told_at_once(tmp_path: Path) -> None:
+    made = Watched(tmp_path, "kc")
+    with pytest.raises(EngineError, match="before it was ready"):
+        made.served()
+    assert made.story == ["c"]
+
+
+def test_not_for_ever(tmp_path: Path) -> None:
+    made = Watched(tmp_path, "c" + "k" * 20)
+    with pytest.raises(EngineError, match="before it was ready"):
+        made.served()
+    assert len(made.story) == 20 - supervising._STARTS_AGAIN - 1
