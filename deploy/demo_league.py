@@ -107,6 +107,8 @@ def judges(home: Path) -> None:
     """Say in a member's `node.toml` which budget pays for judging models: standard input has the answer to its grant."""
     settings, granted = home / "node.toml", json.load(sys.stdin)["data"]["dataset"]
     text = settings.read_text(encoding="utf-8")
+    if text.count("[evaluation]\n") != 1:
+        sys.exit(f"{settings} has no place to say which budget pays for judging models")
     settings.write_text(text.replace("[evaluation]\n", JUDGES.format(dataset=granted)), encoding="utf-8")
 
 
