@@ -30,6 +30,7 @@ from hansa_server.coordinating import links_of, log_store
 from hansa_server.flower_app.control import Control
 from hansa_server.flower_app.superlink import SECRET_FILE
 from hansa_server.home import HOME, CoordinatorHome
+from hansa_server.parent import PARENT
 from hansa_server.runs import Runs
 from hansa_server.sqlite_journal import journal_size
 
@@ -280,6 +281,7 @@ def environment(home: CoordinatorHome) -> dict[str, str]:
         "MALLOC_ARENA_MAX": "2",
         "MALLOC_MMAP_THRESHOLD_": "262144",
         HOME: str(home.folder.resolve()),
+        PARENT: str(os.getpid()),
         SECRET_FILE: str(secret_of(home).resolve()),
     }
 
