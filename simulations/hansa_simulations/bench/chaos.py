@@ -31,7 +31,8 @@ from hansa_simulations.processes.league import ProcessLeague, terms
 from hansa_simulations.processes.watching import children, is_there
 
 NAMES = ("north", "south", "east", "west")
-RUN, LINK, EXEC = "serverapp", "superlink", "superexec"  # processes of the coordinator, by a word of their command lines
+# processes of the coordinator, by a word of their command lines
+RUN, LINK, EXEC = "serverapp", "superlink", "superexec"
 ROUNDS = 40
 RETRIES = 3  # of the agreement: steps that may be summed again
 _PARTS = {
