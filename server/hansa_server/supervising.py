@@ -92,6 +92,8 @@ class Supervisor:
         HansaError: the home is not that of a league, or its certificate is not acceptable.
     """
 
+    _unwell = ""  # what was told last of a register that cannot be read
+
     def __init__(self, home: CoordinatorHome, told: Callable[[str], None]) -> None:
         home.check()
         self._home, self._told = home, told
@@ -176,7 +178,15 @@ class Supervisor:
 
     def _resume(self, control: Control) -> None:
         """Have runs go on whose process ended while this coordinator lived, unless it ended before at the same place."""
-        for row in self._runs.all():
+        try:
+            rows = self._runs.all()
+        except EngineError as error:  # say a full disk, on which somebody makes room
+            if self._unwell != error.cause:
+                self._told(error.diagnostics())
+            self._unwell = error.cause
+            return
+        self._unwell = ""
+        for row in rows:
             if row.state in {"starting", "running", "waiting", "stopping"}:
                 self._seen.add(row.run)
             elif row.state == "interrupted" and row.run in self._seen:
