@@ -244,7 +244,7 @@ def _carried(made: ProcessLeague, link: int, entries: int, noops: int) -> Measur
         for line in serving.stdout:
             told: dict[str, Any] = json.loads(line)
             if "idle" in told:
-                idle = peak.now()
+                idle = peak.now_of_each()
                 serving.stdin.write("\n")
                 serving.stdin.flush()
             found.noops += told.get("noop_s", [])

@@ -71,8 +71,12 @@ class PeakMemory:
         self.bytes = 0
         self.of_each: dict[int, int] = {}
 
-    def now(self) -> dict[int, int]:
-        """What each of them has now."""
+    def now(self) -> int:
+        """What they have now."""
+        return sum(self.now_of_each().values())
+
+    def now_of_each(self) -> dict[int, int]:
+        """What each of them has now, by its number."""
         return {pid: resident_bytes(pid) for pid in self._pids()}
 
     def __enter__(self) -> Self:
@@ -85,7 +89,7 @@ class PeakMemory:
 
     def _sample(self) -> None:
         while not self._stop.wait(self._every_s):
-            now = self.now()
+            now = self.now_of_each()
             self.bytes = max(self.bytes, sum(now.values()))
             for pid, each in now.items():
                 self.of_each[pid] = max(self.of_each.get(pid, 0), each)
