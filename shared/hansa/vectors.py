@@ -22,10 +22,11 @@ import numpy.typing as npt
 
 from hansa.errors import EngineError
 
-BLOCK = 64 * 1024  # entries: a block of float64 and what is computed from it stay in the second-level cache
+BLOCK = (
+    128 * 1024
+)  # entries: 1 MB of float64; most vectors are one block, and nothing is done to those that is done to blocks
 IN_FILES_FROM = 4 * 2**20  # bytes; a smaller vector costs less memory than what surrounds it
-_KEPT = 16  # blocks that are read of a file before they are let go
-_PIECE = 4 * 2**20  # bytes, likewise
+_PIECE = 2**20  # bytes that are read of a file before they are let go
 
 Array: TypeAlias = npt.NDArray[Any]
 Vector: TypeAlias = npt.NDArray[np.float64]
@@ -81,14 +82,11 @@ def in_blocks(length: int, *arrays: Array | None) -> Iterator[slice]:
         arrays: of this length, that are read in these blocks; none where there is `None`.
     """
     filed = [array for array in arrays if array is not None and _mapped(array) is not None]
-    kept = 0
     for start in range(0, length, BLOCK):
-        stop = min(start + BLOCK, length)
-        yield slice(start, stop)
-        if filed and (stop == length or stop - kept >= _KEPT * BLOCK):
-            for array in filed:
-                let_go(array[kept:stop])
-            kept = stop
+        part = slice(start, min(start + BLOCK, length))
+        yield part
+        for array in filed:
+            let_go(array[part])
 
 
 def pieces_of(data: Array | bytes | memoryview) -> Iterator[memoryview]:
@@ -149,7 +147,7 @@ class Making(Protocol):
     """A vector that is made block by block."""
 
     def add(self, block: Array) -> None:
-        """Its next entries; copied."""
+        """Its next entries. A view is copied; an array of its own is not to be changed any more."""
 
     def done(self) -> Array:
         """The vector, read-only, once all of it was added."""
@@ -175,15 +173,22 @@ class Vectors(Protocol):
 
 class _MadeInMemory:
     def __init__(self, length: int, dtype: str) -> None:
-        self._array, self._at = np.empty(length, dtype), 0
+        self._length, self._dtype, self._at = length, np.dtype(dtype), 0
+        self._array: Array | None = None
 
     def add(self, block: Array) -> None:
+        if len(block) == self._length and block.base is None and block.dtype == self._dtype:
+            self._array = block
+            return
+        if self._array is None:
+            self._array = np.empty(self._length, self._dtype)
         self._array[self._at : self._at + len(block)] = block
         self._at += len(block)
 
     def done(self) -> Array:
-        self._array.flags.writeable = False
-        return self._array
+        made = np.empty(0, self._dtype) if self._array is None else self._array
+        made.flags.writeable = False
+        return made
 
 
 class InMemory:
