@@ -58,7 +58,7 @@ from hansa.secagg.record import RoundRecord as SignedRound
 from hansa.secagg.ring import RingVector
 from hansa.secagg.store import Store
 from hansa.server_step import ServerState
-from hansa.vectors import IN_MEMORY, Vectors, let_go
+from hansa.vectors import IN_MEMORY, Vectors
 from hansa.wire import Array, Message
 from hansa_server.history import History
 from hansa_server.journal import Journal
@@ -330,8 +330,6 @@ class SecureSummation:
         started = time.monotonic()
         exchange = partial(self._members.exchange, requests, self._agreement.terms.training.deadline_s)
         replies = self._journal.once(f"{self._run}/exchange/{self._exchanges}", exchange)
-        for aggregate in self._aggregates.values():
-            let_go(aggregate.total)  # it was read to be sent
         with nullcontext() if self._house.history is None else self._house.history.gathering():
             for name, request in requests.items():
                 reply = replies.get(name)

@@ -22,9 +22,7 @@ import numpy.typing as npt
 
 from hansa.errors import EngineError
 
-BLOCK = (
-    128 * 1024
-)  # entries: 1 MB of float64; most vectors are one block, and nothing is done to those that is done to blocks
+BLOCK = 128 * 1024  # entries: 1 MB of float64; most vectors are one, and cost no more than without blocks
 IN_FILES_FROM = 4 * 2**20  # bytes; a smaller vector costs less memory than what surrounds it
 _PIECE = 2**20  # bytes that are read of a file before they are let go
 
@@ -67,11 +65,11 @@ class Mapped(mmap.mmap):
         self.madvise(mmap.MADV_DONTNEED, start, address - self.address - start + length)
 
 
-def let_go(array: Array) -> None:
-    """Give back the memory of what was read of an array, where it lies in a file; elsewhere nothing happens."""
-    mapped = _mapped(array)
-    if mapped is not None and array.nbytes:
-        mapped.let_go(array.ctypes.data, array.nbytes)
+def let_go(data: Array | memoryview) -> None:
+    """Give back the memory of what was read of an array or of bytes, where they lie in a file; elsewhere nothing happens."""
+    mapped = _mapped(data)
+    if mapped is not None and data.nbytes:
+        mapped.let_go(np.asarray(data).ctypes.data, data.nbytes)
 
 
 def in_blocks(length: int, *arrays: Array | None) -> Iterator[slice]:
@@ -95,15 +93,13 @@ def pieces_of(data: Array | bytes | memoryview) -> Iterator[memoryview]:
     if not view.nbytes:
         return
     view = view.cast("B")
-    mapped = _mapped(data)
-    if mapped is None:
+    if _mapped(data) is None:
         yield view
         return
-    address = np.frombuffer(view, np.uint8).ctypes.data
     for start in range(0, len(view), _PIECE):
         piece = view[start : start + _PIECE]
         yield piece
-        mapped.let_go(address + start, len(piece))
+        let_go(piece)
 
 
 def read_npy(path: Path) -> Array:

@@ -18,6 +18,7 @@ from flwr.app import Message as FlowerMessage
 from flwr.app import RecordDict
 from flwr.app.error import Error
 from flwr.app.message import make_message, remove_content_from_message
+from flwr.app.message.arraychunk import ArrayChunk
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
@@ -42,6 +43,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid import HttpGrid
 
 from hansa.errors import EngineError, WireError
+from hansa.vectors import let_go
 from hansa_server.flower_app.arriving import Arriving
 from hansa_server.flower_app.waiting import WAITS
 
@@ -110,13 +112,16 @@ class LeagueGrid(HttpGrid):
         )
         lacking = set(told.objects_to_push)
         with ThreadPoolExecutor(_SENT_AT_A_TIME, thread_name_prefix="hansa-requests") as threads:
-            sent = [
+            sending = [
                 threads.submit(lambda number, one: push(number, one.deflate()), number, one)
                 for number, one in objects.items()
                 if number in lacking
             ]
-            for one in sent:
-                one.result()
+            for sent in sending:
+                sent.result()
+        for one in objects.values():
+            if isinstance(one, ArrayChunk):
+                let_go(one.data)  # it was read to be hashed and sent
         return list(told.message_ids)
 
     def close(self) -> None:
