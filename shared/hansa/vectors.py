@@ -89,7 +89,7 @@ def in_blocks(length: int, *arrays: Array | None) -> Iterator[slice]:
 
 def pieces_of(data: Array | bytes | memoryview) -> Iterator[memoryview]:
     """The bytes of a C-contiguous array, or of what holds bytes, as views: in pieces that are let go where it lies in a file."""
-    view = memoryview(data) if not isinstance(data, np.ndarray) or data.size else memoryview(b"")
+    view = data.data if isinstance(data, np.ndarray) else memoryview(data)
     if not view.nbytes:
         return
     view = view.cast("B")
@@ -207,7 +207,7 @@ class _MadeInFile:
         weakref.finalize(self, self._file.close)
 
     def add(self, block: Array) -> None:
-        view = memoryview(np.ascontiguousarray(block, self._dtype)).cast("B")
+        view = np.ascontiguousarray(block, self._dtype).data.cast("B")
         with _on_disk(self._folder):
             while view:
                 view = view[self._file.write(view) :]
