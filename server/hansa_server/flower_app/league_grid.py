@@ -93,7 +93,7 @@ class LeagueGrid(HttpGrid):
                 del self._arriving[number]
                 yield message
 
-    def push_messages(self, messages: Iterable[FlowerMessage]) -> Iterable[str | None]:
+    def push_messages(self, messages: Iterable[FlowerMessage]) -> Iterable[str]:
         """Announce messages, and send those of their objects that the SuperLink lacks; the ids of the messages."""
         announced = PushAppMessagesRequest()
         objects: dict[str, InflatableObject] = {}

@@ -141,11 +141,12 @@ def step(
             update = mean_update[part]
             if not np.isfinite(update).all():
                 require_finite(mean_update, "mean update")
-            weights, first, second, tail = (None if one is None else one[part] for one in read)
-            before = Moving(weights, first, second, state.beta_1_power, state.beta_2_power)
+            first, second, tail = (None if one is None else one[part] for one in read[1:])
+            before = Moving(state.weights[part], first, second, state.beta_1_power, state.beta_2_power)
             after = ARITHMETIC[rule.rule].move(rule, rate, before, update)
+            parts = {**vars(after), "tail_sum": None if tail is None else tail + after.weights}
             for name, vector in made.items():
-                vector.add(tail + after.weights if name == "tail_sum" else getattr(after, name))
+                vector.add(parts[name])
     done = {name: vector.done() for name, vector in made.items()}
     if in_tail and not kept:
         done["tail_sum"] = done["weights"]
