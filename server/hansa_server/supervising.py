@@ -278,7 +278,8 @@ def environment(home: CoordinatorHome) -> dict[str, str]:
         "OMP_WAIT_POLICY": "PASSIVE",
         # glibc keeps what was freed of blocks as large as chunks of arrays, in as many places as there were threads
         "MALLOC_ARENA_MAX": "2",
-        "MALLOC_MMAP_THRESHOLD_": "262144",
+        "MALLOC_MMAP_THRESHOLD_": str(16 * 2**20),
+        "MALLOC_TRIM_THRESHOLD_": str(32 * 2**20),
         HOME: str(home.folder.resolve()),
         SECRET_FILE: str(secret_of(home).resolve()),
     }

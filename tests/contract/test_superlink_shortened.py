@@ -11,10 +11,14 @@ from typing import Any
 import httpx
 import pytest
 from anyio import to_thread
-from flwr.supercore.protobuf.translation import PROTOBUF_MEDIA_TYPE, PROTOBUF_REQUEST_TYPES
+from flwr.supercore.object_store.object_store_factory import ObjectStoreFactory
+from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
+from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superlink_lifespan_config
 from flwr.superlink.main import create_app
 
+from hansa_server.flower_app.carrying import Carrying
+from hansa_server.flower_app.objects import kept_in
 from hansa_server.flower_app.shorter import OneAtATime, Only, shortened
 from support.superlinks import SuperLink
 
@@ -51,7 +55,10 @@ def whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture
 def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    return shortened(application(tmp_path / "short", monkeypatch))
+    monkeypatch.setattr(ObjectStoreFactory, "store", ObjectStoreFactory.store)  # put back at the end
+    objects = kept_in(tmp_path / "objects")
+    flower = application(tmp_path / "short", monkeypatch)
+    return Carrying(shortened(flower), flower, objects)
 
 
 def answers(app: Any, method: str, path: str) -> list[tuple[int, bytes]]:

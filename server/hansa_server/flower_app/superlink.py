@@ -26,6 +26,7 @@ from hansa_server.flower_app.waiting import Waiting
 
 SECRET_FILE = "HANSA_CONTROL_SECRET_FILE"  # noqa: S105  # where the secret is
 HEADER = b"x-hansa-control"
+OBJECTS = "objects"  # the folder of what is on its way, beside Flower's database
 _RELEASE, _JSON = b"flwr-package-version", (b"content-type", b"application/json")
 _FLEET = re.compile(r"/v1/fleet/[a-z-]+")  # nothing that somebody could read as another path
 _CONTROL, _RUNTIME, _HEALTH = "/v1/control/", "/v1/runtime/", "/health"
@@ -98,14 +99,18 @@ def main() -> None:
     from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superlink_lifespan_config
     from flwr.superlink.main import create_app
 
+    from hansa_server.flower_app.carrying import Carrying
+    from hansa_server.flower_app.objects import kept_in
     from hansa_server.flower_app.shorter import OneAtATime, shortened, spare_writes
 
     spare_writes()
     secret = read_private(Path(os.environ.pop(SECRET_FILE)))
     threading.Thread(target=_follow_parent, args=(os.getppid(),), daemon=True).start()
     config = _parse_superlink_lifespan_config()
+    objects = kept_in(Path(config.database).parent / OBJECTS)
+    flower = create_app(config, SuperLinkLifespan)
     uvicorn.run(
-        Gate(Waiting(OneAtATime(shortened(create_app(config, SuperLinkLifespan)))), secret, version("flwr")),
+        Gate(Waiting(Carrying(OneAtATime(shortened(flower)), flower, objects)), secret, version("flwr")),
         host=config.host,
         port=config.port,
         log_level="warning",

@@ -1,0 +1,308 @@
+"""Where the SuperLink keeps objects: contents as files, and what is known of them in a small SQLite file beside them.
+
+Flower's own store puts five megabytes at a time through an ORM into the database that everything else waits for. This one
+keeps to the same interface and to the same rules: an object is announced with its tree, stored once under the hash of its content,
+and goes when nothing refers to it any more. What a killed process leaves behind is put right when the store is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore.inflatable.inflatable_object import is_valid_sha256_hash, iterate_object_tree
+from flwr.supercore.inflatable.inflatable_utils import validate_object_content
+from flwr.supercore.object_store.object_store import NoObjectInStoreError, ObjectStore
+from flwr.supercore.object_store.object_store_factory import ObjectStoreFactory
+
+INLINE_BYTES = 64 * 1024  # up to here a content lies in the database
+_TABLES = """
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+CREATE TABLE IF NOT EXISTS objects (
+    id TEXT PRIMARY KEY, size INTEGER, data BLOB, parents INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS children (
+    parent TEXT NOT NULL, child TEXT NOT NULL, PRIMARY KEY (parent, child)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS runs (
+    run TEXT NOT NULL, object TEXT NOT NULL, PRIMARY KEY (run, object)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Content:
+    """An object that is there.
+
+    Attributes:
+        size: of its content, in bytes.
+        data: the content where it is small.
+        file: of a larger one, to be closed by whoever asked.
+    """
+
+    size: int
+    data: bytes = b""
+    file: BinaryIO | None = None
+
+
+class Received:
+    """A content that is arriving, hashed as it comes; in memory while it is small, and else in a file.
+
+    Args:
+        folder: for the file.
+        size: that it will have, in bytes.
+    """
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.size, self.length = size, 0
+        self._hash, self._data = hashlib.sha256(), bytearray()
+        self.path: Path | None = None
+        self._file: BinaryIO | None = None
+        if size > INLINE_BYTES:
+            self.path = folder / f"{secrets.token_hex(16)}.part"
+            self._file = self.path.open("xb", buffering=0)
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Take the next piece."""
+        self._hash.update(piece)
+        self.length += len(piece)
+        if self._file is None:
+            self._data += piece
+            return
+        view = memoryview(piece)
+        while view:
+            view = view[self._file.write(view) :]
+
+    def check(self, object_id: str) -> None:
+        """Whether it is what it is called.
+
+        Raises:
+            ValueError, UnexpectedObjectContentError: it is not.
+        """
+        if self.length != self.size or self._hash.hexdigest() != object_id:
+            raise ValueError(f"Object ID {object_id} does not match content hash")
+        if self.path is None:
+            validate_object_content(self.data)
+            return
+        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            validate_object_content(content)  # type: ignore[arg-type]  # it looks for the head, and at the length
+
+    @property
+    def data(self) -> bytes:
+        """The content of a small one."""
+        return bytes(self._data)
+
+    def close(self) -> None:
+        """Let go of the file, and of its place where it was not kept."""
+        if self._file is not None:
+            self._file.close()
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+
+class ObjectFiles(ObjectStore):
+    """See above; of one SuperLink.
+
+    Args:
+        folder: of nothing else; made where it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder = folder
+        self._lock = threading.RLock()
+        self._database = sqlite3.connect(
+            folder / "objects.sqlite", isolation_level=None, check_same_thread=False
+        )
+        self._depth, self._freed = 0, list[str]()
+        self._database.executescript(_TABLES)
+        self._put_right()
+
+    def receive(self, size: int) -> Received:
+        """A place for a content of this size that will be given to `put`."""
+        return Received(self.folder, size)
+
+    def content(self, object_id: str) -> Content | None:
+        """An object that is there; `None` where it is not known, or has not come yet."""
+        with self._lock:
+            row = self._database.execute(
+                "SELECT size, data FROM objects WHERE id = ? AND size IS NOT NULL", (object_id,)
+            ).fetchone()
+            if row is None:
+                return None
+            size, data = row
+            if data is not None:
+                return Content(size, data)
+            try:
+                return Content(size, file=(self.folder / object_id).open("rb", buffering=0))
+            except FileNotFoundError:
+                return None
+
+    def preregister(self, run_id: int, object_tree: ObjectTree) -> list[str]:
+        """See `ObjectStore.preregister`."""
+        nodes = {node.object_id: node for node in iterate_object_tree(object_tree)}
+        for number in nodes:
+            if not is_valid_sha256_hash(number):
+                raise ValueError(f"Invalid object ID format: {number}")
+        with self._transaction() as database:
+            return [number for number, node in nodes.items() if self._announce(database, run_id, node)]
+
+    def get_object_tree(self, object_id: str) -> ObjectTree:
+        """See `ObjectStore.get_object_tree`."""
+        with self._lock:
+            if object_id not in self:
+                raise NoObjectInStoreError(f"Object {object_id} was not pre-registered.")
+            children = [self.get_object_tree(child) for child in self._children(object_id)]
+        return ObjectTree(object_id=object_id, children=children)
+
+    def put(self, object_id: str, object_content: bytes | Received) -> None:
+        """See `ObjectStore.put`; also takes a content that was received here."""
+        content = object_content
+        if not isinstance(content, Received):
+            content = self.receive(len(object_content))  # type: ignore[arg-type]
+            content.write(object_content)  # type: ignore[arg-type]
+        try:
+            content.check(object_id)
+            with self._transaction() as database:
+                row = database.execute("SELECT size FROM objects WHERE id = ?", (object_id,)).fetchone()
+                if row is None:
+                    raise NoObjectInStoreError(f"Object with ID '{object_id}' was not pre-registered.")
+                if row[0] is not None:
+                    return
+                if content.path is not None:
+                    content.path.replace(self.folder / object_id)
+                data = content.data if content.path is None else None
+                database.execute(
+                    "UPDATE objects SET size = ?, data = ? WHERE id = ?", (content.size, data, object_id)
+                )
+        finally:
+            content.close()
+
+    def get(self, object_id: str) -> bytes | None:
+        """See `ObjectStore.get`."""
+        found = self.content(object_id)
+        if found is None:
+            return b"" if object_id in self else None
+        if found.file is None:
+            return found.data
+        with found.file as file:
+            return file.read()
+
+    def delete(self, object_id: str) -> None:
+        """See `ObjectStore.delete`."""
+        with self._transaction() as database:
+            self._delete(database, object_id)
+
+    def delete_objects_in_run(self, run_id: int) -> None:
+        """See `ObjectStore.delete_objects_in_run`."""
+        with self._transaction() as database:
+            numbers = database.execute("SELECT object FROM runs WHERE run = ?", (str(run_id),)).fetchall()
+            database.execute("DELETE FROM runs WHERE run = ?", (str(run_id),))
+            for (number,) in numbers:
+                self._delete(database, number)
+
+    def clear(self) -> None:
+        """See `ObjectStore.clear`."""
+        with self._transaction() as database:
+            self._freed += [number for (number,) in database.execute("SELECT id FROM objects")]
+            for table in ("objects", "children", "runs"):
+                database.execute(f"DELETE FROM {table}")  # noqa: S608  # one of these three
+
+    def close(self) -> None:
+        """Give the files back."""
+        self._database.close()
+
+    def __contains__(self, object_id: str) -> bool:
+        """See `ObjectStore.__contains__`."""
+        with self._lock:
+            found = self._database.execute("SELECT 1 FROM objects WHERE id = ?", (object_id,)).fetchone()
+        return found is not None
+
+    def __len__(self) -> int:
+        """See `ObjectStore.__len__`."""
+        with self._lock:
+            (count,) = self._database.execute("SELECT count(*) FROM objects").fetchone()
+        return int(count)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of it or nothing; files go once the database has forgotten them."""
+        with self._lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                self._freed.clear()
+                raise
+            self._database.execute("COMMIT")
+            freed, self._freed = self._freed, []
+            for number in freed:
+                (self.folder / number).unlink(missing_ok=True)
+
+    def _announce(self, database: sqlite3.Connection, run_id: int, node: ObjectTree) -> bool:
+        """Know an object and whose it is; whether its content is wanted."""
+        number, children = node.object_id, [child.object_id for child in node.children]
+        if len(children) != len(set(children)):
+            raise ValueError(f"Object {number} has duplicate children.")
+        is_new = database.execute("INSERT OR IGNORE INTO objects (id) VALUES (?)", (number,)).rowcount == 1
+        if is_new:
+            for child in children:
+                database.execute("INSERT INTO children VALUES (?, ?)", (number, child))
+                database.execute("UPDATE objects SET parents = parents + 1 WHERE id = ?", (child,))
+        elif set(self._children(number)) != set(children):
+            raise ValueError(f"Object {number} was preregistered with different children.")
+        database.execute("INSERT OR IGNORE INTO runs VALUES (?, ?)", (str(run_id), number))
+        (size,) = database.execute("SELECT size FROM objects WHERE id = ?", (number,)).fetchone()
+        return size is None
+
+    def _children(self, number: str) -> list[str]:
+        rows = self._database.execute("SELECT child FROM children WHERE parent = ?", (number,))
+        return [child for (child,) in rows]
+
+    def _delete(self, database: sqlite3.Connection, number: str) -> None:
+        gone = database.execute("DELETE FROM objects WHERE id = ? AND parents = 0", (number,)).rowcount
+        if not gone:
+            return
+        self._freed.append(number)
+        children = self._children(number)
+        database.execute("DELETE FROM children WHERE parent = ?", (number,))
+        database.execute("DELETE FROM runs WHERE object = ?", (number,))
+        for child in children:
+            database.execute("UPDATE objects SET parents = parents - 1 WHERE id = ?", (child,))
+            self._delete(database, child)
+
+    def _put_right(self) -> None:
+        """After a process that was killed, or a power loss: files that nobody knows go, and what has lost its file is wanted."""
+        lies = {path.name: path.stat().st_size for path in self.folder.iterdir()}
+        with self._transaction() as database:
+            kept = dict(
+                database.execute("SELECT id, size FROM objects WHERE size IS NOT NULL AND data IS NULL")
+            )
+            for number, size in kept.items():
+                if lies.get(number) != size:
+                    database.execute("UPDATE objects SET size = NULL WHERE id = ?", (number,))
+                    lies[number] = -1
+        for name, size in lies.items():
+            if not name.startswith("objects.sqlite") and (name not in kept or size < 0):
+                with suppress(FileNotFoundError):
+                    os.unlink(self.folder / name)  # noqa: PTH108  # its own name
+
+
+def kept_in(folder: Path) -> ObjectFiles:
+    """Have the SuperLink of this process keep its objects there; to be called before Flower makes its application."""
+    made = ObjectFiles(folder)
+    factory: Any = ObjectStoreFactory
+    factory.store = lambda _self: made
+    return made
