@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hansa.artifact.refusal import REFUSAL_HTML, REFUSAL_JSON
@@ -26,7 +24,8 @@ from hansa.protocol import sum_terms
 from hansa.secagg import FolderStore, MaskWorkers
 from hansa.secagg.record import RoundRecord
 from hansa.server_step import published_weights
-from hansa.wire import array_sha256, to_bytes
+from hansa.vectors import InFiles, Vector, Vectors, pieces_of, read_npy
+from hansa.wire import array_sha256, pieces
 from hansa_server.evaluating import Evaluations
 from hansa_server.federation import Outcome, check_model_zero, run_federation
 from hansa_server.history import History
@@ -38,8 +37,6 @@ from hansa_server.runs import ENDED, Runs, State
 from hansa_server.sqlite_journal import SqliteJournal
 from hansa_server.summation import SecureSummation, SumHouse
 from hansa_server.tracking import track
-
-Vector: TypeAlias = npt.NDArray[np.float64]
 
 OVERRIDES = "overrides"  # folder of signed overrides, in that of the run
 _LOCK_S = 30.0  # a Flower run that was killed may take some seconds to go
@@ -69,6 +66,7 @@ def coordinate(home: CoordinatorHome, runs: Runs, run: str, members_of: Callable
         store = stack.enter_context(closing(log_store(home)))
         log = Log(store, home.log_signer())
         records = RoundRecords(folder / "rounds.jsonl")
+        vectors = InFiles(folder)
         spool = FolderStore(folder / "spool")
         stack.callback(spool.close)
         journal = SqliteJournal(folder)
@@ -80,6 +78,7 @@ def coordinate(home: CoordinatorHome, runs: Runs, run: str, members_of: Callable
             history=history_of(home, log) if agreement.terms.private else None,
             records=records.add,
             workers=MaskWorkers(),
+            vectors=vectors,
         )
         members = members_of(sum_terms(agreement, home.roster).floor)
         runs.tell(run, "running", round_number=0, phase="")
@@ -109,8 +108,9 @@ def coordinate(home: CoordinatorHome, runs: Runs, run: str, members_of: Callable
             summation=summation,
             after_round=after_round,
             conclude=conclude,
+            vectors=vectors,
         )
-        _leave(folder, outcome)
+        _leave(folder, outcome, vectors)
         if agreement.terms.private:
             export_tiles(log, _note_of(log, house.history), folder / "federation")
         track(folder, agreement, run, outcome)
@@ -208,7 +208,7 @@ def read_model_zero(home: CoordinatorHome) -> Vector:
         CoordinatorError: it is not there, or is another.
     """
     try:
-        model: Vector = np.load(home.model_zero, allow_pickle=False)
+        model: Vector = read_npy(home.model_zero)
         check_model_zero(home.agreement, model)
     except (OSError, ValueError) as error:
         raise CoordinatorError("there is no model 0", [Problem(str(home.model_zero), str(error))]) from None
@@ -240,10 +240,10 @@ class RoundRecords:
             self._known.add(line)
 
 
-def _leave(folder: Path, outcome: Outcome) -> None:
+def _leave(folder: Path, outcome: Outcome, vectors: Vectors) -> None:
     """The result: the optimiser's last state, and the weights that are published."""
-    weights = published_weights(outcome.state)
-    replace_file(folder / "state.message", to_bytes(outcome.state.message))
+    weights = published_weights(outcome.state, vectors)
+    replace_file(folder / "state.message", pieces(outcome.state.message))
     replace_file(folder / "model.npy", _npy(weights))
     _LOG.info(
         "model %(model)s after round %(rounds)d",
@@ -251,10 +251,13 @@ def _leave(folder: Path, outcome: Outcome) -> None:
     )
 
 
-def _npy(array: Vector) -> bytes:
+def _npy(array: Vector) -> Iterator[bytes | memoryview]:
+    """A file of numpy, in pieces."""
     stream = io.BytesIO()
-    np.save(stream, array, allow_pickle=False)
-    return stream.getvalue()
+    header = np.lib.format.header_data_from_array_1_0(array)
+    np.lib.format.write_array_header_1_0(stream, header)
+    yield stream.getvalue()
+    yield from pieces_of(array)
 
 
 def log_store(home: CoordinatorHome) -> SqliteLogStore:

@@ -9,22 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, TypeAlias
-
-import numpy as np
-import numpy.typing as npt
+from typing import Literal
 
 from hansa.agreement import Agreement
 from hansa.errors import EngineError, HansaError, WireError
 from hansa.protocol import Derivation, close_request, starting_state
 from hansa.server_step import ServerState
+from hansa.vectors import IN_MEMORY, Vector, Vectors
 from hansa.wire import array_sha256
 from hansa_server.journal import Journal
 from hansa_server.members import Members
 from hansa_server.rounds import RoundRecord
 from hansa_server.summation import Summation
-
-Vector: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass
@@ -57,6 +53,7 @@ def run_federation(
     summation: Summation,
     after_round: Callable[[Outcome], None] | None = None,
     conclude: Callable[[Outcome], None] | None = None,
+    vectors: Vectors = IN_MEMORY,
 ) -> Outcome:
     """Train as agreed: sum the members' updates, step, until the last round.
 
@@ -70,6 +67,7 @@ def run_federation(
         after_round: called with the outcome so far; may measure, and raise KeyboardInterrupt to stop.
         conclude: called once the last round is finished and members still take part: evaluations of the model, and what
             follows from them. What it raises as `HansaError` ends it, and is told in the outcome.
+        vectors: where the model and the rest of the optimiser's state lie.
 
     Returns:
         The outcome; partial, with the reason, if too few members remained, a sum was not one of honest vectors, the
@@ -77,13 +75,13 @@ def run_federation(
 
     Raises:
         WireError: `model` is not the agreement's model 0.
-        EngineError: the carrier failed.
+        EngineError: the carrier failed, or the disk takes no more.
     """
     terms = agreement.terms
     training = terms.training
     check_model_zero(agreement, model)
-    derive = Derivation(agreement, run)
-    outcome = Outcome(starting_state(agreement, model))
+    derive = Derivation(agreement, run, vectors)
+    outcome = Outcome(starting_state(agreement, model, vectors))
     try:
         for _ in range(training.rounds):
             # sum: the members train on the state's weights; only the exact sum of their updates is used

@@ -279,7 +279,7 @@ class History:
             round=record.round,
             step=outcome.step,
             aggregate_sha256=record.aggregate_sha256,
-            weights_sha256=state.message.array_hashes["weights"],
+            weights_sha256=state.weights_sha256,
             counted=b64encode(outcome.total[length:].astype("<i4").tobytes()).decode("ascii"),
             adapted=tuple(real(value) for value in state.adapted.tolist()),
         )

@@ -6,8 +6,6 @@ beside the database, so that reading one back does not bring the others into mem
 
 from __future__ import annotations
 
-import hashlib
-import mmap
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hansa.canonical import sha256_hex
-from hansa.errors import EngineError
+from hansa.errors import EngineError, WireError
+from hansa.vectors import Mapped
 from hansa.wire import Message, from_bytes, pieces, to_bytes
 
 T = TypeVar("T")
@@ -92,25 +91,21 @@ class SqliteJournal:
         self, key: str, replies: Mapping[str, Message]
     ) -> Iterator[tuple[str, str, int, str, str | None, bytes | None]]:
         for place, (member, message) in enumerate(replies.items()):
+            digest = sha256_hex(message.header)  # which binds the arrays, by hashes that are known already
             if message.payload_bytes <= _INLINE_BYTES:
-                data = to_bytes(message)
-                yield key, member, place, sha256_hex(data), None, data
+                yield key, member, place, digest, None, to_bytes(message)
             else:
-                digest = self._written(message)
+                self._write(message, digest)
                 yield key, member, place, digest, digest, None
 
-    def _written(self, message: Message) -> str:
-        """A file of a message, named by its hash; written from the arrays' own memory, however large they are."""
-        hashed, path = hashlib.sha256(), self._folder / "writing"
+    def _write(self, message: Message, name: str) -> None:
+        """A file of a message; written from the arrays' own memory, however large they are."""
+        path = self._folder / "writing"
         with path.open("wb") as file:
-            for piece in pieces(message):
-                hashed.update(piece)
-                file.write(piece)
+            file.writelines(pieces(message))
             file.flush()
             os.fsync(file.fileno())
-        digest = hashed.hexdigest()
-        path.replace(self._folder / digest)
-        return digest
+        path.replace(self._folder / name)
 
     def _replies(self, key: str) -> KeptReplies:
         rows = self._database.execute(
@@ -140,9 +135,11 @@ class KeptReplies(Mapping[str, Message]):
             raise _broken(self._folder.parent, error) from None
         except ValueError:  # an empty file
             found = b""
-        if hashlib.sha256(found).hexdigest() != digest:
-            raise EngineError(f"a reply that is kept in {self._folder.parent} has changed")
-        return from_bytes(found)
+        with suppress(WireError):  # what was changed need not be a message any more
+            message = from_bytes(found)
+            if sha256_hex(message.header) == digest:
+                return message
+        raise EngineError(f"a reply that is kept in {self._folder.parent} has changed")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
@@ -153,8 +150,7 @@ class KeptReplies(Mapping[str, Message]):
 
 def _mapped(path: Path) -> memoryview:
     """A file that is read where it is looked at."""
-    with path.open("rb") as file:
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    return memoryview(Mapped.at(path))
 
 
 def _flush(folder: Path) -> None:

@@ -58,6 +58,7 @@ from hansa.secagg.record import RoundRecord as SignedRound
 from hansa.secagg.ring import RingVector
 from hansa.secagg.store import Store
 from hansa.server_step import ServerState
+from hansa.vectors import IN_MEMORY, Vectors
 from hansa.wire import Array, Message
 from hansa_server.history import History
 from hansa_server.journal import Journal
@@ -158,6 +159,7 @@ class SumHouse:
         history: the federation's log; an agreement that claims no privacy has none.
         records: told the signed record of every finished round.
         workers: processes for large vectors.
+        vectors: where sums stay while members are told them.
 
     Raises:
         AmendmentError: the federation's log, which members believe, has other keys in force.
@@ -170,6 +172,7 @@ class SumHouse:
     history: History | None = None
     records: Callable[[SignedRound], None] = lambda _: None
     workers: MaskWorkers = field(default_factory=MaskWorkers)
+    vectors: Vectors = IN_MEMORY
 
     def __post_init__(self) -> None:
         if self.history is not None and self.history.roster.sha256 != self.roster.sha256:
@@ -199,7 +202,9 @@ class SecureSummation:
         self._agreement, self._members, self._journal, self._run = agreement, members, journal, run
         self._house = house
         self._terms = sum_terms(agreement, house.roster)
-        self._machine = Coordinator(self._terms, run, house.signer, spool=house.spool, workers=house.workers)
+        self._machine = Coordinator(
+            self._terms, run, house.signer, spool=house.spool, workers=house.workers, vectors=house.vectors
+        )
         self._aggregates: dict[int, Aggregate] = {}  # by step, those that some member may lack
         self._previous: SignedRound | None = None
         self._follows = dict.fromkeys(house.roster.members, 0)  # how many of them each member's model has

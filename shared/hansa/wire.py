@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from hansa.canonical import Json, canonical_json
 from hansa.errors import WireError
+from hansa.vectors import pieces_of
 
 PROTOCOL_VERSION = 1
 MAX_HEADER_BYTES = 4 * 1024 * 1024  # a manifest with 100 signed keys is near 100 KiB
@@ -144,12 +145,12 @@ def to_bytes(message: Message, apart: Container[str] = ()) -> bytes:
 
 
 def pieces(message: Message, apart: Container[str] = ()) -> Iterator[bytes | memoryview]:
-    """The bytes of `to_bytes` one after another, arrays as views of their own memory."""
+    """The bytes of `to_bytes` one after another, arrays as views of their own memory; see `hansa.vectors.pieces_of`."""
     yield len(message.header).to_bytes(_PREFIX_BYTES, "big")
     yield message.header
     for name in sorted(message.arrays):
-        if name not in apart and message.arrays[name].size:
-            yield message.arrays[name].data.cast("B")
+        if name not in apart:
+            yield from pieces_of(message.arrays[name])
 
 
 def from_bytes(data: bytes | memoryview, apart: Mapping[str, Array] | None = None) -> Message:
@@ -191,7 +192,10 @@ def _described(value: Mapping[str, Any]) -> tuple[np.dtype[Any], tuple[int, ...]
 
 def array_sha256(array: Array) -> str:
     """SHA-256 of an array's little-endian, row-major bytes, in hexadecimal."""
-    return hashlib.sha256(np.ascontiguousarray(array).data.cast("B") if array.size else b"").hexdigest()
+    hashed = hashlib.sha256()
+    for piece in pieces_of(np.ascontiguousarray(array)):
+        hashed.update(piece)
+    return hashed.hexdigest()
 
 
 def _number(digits: str) -> int | float:

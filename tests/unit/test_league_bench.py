@@ -12,7 +12,7 @@ import pytest
 
 from hansa.agreement import parse_agreement
 from hansa_simulations.bench.chaos import LINK, RUN, victims
-from hansa_simulations.bench.league import Measured, figures_of_rounds, model_of
+from hansa_simulations.bench.league import Measured, figures_of_memory, figures_of_rounds, model_of
 from hansa_simulations.bench.league_soak import slope
 from hansa_simulations.processes.league import terms
 from hansa_simulations.processes.watching import (
@@ -36,6 +36,17 @@ def test_a_round_is_divided_by_three_exchanges_that_do_nothing() -> None:
     assert not over.more_is_better
     slow = figures_of_rounds("10m", Measured(1, rounds=[60.0], noops=[2.0]))
     assert [figure.met for figure in slow] == [False, None, False]
+
+
+def test_memory_is_told_of_both_processes_together_and_of_each() -> None:
+    found = Measured(10_000_000, peak_bytes=10**9, link_bytes=7 * 10**8, run_bytes=4 * 10**8)
+    figures = {figure.name: figure for figure in figures_of_memory("10m", found)}
+    both = figures.pop("peak_rss_bytes_5x10m")
+    assert (both.value, both.met) == (1e9, True)
+    assert {name: (one.value, one.met) for name, one in figures.items()} == {
+        "peak_rss_link_bytes_5x10m": (7e8, None),
+        "peak_rss_run_bytes_5x10m": (4e8, None),
+    }
 
 
 def test_agreements_of_every_size_are_read() -> None:
@@ -71,7 +82,9 @@ def test_the_system_is_asked_about_processes() -> None:
         assert 50_000_000 < resident_bytes(other.pid) < 500_000_000
         assert (thread_count(other.pid), descriptor_count(other.pid) >= 3) == (1, True)
         assert peak.now() >= 50_000_000
+        assert peak.now_of_each() == {other.pid: peak.now()}
         other.kill()
-    assert peak.bytes >= 0
+    assert set(peak.of_each) <= {other.pid}
+    assert peak.bytes == peak.of_each.get(other.pid, 0)
     assert (command(other.pid), resident_bytes(other.pid), thread_count(other.pid)) == ("", 0, 0)
     assert children(other.pid) == []

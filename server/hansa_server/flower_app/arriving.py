@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import mmap
 import os
 import tempfile
 import weakref
@@ -30,6 +29,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from hansa.errors import EngineError, WireError
+from hansa.vectors import Mapped
 from hansa.wire import DTYPES, MAX_ARRAY_BYTES, MAX_ARRAYS
 from hansa_server.flower_app.grid import RAW
 
@@ -144,7 +144,7 @@ class _OnDisk:
         """The array, whose data are a view of the file."""
         array = Array(self._dtype, self._shape, RAW, b"")
         if self._file is not None and self._size:
-            array.data = memoryview(mmap.mmap(self._file, 0, access=mmap.ACCESS_READ))  # type: ignore[assignment]
+            array.data = memoryview(Mapped.of(self._file))  # type: ignore[assignment]
         return array
 
     def _opened(self, said: dict[str, Any], folder: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,8 +31,12 @@ def write_new(path: Path, data: bytes) -> None:
         raise _cannot(f"write {path}", error) from None
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes | Iterable[bytes | memoryview]) -> None:
     """Put new content in a file's place; after a crash either the old content or the new is there, whole.
+
+    Args:
+        path: of the file.
+        data: its new content, or pieces of it one after the other.
 
     Raises:
         UsageError: it cannot be written.
@@ -99,9 +103,10 @@ def read_statements(path: Path) -> tuple[Statement, ...]:
     return statements
 
 
-def _write(handle: int, data: bytes) -> None:
+def _write(handle: int, data: bytes | Iterable[bytes | memoryview]) -> None:
     with os.fdopen(handle, "wb") as file:
-        file.write(data)
+        for piece in (data,) if isinstance(data, bytes) else data:
+            file.write(piece)
         file.flush()
         os.fsync(file.fileno())
 

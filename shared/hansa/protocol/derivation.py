@@ -6,10 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from hansa.agreement import Agreement, Terms
 from hansa.errors import PrivacyParameterError, WireError
@@ -24,9 +22,8 @@ from hansa.privacy.rotation import Rotation
 from hansa.secagg.ring import Quantiser, SumVector
 from hansa.secagg.terms import SumTerms, VectorTerms
 from hansa.server_step import ServerState, initial_state, step
+from hansa.vectors import IN_MEMORY, Entrywise, Vector, Vectors
 from hansa.wire import array_sha256
-
-Vector: TypeAlias = npt.NDArray[np.float64]
 
 UPDATE = "update"  # what is summed in training: members' weighted updates
 JUDGED = "evaluation"  # what is summed in an evaluation: members' noisy tables
@@ -95,12 +92,13 @@ def update_length(agreement: Agreement) -> int:
     return summed_length(agreement.terms, agreement.require_frozen().model.parameters)
 
 
-def starting_state(agreement: Agreement, model: Vector) -> ServerState:
+def starting_state(agreement: Agreement, model: Vector, vectors: Vectors = IN_MEMORY) -> ServerState:
     """The state before the first round.
 
     Args:
         agreement: frozen.
         model: float64 [d], model 0.
+        vectors: where the state's are made.
     """
     training, adapts = agreement.terms.training, adaptation_of(agreement.terms)
     return initial_state(
@@ -109,6 +107,7 @@ def starting_state(agreement: Agreement, model: Vector) -> ServerState:
         average_tail=training.average_tail,
         rounds=training.rounds,
         adapted=None if adapts is None else np.array(adapts.first),
+        vectors=vectors,
     )
 
 
@@ -208,11 +207,12 @@ class Derivation:
     Args:
         agreement: frozen.
         run: the run's name, from which rotations follow where the agreement has any.
+        vectors: where models are made. A sum that is rotated is turned back in memory, at once.
     """
 
-    def __init__(self, agreement: Agreement, run: str = "") -> None:
+    def __init__(self, agreement: Agreement, run: str = "", vectors: Vectors = IN_MEMORY) -> None:
         terms = agreement.terms
-        self._agreement, self._run = agreement, run
+        self._agreement, self._run, self._vectors = agreement, run, vectors
         self._rule = terms.training.server
         self._weights, self._encoding = public_weights(terms), update_encoding(agreement)
         self._pooled = terms.privacy.mechanism == "distributed"
@@ -233,22 +233,27 @@ class Derivation:
             raise WireError(f"a sum of step {aggregate.step} does not follow model {state.round}")
         if not set(aggregate.survivors) <= set(self._weights):
             raise WireError("a sum names somebody who is no member")
-        if self._pooled:
-            # the update is a step down the noisy mean gradient: over q times all agreed units, whoever is missing
-            total = self._encoding.to_units(aggregate.total)
-            if self._adapts is not None:
-                return self._adapted_step(self._adapts, state, aggregate, total)
-            turned = rotation_of(self._agreement, self._run, aggregate.round)
-            gradient = (total if turned is None else turned.inverse(total)) / self._divisor
-            return step(self._rule, state, -self._learning_rate * gradient)
-        # `fsum` is the exact sum, rounded once, on every machine
-        weight = math.fsum(self._weights[name] for name in aggregate.survivors)
-        return step(self._rule, state, self._encoding.to_units(aggregate.total) / weight)
+        units, total = self._encoding.to_units, aggregate.total
+        if not self._pooled:
+            # `fsum` is the exact sum, rounded once, on every machine
+            weight = math.fsum(self._weights[name] for name in aggregate.survivors)
+            return self._stepped(state, Entrywise(total, lambda part: units(part) / weight))
+        # the update is a step down the noisy mean gradient: over q times all agreed units, whoever is missing
+        rate, divisor = -self._learning_rate, self._divisor
+        if self._adapts is not None:
+            return self._adapted_step(self._adapts, state, aggregate)
+        turned = rotation_of(self._agreement, self._run, aggregate.round)
+        if turned is not None:
+            gradient = turned.inverse(units(total))
+            return self._stepped(state, Entrywise(gradient, lambda part: rate * (part / divisor)))
+        return self._stepped(state, Entrywise(total, lambda part: rate * (units(part) / divisor)))
 
-    def _adapted_step(
-        self, adapts: Adaptation, state: ServerState, aggregate: Aggregate, total: Vector
-    ) -> ServerState:
+    def _stepped(self, state: ServerState, update: Entrywise, adapted: Vector | None = None) -> ServerState:
+        return step(self._rule, state, update, adapted, vectors=self._vectors)
+
+    def _adapted_step(self, adapts: Adaptation, state: ServerState, aggregate: Aggregate) -> ServerState:
         """A step whose gradients were clipped to the norm of this state, and the quantities of the next."""
+        units, total = self._encoding.to_units, aggregate.total
         if state.adapted is None or len(total) != len(state.weights) + adapts.coordinates:
             raise WireError(
                 "a sum does not hold what this agreement counts beside gradients, or the state does not"
@@ -256,8 +261,9 @@ class Derivation:
         now, length = tuple(state.adapted.tolist()), len(state.weights)
         # a gradient that was clipped to the step's norm stands on the grid as `gradient_part` of the agreed one
         unit = adapts.norm_of(now) / (self._norm * adapts.gradient_part)
-        gradient = total[:length] * (unit / self._divisor)
-        counted = (total[length:] / self._norm).tolist()
+        factor, rate = unit / self._divisor, -self._learning_rate
+        counted = (units(total[length:]) / self._norm).tolist()
         batch = math.fsum(self._expected[name] for name in aggregate.survivors)
         following = np.array(adapts.following(now, counted, batch))
-        return step(self._rule, state, -self._learning_rate * gradient, following)
+        update = Entrywise(total[:length], lambda part: rate * (units(part) * factor))
+        return self._stepped(state, update, following)

@@ -23,13 +23,14 @@ from hansa.secagg.commitments import SALT_BYTES
 from hansa.secagg.dealing import Parcels, left_out
 from hansa.secagg.errors import AlreadyAnsweredError, PhaseError, QuorumError, TranscriptError
 from hansa.secagg.record import Phase, PhaseCost, RoundRecord, SumOutcome
-from hansa.secagg.ring import RingVector
+from hansa.secagg.ring import RingVector, SumVector
 from hansa.secagg.shares import SHARE_BYTES
 from hansa.secagg.store import Store
 from hansa.secagg.surplus import proves, take_off
 from hansa.secagg.terms import SumTerms
 from hansa.secagg.unmasking import Opened, RoundFacts, aggregate_sha256, masks_to_remove, reconstruct
 from hansa.secagg.workers import MaskWorkers
+from hansa.vectors import IN_MEMORY, Vectors, in_blocks
 from hansa.wire import Array, Message
 
 _WRITTEN_AT_ONCE = (
@@ -46,6 +47,7 @@ class House:
     signer: Signer
     spool: Store
     workers: MaskWorkers
+    vectors: Vectors = IN_MEMORY
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class SumRound:
         self.noise_seeds: dict[str, bytes] = {}  # opened, and proven by the signed ends of their chains
         self._false_seeds: list[str] = []
         self._unwritten: dict[str, memoryview] = {}  # masked vectors that are not in the spool yet, by name
+        self._sum: RingVector | None = None  # made with the first masked vector
         self.outcome: SumOutcome | None = None
         self.transcript = self.binding = ""
         self.contributors: tuple[str, ...] = ()
@@ -189,7 +192,7 @@ class SumRound:
 
     def _check_masked(self, reply: _Reply) -> None:
         self._expect(reply, reply.member in self.contributors and reply.said.binding == self.binding)
-        vector = reply.message.array(m.VECTOR, "<u4", len(self.sum))
+        vector = reply.message.array(m.VECTOR, "<u4", self.vector_terms.length)
         self._expect(reply, (self.vector_terms.parts is not None) == (m.NOISE_END in reply.message.arrays))
         receipt = {"binding": self.binding, "member": reply.member, "y_sha256": reply.said.y_sha256}
         self.receipts[reply.member] = self.context.state(
@@ -197,7 +200,15 @@ class SumRound:
         )[1]
         if self.phase == Phase.MASKED:
             self._spool(vector_name(self.context.run, self.number, reply.member), vector)
-            np.add(self.sum, vector, out=self.sum)
+            total = self._sum_so_far()
+            for part in in_blocks(len(vector), vector):
+                np.add(total[part], vector[part], out=total[part])
+
+    def _sum_so_far(self) -> RingVector:
+        if self._sum is None:
+            self._sum = self.house.workers.empty(self.vector_terms.length)
+            self._sum.fill(0)
+        return self._sum
 
     def _spool(self, name: str, vector: RingVector) -> None:
         """Keep a vector for the verifier; small ones are written together, at the end of the exchange."""
@@ -301,8 +312,6 @@ class SumRound:
         self.vector_terms, self.step = self.terms.vectors[said.purpose], said.step
         self.purpose = said.purpose
         self.binding = m.binding_of(self.transcript, self.manifest.sha256)
-        self.sum = self.house.workers.empty(self.vector_terms.length)
-        self.sum.fill(0)
         self.phase = Phase.MASKED
 
     def _finish(self) -> None:
@@ -324,10 +333,11 @@ class SumRound:
         pads = {name: self.parcels.pads_for(name, self.survivors) for name in facts.vanished}
         add, subtract = masks_to_remove(facts, secrets, pads)
         self.phase = Phase.DONE  # from here on the sum is unmasked, whatever it turns out to be
-        self.house.workers.add_masks(self.sum, add, subtract)
+        masked, self._sum = self._sum_so_far(), None
+        self.house.workers.add_masks(masked, add, subtract)
         seeds = {name: self.noise_seeds[name] for name in self.context.in_order(self.noise_seeds)}
-        take_off(self.sum, self.vector_terms, seeds.values(), self._removed)
-        total = self.vector_terms.quantiser.decode(self.sum, len(self.survivors))
+        take_off(masked, self.vector_terms, seeds.values(), self._removed)
+        total = self._kept(self.vector_terms.quantiser.decode(masked, len(self.survivors)))
         record = RoundRecord(
             terms=self.terms.sha256,
             run=self.context.run,
@@ -347,6 +357,13 @@ class SumRound:
             self.number, self.purpose, self.step, total, self.survivors, self.dropped, blamed,
             self.terms.threshold, self.costs, record,
         )  # fmt: skip
+
+    def _kept(self, total: SumVector) -> SumVector:
+        """The sum where it stays while members are told it; where that is a file, the memory it was made in goes."""
+        placed = self.house.vectors.placed(total)
+        if placed is not total:
+            self.house.workers.give_back()
+        return placed
 
     # --- small things --------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from hansa.secagg.ring import RingVector
 from hansa.secagg.store import Store
 from hansa.secagg.terms import SumTerms
 from hansa.secagg.workers import MaskWorkers
+from hansa.vectors import IN_MEMORY, Vectors
 from hansa.wire import Message
 
 _REPLIES = {
@@ -56,6 +57,7 @@ class Coordinator:
         workers: processes for large vectors.
         clock: seconds, for the costs of phases.
         first_round: the number of the first round; never one that members have seen.
+        vectors: where a sum stays once it is finished.
     """
 
     def __init__(
@@ -68,8 +70,9 @@ class Coordinator:
         workers: MaskWorkers | None = None,
         clock: Callable[[], float] = time.monotonic,
         first_round: int = 1,
+        vectors: Vectors = IN_MEMORY,
     ) -> None:
-        self._house = House(terms, m.Context(terms, run), signer, spool, workers or MaskWorkers())
+        self._house = House(terms, m.Context(terms, run), signer, spool, workers or MaskWorkers(), vectors)
         self._clock, self._asked_at, self._asked = clock, clock(), list[SumRound]()
         self._current: SumRound | None = None
         self._upcoming, self._ahead = (

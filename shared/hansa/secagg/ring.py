@@ -211,7 +211,8 @@ class Quantiser:
 
     def to_units(self, total: SumVector) -> npt.NDArray[np.float64]:
         """A decoded sum in units of the values, dtype float64."""
-        return total.astype(np.float64) / self.scale
+        units = total.astype(np.float64)
+        return np.divide(units, self.scale, out=units)
 
 
 def _not_above(magnitude: int, dtype: np.dtype[Any]) -> Any:

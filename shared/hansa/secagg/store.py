@@ -13,6 +13,7 @@ from typing import Protocol
 
 from hansa.secagg.errors import StateError
 from hansa.secagg.slots import SlotFile, slot_file
+from hansa.vectors import pieces_of
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 _IN_PLACE = ".state"
@@ -316,10 +317,10 @@ def _close(handles: Sequence[int]) -> None:
 
 def _write(path: Path, data: bytes | memoryview) -> None:
     """A file of its own with these bytes, on disk."""
-    view = memoryview(data).cast("B")
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "wb", buffering=0) as file:
-        written = 0
-        while written < len(view):
-            written += file.write(view[written:]) or 0
+        for piece in pieces_of(data):
+            written = 0
+            while written < len(piece):
+                written += file.write(piece[written:]) or 0
         os.fsync(file.fileno())

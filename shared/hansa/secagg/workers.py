@@ -93,6 +93,10 @@ class MaskWorkers:
             raise MaskWorkersError("fresh memory is in use")
         return vector
 
+    def give_back(self) -> None:
+        """Keep no memory for the next vector; what is in use goes with its last user."""
+        self._memory = None
+
     def add_masks(self, vector: RingVector, plus: Sequence[MaskKey], minus: Sequence[MaskKey] = ()) -> None:
         """As `hansa.secagg.masks.add_masks`; shared out when `vector` came from `MaskWorkers.empty`.
 

@@ -1,6 +1,6 @@
 """The arithmetic of each server rule: float64, one rounding per operation, in the order written.
 
-Each operation is one numpy ufunc over the whole vector: sum, difference, product, quotient or square root.
+Each operation is one numpy ufunc over a vector, or over a block of it: sum, difference, product, quotient or square root.
 Ufuncs round every entry on its own, to nearest even, and never fuse a product with a sum, so the bits of an
 entry depend on nothing but its own inputs. There is no power function, no sum over entries, no linear algebra
 here: their bits differ between machines.
@@ -17,7 +17,7 @@ import numpy as np
 from hansa.agreement.rules import INDIVIDUAL_UPDATE_RULES, SUPPORTED_RULES
 from hansa.agreement.terms import ServerRule
 from hansa.errors import UnsupportedRuleError
-from hansa.server_step.state import Vector
+from hansa.vectors import Vector
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from hansa.canonical import sha256_hex
 from hansa.errors import ServerStateError, WireError
 from hansa.privacy.adaptation import model_name
-from hansa.wire import Message
+from hansa.vectors import IN_MEMORY, Entrywise, Vector, Vectors, in_blocks
+from hansa.wire import Message, array_sha256
 
 # of the arithmetic in docs/decisions/0010-server-step.md; another arithmetic is another number
 SPECIFICATION = 1
 KIND = "server-state"
-
-Vector: TypeAlias = npt.NDArray[np.float64]
 
 _VECTORS = ("weights", "first_moment", "second_moment", "tail_sum")
 _ADAPTED = "adapted"  # a vector of another length than the weights
@@ -76,7 +73,8 @@ class ServerState:
         if self.adapted is not None:
             adapted = finite_vector(self.adapted, np.size(self.adapted), "vector of adapted quantities")
             object.__setattr__(self, _ADAPTED, _frozen(adapted))
-        if self.second_moment is not None and not np.all(self.second_moment >= 0.0):
+        second = self.second_moment
+        if second is not None and not all((second[part] >= 0.0).all() for part in in_blocks(length, second)):
             raise ServerStateError("the second moment has entries below 0")
         if not 0 <= self.tail_rounds <= self.rounds or not 0 <= self.round <= self.rounds:
             raise ServerStateError(
@@ -98,7 +96,13 @@ class ServerState:
         body = {name: getattr(self, name) for name in ("rule_id", *_COUNTERS, *_POWERS)}
         vectors = (*_VECTORS, _ADAPTED)
         arrays = {name: getattr(self, name) for name in vectors if getattr(self, name) is not None}
-        return Message(KIND, {"specification": SPECIFICATION, **body}, arrays)
+        hashed = {"weights": self.weights_sha256}
+        return Message(KIND, {"specification": SPECIFICATION, **body}, arrays, hashed=hashed)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the weights."""
+        return array_sha256(self.weights)
 
     @property
     def model_sha256(self) -> str:
@@ -106,7 +110,7 @@ class ServerState:
 
         So nobody holds the model that a manifest names and another clipping norm.
         """
-        weights = self.message.array_hashes["weights"]
+        weights = self.weights_sha256
         return weights if self.adapted is None else model_name(weights, self.adapted.tolist())
 
     @cached_property
@@ -124,17 +128,22 @@ class ServerState:
         return hash(self.digest())
 
 
-def published_weights(state: ServerState) -> Vector:
+def published_weights(state: ServerState, vectors: Vectors = IN_MEMORY) -> Vector:
     """The weights that would be published now: the tail's mean once the tail has begun, else the model.
+
+    Args:
+        state: after some rounds.
+        vectors: where a mean is made.
 
     Returns:
         float64 `[d]`, read-only; the entries are `tail_sum / tail_count`.
     """
     if state.tail_sum is None:
         return state.weights
-    mean: Vector = np.divide(state.tail_sum, float(state.tail_count))
-    mean.flags.writeable = False
-    return mean
+    mean = vectors.making(state.tail_sum.size)
+    for part in in_blocks(state.tail_sum.size, state.tail_sum):
+        mean.add(np.divide(state.tail_sum[part], float(state.tail_count)))
+    return mean.done()
 
 
 def state_from_message(message: Message) -> ServerState:
@@ -191,17 +200,38 @@ def finite_vector(value: object, length: int, name: str) -> Vector:
         raise ServerStateError(
             f"the {name} must be a vector of float64, not {value.dtype} of shape {value.shape}"
         )
-    if value.size != length or length == 0:
-        raise ServerStateError(f"the {name} has {value.size} entries where the model has {length}")
-    finite = np.isfinite(value)
-    if not finite.all():
-        first = int(np.argmin(finite))
-        wrong = value.size - int(np.count_nonzero(finite))
+    require_length(value, length, name)
+    require_finite(value, name)
+    return value
+
+
+def require_finite(value: Vector | Entrywise, name: str) -> None:
+    """Go through a vector and refuse it where an entry is not finite.
+
+    Raises:
+        ServerStateError: with how many are not, and where the first is.
+    """
+    wrong, first = 0, 0
+    for part in in_blocks(value.size, value.source if isinstance(value, Entrywise) else value):
+        finite = np.isfinite(value[part])
+        if not finite.all():
+            first = first if wrong else part.start + int(np.argmin(finite))
+            wrong += finite.size - int(np.count_nonzero(finite))
+    if wrong:
         raise ServerStateError(
             f"the {name}: {wrong} of {value.size} entries are not finite, the first at {first}",
             remedy="The run diverged or its data are damaged; a smaller learning rate may help.",
         )
-    return value
+
+
+def require_length(value: Vector | Entrywise, length: int, name: str) -> None:
+    """Refuse a vector that has not as many entries as the model, or none.
+
+    Raises:
+        ServerStateError: with how many there are.
+    """
+    if value.size != length or length == 0:
+        raise ServerStateError(f"the {name} has {value.size} entries where the model has {length}")
 
 
 def _frozen(value: Vector) -> Vector:

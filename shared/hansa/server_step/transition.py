@@ -13,8 +13,10 @@ from hansa.canonical import canonical_hash
 from hansa.errors import ServerStateError
 from hansa.server_step.rules import ARITHMETIC, Moving, refuse_if_unsupported
 from hansa.server_step.schedule import learning_rate
-from hansa.server_step.state import ServerState, Vector, finite_vector
+from hansa.server_step.state import ServerState, finite_vector, require_finite, require_length
+from hansa.vectors import IN_MEMORY, Array, Entrywise, Vector, Vectors, copied, in_blocks
 
+_MADE = ("weights", "first_moment", "second_moment", "tail_sum")  # vectors of a state
 _SMALLEST_NORMAL = np.array([2.0**-1022])
 
 
@@ -36,7 +38,13 @@ def tail_rounds(average_tail: float, rounds: int) -> int:
 
 
 def initial_state(
-    rule: ServerRule, weights: Vector, *, average_tail: float, rounds: int, adapted: Vector | None = None
+    rule: ServerRule,
+    weights: Vector,
+    *,
+    average_tail: float,
+    rounds: int,
+    adapted: Vector | None = None,
+    vectors: Vectors = IN_MEMORY,
 ) -> ServerState:
     """The state before the first round.
 
@@ -46,6 +54,7 @@ def initial_state(
         average_tail: share of the last rounds whose models are averaged for publication; 0 for none.
         rounds: of the whole run.
         adapted: quantities of the first step, float64 `[k]`, where any adapt.
+        vectors: where the state's vectors are made.
 
     Raises:
         UnsupportedRuleError: the rule needs individual updates or is not known.
@@ -53,9 +62,8 @@ def initial_state(
     """
     refuse_if_unsupported(rule.rule)
     keeps = ARITHMETIC[rule.rule]
-    start, zeros = np.array(weights), np.zeros(np.size(weights))
-    for vector in (start, zeros):
-        vector.flags.writeable = False
+    start = copied(finite_vector(weights, np.size(weights), "weights"), vectors)
+    zeros = _zeros(start.size, vectors) if keeps.first_moment or keeps.second_moment else None
     return ServerState(
         rule_id=_rule_id(rule),
         round=0,
@@ -70,10 +78,22 @@ def initial_state(
     )
 
 
+def _zeros(length: int, vectors: Vectors) -> Vector:
+    made = vectors.making(length)
+    for part in in_blocks(length):
+        made.add(np.zeros(part.stop - part.start))
+    return made.done()
+
+
 def step(
-    rule: ServerRule, state: ServerState, mean_update: Vector, adapted: Vector | None = None
+    rule: ServerRule,
+    state: ServerState,
+    mean_update: Vector | Entrywise,
+    adapted: Vector | None = None,
+    *,
+    vectors: Vectors = IN_MEMORY,
 ) -> ServerState:
-    """The state after one more round.
+    """The state after one more round, computed block by block.
 
     Args:
         rule: the rule that `state` was started with.
@@ -81,6 +101,7 @@ def step(
         mean_update: weighted mean over members of local weights less global weights, float64 `[d]`, finite.
             An update is the opposite of a gradient: it is added.
         adapted: quantities of the next step, float64 `[k]`, where the state has any.
+        vectors: where the new state's vectors are made.
 
     Returns:
         A new state, a function of the arguments' bits alone.
@@ -102,34 +123,43 @@ def step(
     if _length(adapted) != _length(state.adapted):
         raise ServerStateError("what adapts does not go with the state: it has other quantities, or none")
     rate = learning_rate(rule, state.round, state.rounds)
-    update = finite_vector(mean_update, state.weights.size, "mean update")
-    before = Moving(
-        state.weights, state.first_moment, state.second_moment, state.beta_1_power, state.beta_2_power
-    )
+    length = state.weights.size
+    if isinstance(mean_update, Entrywise):
+        require_length(mean_update, length, "mean update")
+        source: Array = mean_update.source
+    else:
+        source = finite_vector(mean_update, length, "mean update")
+    in_tail = state.round + 1 > state.rounds - state.tail_rounds
+    read = (state.weights, state.first_moment, state.second_moment, state.tail_sum)
+    kept = in_tail and state.tail_sum is not None
+    there = (True, state.first_moment is not None, state.second_moment is not None, kept)
+    made = {name: vectors.making(length) for name, is_there in zip(_MADE, there, strict=True) if is_there}
     # an overflow shows as an entry that is not finite, which the new state refuses by name and place
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         _require_gradual_underflow()
-        after = ARITHMETIC[rule.rule].move(rule, rate, before, update)
-        in_tail = state.round + 1 > state.rounds - state.tail_rounds
-        tail_sum = state.tail_sum
-        if in_tail:
-            tail_sum = after.weights if tail_sum is None else tail_sum + after.weights
-    for vector in (after.weights, after.first_moment, after.second_moment, tail_sum):
-        if vector is not None:
-            vector.flags.writeable = False
+        for part in in_blocks(length, *read, source):
+            update = mean_update[part]
+            if not np.isfinite(update).all():
+                require_finite(mean_update, "mean update")
+            first, second, tail = (None if one is None else one[part] for one in read[1:])
+            before = Moving(state.weights[part], first, second, state.beta_1_power, state.beta_2_power)
+            after = ARITHMETIC[rule.rule].move(rule, rate, before, update)
+            parts = {**vars(after), "tail_sum": None if tail is None else tail + after.weights}
+            for name, vector in made.items():
+                vector.add(parts[name])
+    done = {name: vector.done() for name, vector in made.items()}
+    if in_tail and not kept:
+        done["tail_sum"] = done["weights"]
     return ServerState(
         rule_id=state.rule_id,
         round=state.round + 1,
         rounds=state.rounds,
         tail_rounds=state.tail_rounds,
-        weights=after.weights,
-        first_moment=after.first_moment,
-        second_moment=after.second_moment,
         beta_1_power=after.beta_1_power,
         beta_2_power=after.beta_2_power,
-        tail_sum=tail_sum,
         tail_count=state.tail_count + in_tail,
         adapted=adapted,
+        **done,
     )
 
 

@@ -55,6 +55,7 @@ class Measured:
         noops: seconds of each exchange that does nothing.
         exchanges: seconds of each of the run's.
         peak_bytes: of the SuperLink and the run's process together, above what they had before the first exchange.
+        link_bytes, run_bytes: likewise of each of the two, which need not have its most when the other has.
     """
 
     entries: int
@@ -62,6 +63,8 @@ class Measured:
     noops: list[float] = field(default_factory=list)
     exchanges: list[float] = field(default_factory=list)
     peak_bytes: int = 0
+    link_bytes: int = 0
+    run_bytes: int = 0
 
 
 def measure_league(
@@ -96,14 +99,7 @@ def measure_league(
         if memory is not None:
             progress(f"memory, {memory} weights")
             found = timed(Path(name) / f"memory-{memory}", memory, 2, 0)
-            figures.append(
-                Figure(
-                    f"peak_rss_bytes_{len(NAMES)}x{memory}",
-                    f"memory of SuperLink and run, {memory} weights",
-                    (float(found.peak_bytes),),
-                    MEMORY_GOAL_BYTES,
-                )
-            )
+            figures += figures_of_memory(memory, found)
         if recovery:
             progress("a coordinator that is killed")
             seconds = recovered(Path(name) / "recovery")
@@ -146,6 +142,21 @@ def figures_of_rounds(size: str, found: Measured) -> list[Figure]:
             over,
             cost=True,
         ),
+    ]
+
+
+def figures_of_memory(size: str, found: Measured) -> list[Figure]:
+    """What the two large processes of the coordinator had at most, together and each."""
+    over = f"{len(NAMES)}x{size}"
+    return [
+        Figure(
+            f"peak_rss_bytes_{over}",
+            f"memory of SuperLink and run together, {found.entries:,} weights",
+            (float(found.peak_bytes),),
+            MEMORY_GOAL_BYTES,
+        ),
+        Figure(f"peak_rss_link_bytes_{over}", "of the SuperLink alone", (float(found.link_bytes),)),
+        Figure(f"peak_rss_run_bytes_{over}", "of the run's process alone", (float(found.run_bytes),)),
     ]
 
 
@@ -228,12 +239,12 @@ def _carried(made: ProcessLeague, link: int, entries: int, noops: int) -> Measur
     if serving.stdin is None or serving.stdout is None:
         raise EngineError("a process of a run has no pipes")
     peak = PeakMemory(lambda: (link, serving.pid))
-    idle = 0
+    idle: dict[int, int] = {}
     with peak:
         for line in serving.stdout:
             told: dict[str, Any] = json.loads(line)
             if "idle" in told:
-                idle = peak.now()
+                idle = peak.now_of_each()
                 serving.stdin.write("\n")
                 serving.stdin.flush()
             found.noops += told.get("noop_s", [])
@@ -243,7 +254,8 @@ def _carried(made: ProcessLeague, link: int, entries: int, noops: int) -> Measur
                 found.rounds.append(told["seconds"])
             state, note = told.get("state", state), told.get("note", note)
     serving.wait()
-    found.peak_bytes = peak.bytes - idle
+    found.peak_bytes = peak.bytes - sum(idle.values())
+    found.link_bytes, found.run_bytes = (peak.of_each[pid] - idle[pid] for pid in (link, serving.pid))
     if state != "done":
         log = (made.folder / "serving.log").read_text(errors="replace")[-2000:]
         raise EngineError(f"the run of a bench ended as {state!r}: {note}\n{log}")

@@ -60,11 +60,15 @@ def descriptor_count(pid: int) -> int:
 
 
 class PeakMemory:
-    """The most that some processes had together, sampled beside whoever waits.
+    """The most that some processes had together, and each of them, sampled beside whoever waits.
 
     Args:
         pids: called for each sample.
         every_s: between two samples.
+
+    Attributes:
+        bytes: the most that they had together.
+        of_each: the most that each had, at whatever time, by its number.
     """
 
     def __init__(self, pids: Callable[[], Iterable[int]], every_s: float = 0.02) -> None:
@@ -72,10 +76,15 @@ class PeakMemory:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self.bytes = 0
+        self.of_each: dict[int, int] = {}
 
     def now(self) -> int:
         """What they have now."""
-        return sum(resident_bytes(pid) for pid in self._pids())
+        return sum(self.now_of_each().values())
+
+    def now_of_each(self) -> dict[int, int]:
+        """What each of them has now, by its number."""
+        return {pid: resident_bytes(pid) for pid in self._pids()}
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -87,4 +96,7 @@ class PeakMemory:
 
     def _sample(self) -> None:
         while not self._stop.wait(self._every_s):
-            self.bytes = max(self.bytes, self.now())
+            now = self.now_of_each()
+            self.bytes = max(self.bytes, sum(now.values()))
+            for pid, each in now.items():
+                self.of_each[pid] = max(self.of_each.get(pid, 0), each)
