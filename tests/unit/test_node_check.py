@@ -232,6 +232,29 @@ class TestCommand:
         assert "10 rows in 1 file, 10 usable, 10 privacy units" in out
         assert "no 5, yes 5" in out
 
+    def test_a_node_reads_as_its_own_settings_say(self, tmp_path, agreement, capsys):
+        name, home = TERMS.members[0].name, tmp_path / "home"
+        officer = tmp_path / "officer"
+        assert run(["node", "officer", name, "--out", str(officer)]) == 0
+        made = ["node", "init", name, "--home", str(home), "--officer", str(officer / f"{name}.officer.pub")]
+        assert run(made) == 0
+        capsys.readouterr()
+        asked = ("--home", home, "--agreement", agreement())
+        status, _, error = self.check(capsys, *asked)
+        assert status == 2
+        assert "names no data" in error
+        file = written(tmp_path, "x.csv", GOOD.replace("age,stage", "years;stage").replace(",", ";"))
+        settings = home / "node.toml"
+        text = settings.read_text().replace('# data = "/srv/hansa/data"', f'data = "{file}"')
+        settings.write_text(
+            text.replace('format = "csv"', 'format = "csv"\ndelimiter = ";"') + 'age = "years"\n'
+        )
+        status, out, error = self.check(capsys, *asked)
+        assert (status, error) == (0, ""), error
+        assert "10 rows in 1 file, 10 usable" in out
+        assert self.check(capsys, *asked, "--member", name)[0] == 2
+        assert "no data are named" in self.check(capsys, "--agreement", agreement())[2]
+
     def test_warnings_are_shown_and_the_status_is_done(self, tmp_path, agreement, capsys):
         status, out, _ = self.check(
             capsys, written(tmp_path, "x.csv", HEADER + "40,i,f,no\n"), "--agreement", agreement()

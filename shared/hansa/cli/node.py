@@ -18,8 +18,18 @@ if TYPE_CHECKING:
 
 
 def check(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="A file, a folder of files, or an archive.")],
     agreement: Annotated[Path, typer.Option("--agreement", metavar="FILE", help="The agreement, as TOML.")],
+    data: Annotated[
+        Path | None, typer.Argument(metavar="[DATA]", help="A file, a folder of files, or an archive.")
+    ] = None,
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            "--home",
+            metavar="DIR",
+            help="The node whose `node.toml` says where data are, and how they are read.",
+        ),
+    ] = None,
     member: Annotated[
         str | None,
         typer.Option("--member", metavar="NAME", help="Whose data these are, where several share a place."),
@@ -28,14 +38,42 @@ def check(
 ) -> None:
     """Check a member's data against an agreement and tell everything that is wrong with them.
 
-    Files are read as [simulation] of the agreement says: source, columns and, with --member, the member's file,
-    folder or codes. Nothing is spent and nothing leaves this machine.
+    With --home files are read as that node reads them: data, [source] and [columns] of its `node.toml`. Otherwise as
+    [simulation] of the agreement says: source, columns and, with --member, the member's file, folder or codes. Nothing
+    is spent and nothing leaves this machine.
     """
     with reported(output_format):
         terms = read_agreement(agreement)
-        inspection = _inspect(data, terms, member)
+        if home is not None:
+            if member is not None:
+                raise UsageError("a node's home says which member it is", remedy="Leave --member out.")
+            data, member, inspection = _at_home(home, data, terms)
+        elif data is None:
+            raise UsageError("no data are named", remedy="Name DATA, or the node's --home.")
+        else:
+            inspection = _inspect(data, terms, member)
         inspection.raise_for_errors(str(data))
         emit(_data(data, member, inspection), text=_text(data, inspection), output_format=output_format)
+
+
+def _at_home(home: Path, data: Path | None, agreement: Agreement) -> tuple[Path, str, Inspection]:
+    from hansa_client.data import inspect
+    from hansa_client.node_file import read_home
+
+    node = read_home(home)
+    settings = node.settings
+    units = {m.name: m.units for m in agreement.terms.members}
+    if settings.name not in units:
+        raise UsageError(
+            f"{settings.name!r} is no member of the agreement", remedy=f"Members are {', '.join(units)}."
+        )
+    if data is None:
+        if settings.data is None:
+            raise UsageError(f"node.toml of {home} names no data", remedy='There: data = "/srv/hansa/data"')
+        data = node.folder / settings.data
+    declared = units[settings.name]
+    found = inspect(data, agreement.terms, settings.source, settings.columns, declared_units=declared)
+    return data, settings.name, found
 
 
 def _inspect(data: Path, agreement: Agreement, member: str | None) -> Inspection:
