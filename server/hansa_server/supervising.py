@@ -276,7 +276,7 @@ def environment(home: CoordinatorHome) -> dict[str, str]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
         "OMP_WAIT_POLICY": "PASSIVE",
-        # glibc keeps what was freed of blocks as large as chunks of arrays, in as many places as there were threads
+        # glibc would keep what was freed in as many places as there were threads, and ask the system anew for each buffer of a chunk
         "MALLOC_ARENA_MAX": "2",
         "MALLOC_MMAP_THRESHOLD_": str(16 * 2**20),
         "MALLOC_TRIM_THRESHOLD_": str(32 * 2**20),

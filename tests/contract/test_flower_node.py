@@ -58,11 +58,9 @@ class Node:
         return self.process.stdout.readline().strip()
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        status = self.process.wait(20)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-        return status
+        with self.process:  # whose pipe is closed whatever comes
+            self.process.send_signal(number)
+            return self.process.wait(60)
 
 
 @contextmanager

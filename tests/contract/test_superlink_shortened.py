@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import sys
 import time
 from pathlib import Path
@@ -11,15 +12,19 @@ from typing import Any
 import httpx
 import pytest
 from anyio import to_thread
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.server.superlink.linkstate import LinkStateFactory
+from flwr.supercore.corestate.sql_corestate import SqlCoreState
 from flwr.supercore.object_store.object_store_factory import ObjectStoreFactory
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superlink_lifespan_config
+from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.main import create_app
 
 from hansa_server.flower_app.carrying import Carrying
 from hansa_server.flower_app.objects import kept_in
-from hansa_server.flower_app.shorter import OneAtATime, Only, shortened
+from hansa_server.flower_app.shorter import OneAtATime, Only, _stored_by, shortened
 from support.superlinks import SuperLink
 
 pytestmark = pytest.mark.filterwarnings(
@@ -133,3 +138,77 @@ def test_the_database_is_worked_on_by_one_thread_at_a_time() -> None:
     finally:
         sys.setswitchinterval(before)
     assert (inside, most) == (0, 1)
+
+
+def state_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Flower's state of the link with a database and a store of objects of its own."""
+    folder.mkdir()
+    monkeypatch.setattr(ObjectStoreFactory, "store", ObjectStoreFactory.store)  # put back at the end
+    kept_in(folder / "objects")
+    database = str(folder / "superlink.sqlite")
+    return LinkStateFactory(database, NoOpFederationManager(), ObjectStoreFactory(database)).state()
+
+
+def leaf(text: bytes) -> tuple[str, bytes]:
+    content = f"ArrayChunk  {len(text)}".encode() + b"\x00" + text
+    return hashlib.sha256(content).hexdigest(), content
+
+
+def rows(state: Any) -> list[list[Any]]:
+    """What the database says of pushes: which objects of which sessions are wanted, and how many each counts."""
+    with state.session() as session:
+        run = session.connection().exec_driver_sql
+        asked = (
+            "SELECT object_id FROM object_push_session_pending ORDER BY 1",
+            "SELECT pending_count FROM object_push_sessions",
+        )
+        return [[tuple(row) for row in run(one)] for one in asked]
+
+
+def test_objects_are_stored_by_two_statements_as_they_are_by_eight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, ours = (state_in(tmp_path / name, monkeypatch) for name in ("whole", "short"))
+    shortly = _stored_by(SqlCoreState.store_object)
+    leaves = [leaf(b"one"), leaf(b"two"), leaf(b"three")]
+    tree = ObjectTree(
+        object_id=leaf(b"top")[0], children=[ObjectTree(object_id=number) for number, _ in leaves]
+    )
+    sessions = {}
+    for state in (theirs, ours):
+        sessions[state] = state.start_session(5)
+        state.preregister_object_tree(tree, sessions[state])
+    pushes: list[tuple[int, str | None, tuple[str, bytes]]] = [
+        (5, None, leaves[0]),
+        (5, None, leaves[0]),  # again
+        (6, None, leaves[1]),  # of another run
+        (5, "other", leaves[1]),
+        (5, None, (leaves[1][0], b"another content")),
+        (5, None, leaf(b"never announced")),
+        (5, "", leaves[1]),  # as nodes did before there were sessions
+        (5, None, leaves[2]),
+        (5, None, leaf(b"top")),  # the last: nothing more is wanted
+        (5, None, leaf(b"top")),
+    ]
+    told = []
+    for run, session, one in pushes:
+        meant = theirs.store_object(run, sessions[theirs] if session is None else session, *one)
+        said = shortly(ours, run, sessions[ours] if session is None else session, *one)
+        assert said == meant, one
+        assert rows(ours) == rows(theirs), one
+        told.append(said)
+    assert told == [True, False, False, False, False, False, True, True, True, False]
+    assert rows(ours) == [[], []]
+
+
+def test_a_session_that_has_expired_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, (number, content) = state_in(tmp_path / "state", monkeypatch), leaf(b"late")
+    session = state.start_session(5)
+    state.preregister_object_tree(ObjectTree(object_id=number), session)
+    with state.session() as database:
+        database.connection().exec_driver_sql(
+            "UPDATE object_push_sessions SET expires_at = '2020-01-01 00:00:00+00:00'"
+        )
+    assert not _stored_by(SqlCoreState.store_object)(state, 5, session, number, content)
+    assert rows(state) == [[], []]
+    assert number not in state.object_store

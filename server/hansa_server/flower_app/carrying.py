@@ -31,9 +31,7 @@ from flwr.supercore.dependencies.task import authenticate_task
 from flwr.supercore.dependencies.version import VersionDependency
 from flwr.supercore.error import FlowerError
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
-from flwr.supercore.protobuf.translation import (
-    DecodeError,  # type: ignore[attr-defined]  # protobuf's own, which Flower depends on
-)
+from flwr.supercore.protobuf.translation import DecodeError  # type: ignore[attr-defined]
 from flwr.superlink.routers.fleet.node_auth import authenticate_node
 from starlette.datastructures import Headers
 

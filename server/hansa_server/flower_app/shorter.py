@@ -11,12 +11,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from anyio import to_thread
 from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
+from flwr.supercore.constant import OBJECT_PUSH_SESSION_TTL_SECONDS
 from flwr.supercore.corestate.sql_corestate import SqlCoreState
+from flwr.supercore.date import now
 from flwr.supercore.routers.runtime.tracing import RuntimeTracingMiddleware
+from flwr.supercore.utils import uint64_to_int64
 from flwr.superlink.routers.control.middlewares import (
     ControlAuthenticationMiddleware,
     ControlEventLogMiddleware,
@@ -40,6 +45,12 @@ _ACT_ON: dict[Any, str] = {
 _IDLE = (FleetEventLogMiddleware, RuntimeTracingMiddleware)
 _CLEANED_EVERY_S = 1.0
 _SWITCH_S = 0.0005
+_CLAIM = "DELETE FROM object_push_session_pending WHERE session_id = ? AND object_id = ?"
+_REFRESH = """
+UPDATE object_push_sessions SET pending_count = pending_count - 1, expires_at = ?
+WHERE session_id = ? AND run_id = ? AND expires_at > ? RETURNING pending_count
+"""
+_END = "DELETE FROM object_push_sessions WHERE session_id = ?"
 
 
 class Only:
@@ -119,4 +130,37 @@ def spare_writes() -> None:
 
     state: Any = SqlCoreState
     state._cleanup_expired_task_tokens = seldom  # noqa: SLF001
+    state.store_object = _stored_by(SqlCoreState.store_object)
     SqlLinkState.store_traffic = lambda *_, **__: None  # type: ignore[method-assign]
+
+
+def _stored_by(flowers: Any) -> Callable[[Any, int, str, str, Any], bool]:
+    """Flower's `store_object` where all is in order: two statements in place of eight, through no ORM.
+
+    A push that no session waits for, one whose session has expired, and whatever fails is left to Flower, which then finds the database
+    as it was.
+    """
+
+    def store_object(state: Any, run_id: int, session_id: str, object_id: str, object_content: Any) -> bool:
+        done = False
+        with suppress(Exception), state.session() as session:
+            run = session.connection().exec_driver_sql
+            at = now()
+            until = at + timedelta(seconds=OBJECT_PUSH_SESSION_TTL_SECONDS)
+            if run(_CLAIM, (session_id, object_id)).rowcount != 1:
+                raise _NotInOrderError
+            mark = until.isoformat(sep=" "), session_id, uint64_to_int64(run_id), at.isoformat(sep=" ")
+            pending = run(_REFRESH, mark).first()
+            if pending is None or object_id not in state.object_store:
+                raise _NotInOrderError
+            state.object_store.put(object_id, object_content)
+            if pending[0] == 0:
+                run(_END, (session_id,))
+            done = True
+        return done or bool(flowers(state, run_id, session_id, object_id, object_content))
+
+    return store_object
+
+
+class _NotInOrderError(Exception):
+    """Leaves the database as it was."""
