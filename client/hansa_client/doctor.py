@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
-from hansa.errors import HansaError
+from hansa.errors import HansaError, ProblemsError
 from hansa.identity.certificates import check_own_certificate
 from hansa.identity.link_key import read_link_key
 from hansa.identity.pem import read_certificate, read_revocations
@@ -73,7 +73,10 @@ def _tried(what: str, look: Callable[[], Iterator[Check]]) -> Iterator[Check]:
     try:
         yield from look()
     except HansaError as error:
-        yield Check(what, "wrong", " ".join(error.diagnostics().split()), "")
+        found = [f"{error.code}: {error.cause}"]
+        if isinstance(error, ProblemsError):
+            found += map(str, error.problems)
+        yield Check(what, "wrong", "; ".join(" ".join(one.split()) for one in found), error.what_to_do)
 
 
 def _keys(home: NodeHome) -> Iterator[Check]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from hansa.agreement import Agreement
 from hansa.errors import DataError, Problem, TrainingError, WireError
 from hansa.gate.errors import GateMismatchError
-from hansa.ledger.errors import EntryError
+from hansa.ledger.errors import EntryError, LogStoreError
 from hansa.privacy.parts import InParts, PartSeeds
 from hansa.privacy.randomness import Randomness
 from hansa.privacy.rotation import Rotation
@@ -36,6 +36,7 @@ from hansa.protocol import (
     witnessed_reply,
 )
 from hansa.secagg import Manifest
+from hansa.secagg.errors import StateError
 from hansa.wire import Message
 from hansa_client.records import Records
 from hansa_client.summing import SumIdentity, SumParty
@@ -128,6 +129,17 @@ class Node:
                 {"member": self.member, "why": error.diagnostics(), "error": error},
             )
             return refusal(request, PolicyCode.MESSAGE)
+        except (LogStoreError, StateError) as error:  # a file of this machine, and what the system says of it
+            _LOG.error(
+                "%(member)s: a request of kind %(kind)s was not answered: %(why)s",
+                {
+                    "member": self.member,
+                    "kind": request.kind[:32],
+                    "why": error.diagnostics(),
+                    "error": error,
+                },
+            )
+            return refusal(request, PolicyCode.ABSENT)
         except Exception:  # noqa: BLE001  # whatever it was, it may speak of data: the member's own log says its type
             _LOG.exception(
                 "%(member)s: a request of kind %(kind)s was not answered",

@@ -21,7 +21,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from hansa.errors import HansaError, ProblemsError, ProofError, UsageError
+from hansa.errors import HansaError, PortError, ProblemsError, ProofError, UsageError
 from hansa.ledger import Checkpoint, LogView, SignedNote
 from hansa.ledger.errors import LogStoreError
 from hansa.v1 import ledger_pb2 as v1
@@ -435,7 +435,7 @@ def ledger_server(
         The server and its port.
 
     Raises:
-        UsageError: it cannot listen there.
+        PortError: it cannot listen there.
     """
     gate = Gate(admission)
     pool = ThreadPoolExecutor(THREADS, thread_name_prefix="ledger")
@@ -460,5 +460,5 @@ def ledger_server(
         port = 0
     if not port:
         server.stop(None)
-        raise UsageError(f"cannot listen at {listen}", remedy="Name a free port of this machine.")
+        raise PortError(f"cannot listen at {listen}", remedy="Name a free port of this machine.")
     return server, port

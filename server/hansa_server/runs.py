@@ -113,8 +113,8 @@ class Runs:
     Args:
         folder: of all runs; made where it is not there.
 
-    Raises:
-        EngineError: it cannot be used.
+    Raises, here and in every call:
+        EngineError: it cannot be used, for example because the disk is full.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -123,8 +123,8 @@ class Runs:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._open() as database:
                 database.executescript("PRAGMA journal_mode = WAL;" + _TABLES)
-        except (OSError, sqlite3.Error) as error:
-            raise EngineError(f"the register of runs in {folder} cannot be used: {error}") from None
+        except OSError as error:
+            raise self._broken(error.strerror or str(error)) from None
 
     def folder(self, run: str) -> Path:
         """Where a run keeps its things."""
@@ -133,7 +133,10 @@ class Runs:
     def begin(self, agreement_id: str, rounds: int) -> str:
         """Register a new run; its name."""
         run, now = f"{agreement_id[:16]}-{secrets.token_hex(8)}", _now()
-        self.folder(run).mkdir(mode=0o700)
+        try:
+            self.folder(run).mkdir(mode=0o700)
+        except OSError as error:
+            raise self._broken(error.strerror or str(error)) from None
         with self._open() as database:
             database.execute(
                 "INSERT INTO runs (run, agreement_id, state, created, changed, rounds) VALUES (?, ?, 'starting', ?, ?, ?)",
@@ -300,8 +303,17 @@ class Runs:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self._folder / _FILE, timeout=10)) as database, database:
-            yield database
+        try:
+            with closing(sqlite3.connect(self._folder / _FILE, timeout=10)) as database, database:
+                yield database
+        except sqlite3.Error as error:
+            raise self._broken(str(error)) from None
+
+    def _broken(self, reason: str) -> EngineError:
+        return EngineError(
+            f"the register of runs in {self._folder} cannot be used: {reason}",
+            remedy="Make room on the disk or correct the permissions, then `hansa run resume`.",
+        )
 
 
 def _now() -> str:

@@ -30,6 +30,7 @@ from hansa_server.coordinating import links_of, log_store
 from hansa_server.flower_app.control import Control
 from hansa_server.flower_app.superlink import SECRET_FILE
 from hansa_server.home import HOME, CoordinatorHome
+from hansa_server.parent import PARENT
 from hansa_server.runs import Runs
 from hansa_server.sqlite_journal import journal_size
 
@@ -90,6 +91,8 @@ class Supervisor:
     Raises:
         HansaError: the home is not that of a league, or its certificate is not acceptable.
     """
+
+    _unwell = ""  # what was told last of a register that cannot be read
 
     def __init__(self, home: CoordinatorHome, told: Callable[[str], None]) -> None:
         home.check()
@@ -175,7 +178,15 @@ class Supervisor:
 
     def _resume(self, control: Control) -> None:
         """Have runs go on whose process ended while this coordinator lived, unless it ended before at the same place."""
-        for row in self._runs.all():
+        try:
+            rows = self._runs.all()
+        except EngineError as error:  # say a full disk, on which somebody makes room
+            if self._unwell != error.cause:
+                self._told(error.diagnostics())
+            self._unwell = error.cause
+            return
+        self._unwell = ""
+        for row in rows:
             if row.state in {"starting", "running", "waiting", "stopping"}:
                 self._seen.add(row.run)
             elif row.state == "interrupted" and row.run in self._seen:
@@ -281,6 +292,7 @@ def environment(home: CoordinatorHome) -> dict[str, str]:
         "MALLOC_MMAP_THRESHOLD_": str(16 * 2**20),
         "MALLOC_TRIM_THRESHOLD_": str(32 * 2**20),
         HOME: str(home.folder.resolve()),
+        PARENT: str(os.getpid()),
         SECRET_FILE: str(secret_of(home).resolve()),
     }
 

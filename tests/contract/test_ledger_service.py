@@ -20,7 +20,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from hansa.errors import UsageError
+from hansa.errors import PortError, UsageError
 from hansa.following import LedgerServiceError, LogMirror, Patience, follow
 from hansa.following.remote import Credentials, RemoteLog
 from hansa.identity import COORDINATOR, Amendment, Authority, Signer
@@ -722,7 +722,7 @@ def test_keys_are_in_no_text(consortium: Consortium, credentials: Credentials) -
 
 
 def test_a_place_where_nobody_can_listen(consortium: Consortium, store: Path) -> None:
-    with consortium.serving_paths(store) as address, pytest.raises(UsageError, match="cannot listen"):
+    with consortium.serving_paths(store) as address, pytest.raises(PortError, match="cannot listen"):
         _listen_again(consortium, store, address)
 
 

@@ -38,9 +38,11 @@ from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from hansa_server.flower_app import carrying
 from hansa_server.flower_app.carrying import Carrying, Remembered
 from hansa_server.flower_app.objects import INLINE_BYTES, ObjectFiles
+from hansa_server.flower_app.waiting import WAITS
 
 RUN, NODE = 7, 11
 LEFT_TO_FLOWER = 418
+HELD = {WAITS.decode(): "1"}  # says that it may be
 TOKEN = "token"  # of nothing
 
 
@@ -143,9 +145,8 @@ def push(one: tuple[str, bytes], node: int = NODE, **changes: Any) -> bytes:
         "session_id": "session",
         "run_id": RUN,
     }
-    return PushObjectRequest(node=Node(node_id=node), **(said | changes)).SerializeToString(
-        deterministic=True
-    )
+    request = PushObjectRequest(node=Node(node_id=node), **(said | changes))
+    return bytes(request.SerializeToString(deterministic=True))
 
 
 def pull(one: tuple[str, bytes], node: int = NODE) -> bytes:
@@ -272,7 +273,9 @@ def test_an_object_that_is_announced_is_waited_for(league: League, monkeypatch: 
     async def both() -> bytes:
         async with league.client() as client:
             asked = client.post(
-                "/v1/runtime/pull-object", content=pull(LARGE, SUPERLINK_NODE_ID), headers=league.as_run()
+                "/v1/runtime/pull-object",
+                content=pull(LARGE, SUPERLINK_NODE_ID),
+                headers=league.as_run() | HELD,
             )
             waiting = asyncio.create_task(_whole(asked))
             while not league.app._awaited:  # noqa: ASYNC110  # it is what is looked at
@@ -292,7 +295,8 @@ def test_what_does_not_come_is_left_to_flower(league: League, monkeypatch: pytes
     monkeypatch.setattr(carrying, "_HELD_S", 0.01)
     league.announce(LARGE)
     for one in (LARGE, SMALL):  # announced, and never heard of
-        assert league.ask("/v1/fleet/pull-object", pull(one), league.as_node()).status_code == LEFT_TO_FLOWER
+        for headers in (league.as_node() | HELD, league.as_node()):
+            assert league.ask("/v1/fleet/pull-object", pull(one), headers).status_code == LEFT_TO_FLOWER
     assert not league.app._awaited
     assert league.app._held == 0
 

@@ -12,10 +12,11 @@ from support.cli import hansa
 
 @contextmanager
 def real_league(
-    folder: Path, names: Sequence[str], rounds: int, *, node: str = TRAINS_NOTHING
+    folder: Path, names: Sequence[str], rounds: int, *, node: str = TRAINS_NOTHING, deadline_s: float = 120.0
 ) -> Iterator[ProcessLeague]:
     """An enrolled league, none of whose processes runs yet; all of them are ended with the context."""
-    made = ProcessLeague(folder, tuple(names), terms(names, rounds), does=in_this_process, node=node)
+    agreed = terms(names, rounds, deadline_s=deadline_s)
+    made = ProcessLeague(folder, tuple(names), agreed, does=in_this_process, node=node)
     made.enrol()
     try:
         yield made

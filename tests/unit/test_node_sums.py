@@ -9,8 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hansa.errors import ModelMismatchError, TrainingError, WireError
+from hansa.errors import HansaError, ModelMismatchError, TrainingError, WireError
 from hansa.ledger import LogView, Release, SignedEntry
+from hansa.ledger.errors import LogStoreError
 from hansa.protocol import (
     MAX_AGGREGATES,
     Aggregate,
@@ -27,6 +28,7 @@ from hansa.protocol import (
 from hansa.secagg import MemoryStore
 from hansa.secagg import messages as m
 from hansa.secagg.bundle import bundle
+from hansa.secagg.errors import StateError
 from hansa.server_step import initial_state
 from hansa.wire import Message, array_sha256
 from hansa_client.model import DerivedModel
@@ -155,6 +157,22 @@ class TestSilence:
         assert spent.count == 4 * STEPS
         assert "release" not in league.entries("b")
         assert caplog.records
+
+    @pytest.mark.parametrize("kind", [LogStoreError, StateError])
+    def test_a_disk_that_takes_no_more_is_an_absence_and_the_members_own_log_says_why(
+        self, kind: type[HansaError], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def full(*_: object) -> None:
+            raise kind("cannot use ledger.sqlite: database or disk is full", remedy="Make room.")
+
+        league = federation()
+        monkeypatch.setattr(league.nodes["b"]._records, "hear", full)
+        outcome = league.run()
+        assert outcome.rounds[0].absent["b"] == PolicyCode.ABSENT
+        told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+        assert told
+        assert all("disk is full\n  Make room." in line for line in told)
+        assert "release" not in league.entries("b")
 
     def test_training_that_is_not_what_is_accounted_ends_the_run_at_this_member(self) -> None:
         def moved(weights: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from hansa.errors import EngineError
 from hansa_server import supervising
+from hansa_server.runs import Runs
 from hansa_server.supervising import Supervisor
 
 
@@ -72,3 +74,33 @@ def test_not_for_ever(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="before it was ready"):
         made.served()
     assert len(made.story) == 20 - supervising._STARTS_AGAIN - 1
+
+
+def test_a_full_disk_is_told_once_and_the_coordinator_goes_on(tmp_path: Path) -> None:
+    made, runs = Watched(tmp_path, "c"), Runs(tmp_path / "runs")
+    made._runs, made._seen, made._tried = runs, set(), {}
+    control: Any = None
+    run = runs.begin("a" * 64, 3)
+    runs.tell(run, "running")
+    made._resume(control)
+    register = tmp_path / "runs" / "runs.sqlite"
+    kept = register.read_bytes()
+    register.write_bytes(b"no database" * 100)  # as far as SQLite can tell, a disk that fails
+    for _ in range(3):
+        made._resume(control)
+    (line,) = made.said
+    assert "the register of runs" in line
+    assert "Make room" in line
+    with pytest.raises(EngineError, match="cannot be used"):
+        runs.tell(run, "running")
+    register.write_bytes(kept)
+    runs.tell(run, "done")
+    made._resume(control)
+    assert made.said == [line]
+
+
+def test_a_register_that_takes_no_run_is_told(tmp_path: Path) -> None:
+    runs = Runs(tmp_path / "runs")
+    shutil.rmtree(tmp_path / "runs")
+    with pytest.raises(EngineError, match="cannot be used: No such file"):
+        runs.begin("a" * 64, 3)

@@ -24,7 +24,7 @@ from flwr.proto.fleet_pb2 import (
     PushMessagesRequest,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest
 from flwr.proto.node_pb2 import Node as FlowerNode
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.inflatable.inflatable_object import (
@@ -350,7 +350,7 @@ class _Caller:
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         """See `ProtobufClientInterceptor`."""
-        waits = {_WAITS: "1"} if self.waits else {}
+        waits = {_WAITS: "1"} if self.waits or isinstance(context.message, PullObjectRequest) else {}
         add_headers(context.request, {**self._headers, **waits})
         response = call_next(context)
         if response.is_error:

@@ -2,7 +2,7 @@
 
 All that is large between machines, and most requests, are objects that are pushed and pulled. Flower reads each into memory,
 copies it four times and keeps it in its database. Here a push goes to a file as it arrives, and a pull comes from it; a pull of what
-has been announced and has not come is held until it does, for a moment. Who is admitted is decided by Flower's own functions; what it says of nodes, tasks
+has been announced and has not come is held until it does, for a moment, where it says `WAITS`. Who is admitted is decided by Flower's own functions; what it says of nodes, tasks
 and runs is remembered for a second. Whatever is not plainly in order is left to Flower, which answers it as it would have.
 """
 
@@ -37,6 +37,7 @@ from starlette.datastructures import Headers
 
 from hansa_server.flower_app.asgi import App, Receive, Scope, Send
 from hansa_server.flower_app.objects import Content, ObjectFiles, Received
+from hansa_server.flower_app.waiting import WAITS
 
 T = TypeVar("T")
 
@@ -136,12 +137,15 @@ class Carrying:
         if request is None or self._admitted(scope, request) is None:
             return False
         found = self._store.content(request.object_id)
-        if found is None and self._held < _MOST_HELD and request.object_id in self._store:
+        if found is None and self._may_be_held(scope) and request.object_id in self._store:
             found = await self._awaiting(request.object_id)
         if found is None:
             return False
         await _send(send, found)
         return True
+
+    def _may_be_held(self, scope: Scope) -> bool:
+        return WAITS in dict(scope["headers"]) and self._held < _MOST_HELD
 
     async def _awaiting(self, number: str) -> Content | None:
         """An object that has been announced, once it has come; for a moment."""

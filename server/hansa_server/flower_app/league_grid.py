@@ -20,7 +20,7 @@ from flwr.app.error import Error
 from flwr.app.message import make_message, remove_content_from_message
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import (
@@ -141,9 +141,14 @@ class LeagueGrid(HttpGrid):
             retry_invoker=self._retry_invoker,
         )
 
-    @property
-    def waits(self) -> bool:
-        """Whether the next question may be held: the last one brought nothing, and nothing is arriving."""
+    def waits(self, question: object) -> bool:
+        """Whether a question may be held.
+
+        One for replies may where the last brought nothing and nothing is arriving; one for an object, where it keeps no other from
+        being fetched.
+        """
+        if isinstance(question, PullObjectRequest):
+            return len(self._arriving) <= _AT_A_TIME
         return self._waits
 
     def _fetched(self, arriving: Arriving) -> FlowerMessage | None:
@@ -184,6 +189,6 @@ class _Waits:
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         """See `ProtobufClientInterceptor`."""
-        if self._grid.waits:
+        if self._grid.waits(context.message):
             add_headers(context.request, {WAITS.decode(): "1"})
         return call_next(context)

@@ -19,6 +19,7 @@ from hansa_server.flower_app.league_grid import LeagueGrid
 from hansa_server.home import HOME, CoordinatorHome, read_home
 from hansa_server.members import Members
 from hansa_server.observed import ObservedMembers
+from hansa_server.parent import follow, started_by
 from hansa_server.runs import Runs
 
 _LOG = logging.getLogger("hansa.coordinator")
@@ -28,7 +29,8 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Carry one run as far as it goes."""
+    """Carry one run as far as it goes, or until whoever started this process is gone."""
+    follow(started_by())
     folder = os.environ.get(HOME)
     if folder is None:
         raise CoordinatorError(

@@ -11,10 +11,7 @@ import hmac
 import json
 import os
 import re
-import signal
 import sys
-import threading
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +20,7 @@ import uvicorn
 from hansa.identity.keys import read_private
 from hansa_server.flower_app.asgi import App, Receive, Scope, Send
 from hansa_server.flower_app.waiting import Waiting
+from hansa_server.parent import follow, started_by
 
 SECRET_FILE = "HANSA_CONTROL_SECRET_FILE"  # noqa: S105  # where the secret is
 HEADER = b"x-hansa-control"
@@ -30,7 +28,6 @@ OBJECTS = "objects"  # the folder of what is on its way, beside Flower's databas
 _RELEASE, _JSON = b"flwr-package-version", (b"content-type", b"application/json")
 _FLEET = re.compile(r"/v1/fleet/[a-z-]+")  # nothing that somebody could read as another path
 _CONTROL, _RUNTIME, _HEALTH = "/v1/control/", "/v1/runtime/", "/health"
-_WATCH_S = 0.2
 _GOES_WITHIN_S = 5.0
 
 
@@ -96,19 +93,20 @@ def _is_here(scope: Scope) -> bool:
 
 def main() -> None:
     """Run until SIGTERM, or until the process that started this one is gone."""
-    from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superlink_lifespan_config
+    from flwr.superlink.cli.flower_superlink import _parse_superlink_lifespan_config
     from flwr.superlink.main import create_app
 
     from hansa_server.flower_app.carrying import Carrying
     from hansa_server.flower_app.objects import kept_in
     from hansa_server.flower_app.shorter import OneAtATime, shortened, spare_writes
+    from hansa_server.flower_app.superexec import Lifespan
 
     spare_writes()
     secret = read_private(Path(os.environ.pop(SECRET_FILE)))
-    threading.Thread(target=_follow_parent, args=(os.getppid(),), daemon=True).start()
+    follow(started_by(), goes_within_s=_GOES_WITHIN_S)
     config = _parse_superlink_lifespan_config()
     objects = kept_in(Path(config.database).parent / OBJECTS)
-    flower = create_app(config, SuperLinkLifespan)
+    flower = create_app(config, Lifespan)
     uvicorn.run(
         Gate(Waiting(Carrying(OneAtATime(shortened(flower)), flower, objects)), secret, version("flwr")),
         host=config.host,
@@ -122,15 +120,6 @@ def main() -> None:
         timeout_graceful_shutdown=3,
         workers=1,
     )
-
-
-def _follow_parent(parent: int) -> None:
-    """Where the coordinator is killed, its SuperLink goes too, and gives the port back."""
-    while os.getppid() == parent:
-        time.sleep(_WATCH_S)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_GOES_WITHIN_S)
-    os._exit(1)
 
 
 if __name__ == "__main__":

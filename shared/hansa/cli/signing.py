@@ -102,8 +102,7 @@ def keys(
             "officers": officers,
         }
         shown = lines({name: value for name, value in data.items() if name not in {"file", "officers"}})
-        listed = "\n".join(f"  {name}  {key}" for name, key in officers.items())
-        text = f"Wrote {out}.\n{shown}\nPrivacy officers, who alone grant budgets:\n{listed}"
+        text = f"Wrote {out}.\n{shown}\nPrivacy officers, who alone grant budgets:\n{lines(officers)}"
         emit(data, text=text, output_format=output_format)
 
 

@@ -178,7 +178,8 @@ def _locked(path: Path, layout: Layout) -> int:
     except OSError:
         os.close(handle)
         raise LogStoreError(
-            f"{path} is in use by another process", remedy=f"A {layout.what} has one writer."
+            f"{path} is in use by another process",
+            remedy=f"A {layout.what} has one writer; stop that process first.",
         ) from None
     return handle
 

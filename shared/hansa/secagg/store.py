@@ -135,7 +135,8 @@ class FolderStore:
         except BlockingIOError:
             os.close(lock)
             raise StateError(
-                f"{folder} is in use by another process", remedy="One instance per identity."
+                f"{folder} is in use by another process",
+                remedy="One process per identity; stop the other first.",
             ) from None
         except OSError as error:
             os.close(lock)

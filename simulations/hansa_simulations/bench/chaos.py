@@ -28,13 +28,19 @@ from hansa_server.home import read_home
 from hansa_server.runs import ENDED, Runs
 from hansa_simulations.bench.figures import Bench, Figure, describe_machine
 from hansa_simulations.processes.league import ProcessLeague, terms
+from hansa_simulations.processes.watching import children, is_there
 
 NAMES = ("north", "south", "east", "west")
-RUN, LINK = "serverapp", "superlink"  # processes of the coordinator, by a word of their command lines
+# processes of the coordinator, by a word of their command lines
+RUN, LINK, EXEC = "serverapp", "superlink", "superexec"
 ROUNDS = 40
 RETRIES = 3  # of the agreement: steps that may be summed again
-_PARTS = {RUN: "flwr-serverapp", LINK: "hansa_server.flower_app.superlink"}
-_STARTS_WITHIN_S, _ENDS_WITHIN_S, _FOUND_WITHIN_S = 240.0, 1200.0, 240.0
+_PARTS = {
+    RUN: "flwr-serverapp",
+    LINK: "hansa_server.flower_app.superlink",
+    EXEC: "hansa_server.flower_app.superexec",
+}
+_STARTS_WITHIN_S, _ENDS_WITHIN_S, _FOUND_WITHIN_S, _GOES_WITHIN_S = 240.0, 1200.0, 240.0, 60.0
 
 
 @dataclass
@@ -112,7 +118,7 @@ def chaos(
 
     Args:
         league: enrolled; it is ended with this call.
-        plan: who is killed, and after how many seconds. `COORDINATOR` is killed with all that it has started.
+        plan: who is killed, and after how many seconds. `COORDINATOR` is killed with its SuperLink.
         progress: told of each kill.
 
     Raises:
@@ -155,7 +161,7 @@ def _kill(league: ProcessLeague, who: str) -> None:
         return
     if who == COORDINATOR:
         meetings = league.log(COORDINATOR).count("The league meets")
-        league.kill_all(COORDINATOR)
+        _kill_with_superlink(league)
         league.start(COORDINATOR)
         league.until(lambda: league.log(COORDINATOR).count("The league meets") > meetings, _STARTS_WITHIN_S)
         if league.row().state not in ENDED:
@@ -173,6 +179,16 @@ def _kill(league: ProcessLeague, who: str) -> None:
     league.until(there, _FOUND_WITHIN_S)
     with suppress(ProcessLookupError):  # it has ended by itself just now
         os.kill(found[0], signal.SIGKILL)
+
+
+def _kill_with_superlink(league: ProcessLeague) -> None:
+    """What else the coordinator has started has to go by itself."""
+    started, link = children(league.processes[COORDINATOR].pid), league.part(_PARTS[LINK])
+    league.kill(COORDINATOR)
+    if link is not None:
+        with suppress(ProcessLookupError):
+            os.kill(link, signal.SIGKILL)
+    league.until(lambda: not any(map(is_there, started)), _GOES_WITHIN_S)
 
 
 def judge(league: ProcessLeague, rounds: int) -> None:

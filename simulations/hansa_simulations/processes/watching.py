@@ -31,6 +31,13 @@ def command(pid: int) -> str:
     return ""
 
 
+def is_there(pid: int) -> bool:
+    """Whether a process runs; one that has ended, and that nobody has asked about, does not."""
+    with suppress(OSError):
+        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
+    return False
+
+
 def resident_bytes(pid: int) -> int:
     """The memory that a process has; 0 where it is gone."""
     with suppress(OSError, IndexError):
