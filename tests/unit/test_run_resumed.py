@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from hansa.errors import EngineError
 from hansa.ledger import LogPolicy, SignedEntry
 from hansa.protocol import Word
+from hansa.vectors import InFiles
 from hansa_server.history import History
 from hansa_server.journal import InMemoryJournal
 from hansa_simulations.seat import history_of
@@ -82,6 +85,18 @@ def test_a_coordinator_that_is_killed_twice_resumes_twice() -> None:
         federation.run(journal)
     assert federation.run(journal).stopped_because is None
     assert logged(federation)["aggregate"] == 4
+
+
+def test_a_run_whose_vectors_lie_in_files_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    federation, journal, vectors = league(), Dies(9), InFiles(tmp_path, from_bytes=1)
+    with pytest.raises(EngineError):
+        federation.run(journal, house=replace(federation.house, vectors=vectors), vectors=vectors)
+    house = replace(federation.house, vectors=vectors)
+    outcome = federation.run(journal, house=house, vectors=vectors)
+    assert outcome.stopped_because is None
+    assert outcome.state.round == 4
+    assert outcome.state.digest() == league().run().state.digest()
+    assert list(tmp_path.iterdir()) == []
 
 
 def history(federation: Federation) -> History:

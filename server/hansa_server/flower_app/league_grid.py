@@ -14,11 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+from flwr.app import Array, RecordDict
 from flwr.app import Message as FlowerMessage
-from flwr.app import RecordDict
 from flwr.app.error import Error
 from flwr.app.message import make_message, remove_content_from_message
-from flwr.app.message.arraychunk import ArrayChunk
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
@@ -120,8 +119,8 @@ class LeagueGrid(HttpGrid):
             for sent in sending:
                 sent.result()
         for one in objects.values():
-            if isinstance(one, ArrayChunk):
-                let_go(one.data)  # it was read to be hashed and sent
+            if isinstance(one, Array):
+                let_go(memoryview(one.data))  # it was read to be hashed and sent
         return list(told.message_ids)
 
     def close(self) -> None:
