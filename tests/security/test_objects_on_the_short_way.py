@@ -18,6 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.common.constant import SUPERLINK_NODE_ID, TIMESTAMP_HEADER, Status
 from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
     ObjectTree,
     PullObjectRequest,
     PullObjectResponse,
@@ -154,6 +155,11 @@ def pull(one: tuple[str, bytes], node: int = NODE) -> bytes:
     return bytes(request.SerializeToString())
 
 
+def confirm(one: tuple[str, bytes], node: int = NODE) -> bytes:
+    request = ConfirmMessageReceivedRequest(node=Node(node_id=node), run_id=RUN, message_object_id=one[0])
+    return bytes(request.SerializeToString())
+
+
 @pytest.mark.parametrize("one", [SMALL, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("pieces", [0, 1000, 70_000])
 def test_what_a_node_pushes_a_run_pulls(league: League, one: tuple[str, bytes], pieces: int) -> None:
@@ -176,6 +182,18 @@ def test_what_a_run_pushes_a_node_pulls(league: League) -> None:
     assert PullObjectResponse.FromString(pulled.content).object_content == LARGE[1]
 
 
+@pytest.mark.parametrize("part", ["fleet", "runtime"])
+def test_what_has_been_received_goes(league: League, part: str) -> None:
+    league.announce(SMALL, LARGE)
+    for one in (SMALL, LARGE):
+        league.store.put(*one)
+    headers, node = (league.as_node(), NODE) if part == "fleet" else (league.as_run(), SUPERLINK_NODE_ID)
+    answer = league.ask(f"/v1/{part}/confirm-message-received", confirm(LARGE, node), headers)
+    assert (answer.status_code, answer.content, league.left) == (200, b"", [])
+    assert (league.store.get(LARGE[0]), league.store.get(SMALL[0])) == (None, SMALL[1])
+    assert not (league.folder / LARGE[0]).exists()
+
+
 FORGED: list[Callable[[League], dict[str, str]]] = [
     lambda league: league.as_node(generate_key_pairs()[0]),
     lambda league: league.as_node() | {TIMESTAMP_HEADER: "2020-01-01T00:00:00+00:00"},
@@ -191,10 +209,15 @@ def test_whoever_is_not_that_node_gets_no_object_and_gives_none(
 ) -> None:
     league.announce(SMALL, LARGE)
     league.store.put(*SMALL)
-    for path, body in (("push-object", push(LARGE)), ("pull-object", pull(SMALL))):
+    asked = {
+        "push-object": push(LARGE),
+        "pull-object": pull(SMALL),
+        "confirm-message-received": confirm(SMALL),
+    }
+    for path, body in asked.items():
         answer = league.ask(f"/v1/fleet/{path}", body, headers(league), 5000)
         assert (answer.status_code, answer.content, league.left.pop()) == (LEFT_TO_FLOWER, b"", body)
-    assert league.store.get(LARGE[0]) == b""
+    assert (league.store.get(LARGE[0]), league.store.get(SMALL[0])) == (b"", SMALL[1])
 
 
 @pytest.mark.parametrize("part", ["fleet", "runtime"])
@@ -319,7 +342,13 @@ def test_bytes_that_are_thrown_at_it_are_flowers_to_answer(league: League, path:
     league.announce(SMALL, LARGE)
     rng = random.Random(path)  # noqa: S311  # the same in each run
     headers = league.as_node() if "fleet" in path else league.as_run()
-    right = push(SMALL) if path.endswith("push-object") else pull(SMALL)
+    league.store.put(*LARGE)
+    asked = {
+        "push-object": push(SMALL),
+        "pull-object": pull(SMALL),
+        "confirm-message-received": confirm(SMALL),
+    }
+    right = asked[path.rpartition("/")[2]]
     before = len(league.store)
     for _ in range(60):
         body = bytearray(right)
@@ -337,5 +366,6 @@ def test_bytes_that_are_thrown_at_it_are_flowers_to_answer(league: League, path:
         assert answer.status_code in {200, 400, LEFT_TO_FLOWER}
         if answer.status_code == LEFT_TO_FLOWER:
             assert league.left.pop() == bytes(body)
-    assert len(league.store) == before
+    assert len(league.store) == before or path.endswith("received")
+    assert LARGE[0] in league.store
     assert not list(league.folder.glob("*.part"))

@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from anyio import to_thread
 from fastapi import HTTPException
 from flwr.common.constant import SUPERLINK_NODE_ID, Status
 from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    ConfirmMessageReceivedResponse,
     PullObjectRequest,
     PullObjectResponse,
     PushObjectRequest,
@@ -39,12 +41,14 @@ from hansa_server.flower_app.asgi import App, Receive, Scope, Send
 from hansa_server.flower_app.objects import Content, ObjectFiles, Received
 from hansa_server.flower_app.waiting import WAITS
 
+_Request: TypeAlias = PullObjectRequest | PushObjectRequest | ConfirmMessageReceivedRequest
 T = TypeVar("T")
+R = TypeVar("R", PullObjectRequest, ConfirmMessageReceivedRequest)
 
 _LOG = logging.getLogger("hansa.coordinator")
 _FLEET, _RUNTIME = "/v1/fleet/", "/v1/runtime/"
-_PUSH, _PULL = "push-object", "pull-object"
-_PATHS = frozenset(part + what for part in (_FLEET, _RUNTIME) for what in (_PUSH, _PULL))
+_PUSH, _PULL, _CONFIRM = "push-object", "pull-object", "confirm-message-received"
+_PATHS = frozenset(part + what for part in (_FLEET, _RUNTIME) for what in (_PUSH, _PULL, _CONFIRM))
 _MOST_BYTES = 64 * 1024 * 1024  # of an object on the short way; Flower cuts arrays into five megabytes
 _MOST_HEADER = 1024  # of a request, its content left out
 _PIECE = 256 * 1024
@@ -128,12 +132,12 @@ class Carrying:
             await self._app(scope, receive, send)
             return
         read = _Body(receive)
-        answered = await (self._push if scope["path"].endswith(_PUSH) else self._pull)(scope, read, send)
-        if not answered:
+        ways = {_PUSH: self._push, _PULL: self._pull, _CONFIRM: self._confirm}
+        if not await ways[scope["path"].rpartition("/")[2]](scope, read, send):
             await self._app(scope, read.again(), send)
 
     async def _pull(self, scope: Scope, read: _Body, send: Send) -> bool:
-        request = await read.pull(_MOST_HEADER)
+        request = await read.whole(PullObjectRequest)
         if request is None or self._admitted(scope, request) is None:
             return False
         found = self._store.content(request.object_id)
@@ -142,6 +146,15 @@ class Carrying:
         if found is None:
             return False
         await _send(send, found)
+        return True
+
+    async def _confirm(self, scope: Scope, read: _Body, send: Send) -> bool:
+        """Whoever has all of a message says so, and its objects go."""
+        request = await read.whole(ConfirmMessageReceivedRequest)
+        if request is None or self._admitted(scope, request) is None:
+            return False
+        await to_thread.run_sync(self._store.delete, request.message_object_id)
+        await _answer(send, 200, ConfirmMessageReceivedResponse().SerializeToString())
         return True
 
     def _may_be_held(self, scope: Scope) -> bool:
@@ -184,7 +197,7 @@ class Carrying:
         await _answer(send, 200, PushObjectResponse(stored=stored).SerializeToString())
         return True
 
-    def _admitted(self, scope: Scope, request: PullObjectRequest | PushObjectRequest) -> int | None:
+    def _admitted(self, scope: Scope, request: _Request) -> int | None:
         """The run of whoever Flower admits with this request; `None` where it would not, or may not."""
         headers = Headers(scope=scope)
         if headers.get("content-type", "") != PROTOBUF_MEDIA_TYPE:
@@ -215,15 +228,15 @@ class _Body:
         self._more = event["type"] == "http.request" and event.get("more_body", False)
         return bytes(event.get("body", b"")) if event["type"] == "http.request" else b""
 
-    async def pull(self, most: int) -> PullObjectRequest | None:
-        """The whole of a pull."""
+    async def whole(self, kind: type[R]) -> R | None:
+        """A request that is small, whole."""
         body = bytearray()
-        while self._more and len(body) <= most:
+        while self._more and len(body) <= _MOST_HEADER:
             body += await self._piece()
-        if self._more or len(body) > most:
+        if self._more or len(body) > _MOST_HEADER:
             return None
         try:
-            request: PullObjectRequest = PullObjectRequest.FromString(bytes(body))
+            request: R = kind.FromString(bytes(body))
         except DecodeError:
             return None
         return request
