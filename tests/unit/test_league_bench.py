@@ -13,7 +13,7 @@ import pytest
 from hansa.agreement import parse_agreement
 from hansa_simulations.bench.chaos import LINK, RUN, victims
 from hansa_simulations.bench.league import Measured, figures_of_memory, figures_of_rounds, model_of
-from hansa_simulations.bench.league_soak import slope
+from hansa_simulations.bench.league_soak import Soak, slope
 from hansa_simulations.processes.league import terms
 from hansa_simulations.processes.watching import (
     PeakMemory,
@@ -67,6 +67,17 @@ def test_a_slope_is_that_of_least_squares() -> None:
     assert slope([5 + 3 * n for n in range(50)]) == pytest.approx(3)
     rng = np.random.default_rng(1)
     assert abs(slope([int(n) for n in 1e6 + rng.normal(0, 10, 1000)])) < 1
+
+
+def test_what_grows_over_a_run_is_told_of_each_party() -> None:
+    found = Soak(
+        memory={"grows": [n * 100 for n in range(30)], "settles": [min(n, 10) for n in range(30)], "came late": [1] * 15},
+        threads=[4] * 30,
+        descriptors=[9, 9, 12, *[9] * 25, 9, 30],  # connections that come and go
+    )  # fmt: skip
+    assert found.slopes == {"grows": pytest.approx(100), "settles": pytest.approx(0)}
+    assert (found.more(found.threads), found.more(found.descriptors)) == (0, 0)
+    assert found.more(list(range(30))) > 10
 
 
 def test_the_system_is_asked_about_processes() -> None:

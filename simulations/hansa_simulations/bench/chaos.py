@@ -27,19 +27,12 @@ from hansa_server.coordinating import coordinate
 from hansa_server.home import read_home
 from hansa_server.runs import ENDED, Runs
 from hansa_simulations.bench.figures import Bench, Figure, describe_machine
-from hansa_simulations.processes.league import ProcessLeague, terms
+from hansa_simulations.processes.league import LINK, PARTS, RUN, ProcessLeague, terms
 from hansa_simulations.processes.watching import children, is_there
 
 NAMES = ("north", "south", "east", "west")
-# processes of the coordinator, by a word of their command lines
-RUN, LINK, EXEC = "serverapp", "superlink", "superexec"
 ROUNDS = 40
 RETRIES = 3  # of the agreement: steps that may be summed again
-_PARTS = {
-    RUN: "flwr-serverapp",
-    LINK: "hansa_server.flower_app.superlink",
-    EXEC: "hansa_server.flower_app.superexec",
-}
 _STARTS_WITHIN_S, _ENDS_WITHIN_S, _FOUND_WITHIN_S, _GOES_WITHIN_S = 240.0, 1200.0, 240.0, 60.0
 
 
@@ -170,7 +163,7 @@ def _kill(league: ProcessLeague, who: str) -> None:
     found: list[int] = []
 
     def there() -> bool:
-        pid = league.part(_PARTS[who])
+        pid = league.part(PARTS[who])
         found[:] = [] if pid is None else [pid]
         if not found and who == RUN:
             _run_on(league)  # it has ended since
@@ -183,7 +176,7 @@ def _kill(league: ProcessLeague, who: str) -> None:
 
 def _kill_with_superlink(league: ProcessLeague) -> None:
     """What else the coordinator has started has to go by itself."""
-    started, link = children(league.processes[COORDINATOR].pid), league.part(_PARTS[LINK])
+    started, link = children(league.processes[COORDINATOR].pid), league.part(PARTS[LINK])
     league.kill(COORDINATOR)
     if link is not None:
         with suppress(ProcessLookupError):

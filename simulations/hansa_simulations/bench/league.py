@@ -161,21 +161,26 @@ def figures_of_memory(size: str, found: Measured) -> list[Figure]:
 
 
 def _soak_figures(found: Soak, rounds: int) -> list[Figure]:
+    rest, slopes = f"the last {rounds - rounds // 3} of {rounds}", found.slopes
     return [
         Figure(
             "memory_slope_bytes_per_round",
-            f"growth of all processes a round, the last {rounds - rounds // 3} of {rounds}",
-            (found.slope_bytes,),
+            f"growth of the process that grows most a round, {rest}",
+            (max(slopes.values()),),
             10_000.0,
+        ),
+        *(
+            Figure(f"memory_slope_{party}_bytes_per_round", f"growth of {party} a round", (value,))
+            for party, value in sorted(slopes.items())
         ),
         Figure("soak_round_ms", "a round of 10k weights", tuple(1e3 * s for s in found.seconds)),
         Figure(
             "threads_count",
             f"threads at the end, above round {rounds // 3}",
-            (float(found.more_threads),),
+            (found.more(found.threads),),
             0.0,
         ),
-        Figure("descriptors_count", "open files at the end, above it", (float(found.more_descriptors),), 0.0),
+        Figure("descriptors_count", "open files at the end, above it", (found.more(found.descriptors),), 0.0),
     ]
 
 

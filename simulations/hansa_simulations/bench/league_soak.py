@@ -8,34 +8,54 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hansa.errors import EngineError
+from hansa.identity import COORDINATOR
 from hansa_server.runs import ENDED
-from hansa_simulations.processes.league import ProcessLeague
+from hansa_simulations.processes.league import PARTS, ProcessLeague
 from hansa_simulations.processes.watching import (
     children,
+    command,
     descriptor_count,
     resident_bytes,
     thread_count,
 )
 
 _LOOK_S = 0.05
+_ROUNDS_COMPARED = 10
 
 
 @dataclass
 class Soak:
-    """What was seen.
+    """What was seen after each round.
 
     Attributes:
-        memory: bytes of each process by its number, after each round.
+        memory: bytes of each party's process.
+        threads, descriptors: of all processes together.
         seconds: of each round.
-        slope_bytes: that the process which grows most has more a round, over the last two thirds, by least squares.
-        more_threads, more_descriptors: of all processes after the last round, beyond those after a third.
     """
 
-    memory: dict[int, list[int]] = field(default_factory=dict)
+    memory: dict[str, list[int]] = field(default_factory=dict)
+    threads: list[int] = field(default_factory=list)
+    descriptors: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
-    slope_bytes: float = 0.0
-    more_threads: int = 0
-    more_descriptors: int = 0
+
+    @property
+    def slopes(self) -> dict[str, float]:
+        """By how many bytes each party's process grows a round, over the last two thirds, by least squares.
+
+        A process that was not there from the first third on is left out.
+        """
+        rounds = len(self.threads)
+        return {
+            party: slope(values[-(rounds - rounds // 3) :])
+            for party, values in self.memory.items()
+            if len(values) > rounds - rounds // 3
+        }
+
+    def more(self, counts: list[int]) -> float:
+        """How many more there are at the end than after a third: medians of some rounds, since connections come and go."""
+        third = len(counts) // 3
+        before = counts[max(third - _ROUNDS_COMPARED, 0) : third]
+        return float(np.median(counts[-_ROUNDS_COMPARED:]) - np.median(before))
 
 
 def soak(league: ProcessLeague, rounds: int) -> Soak:
@@ -47,36 +67,31 @@ def soak(league: ProcessLeague, rounds: int) -> Soak:
     found, at, seen = Soak(), time.monotonic(), 0
     if not league.run("start"):
         raise EngineError("the coordinator takes no run")
-    counted: dict[int, tuple[int, int]] = {}
-    while True:
+    while seen < rounds - 1:  # the process of a run goes with its last round
         row = league.row()
         if row.round > seen:
             now = time.monotonic()
             found.seconds.append((now - at) / (row.round - seen))
             at, seen = now, row.round
-            pids = _everybody(league)
-            for pid in pids:
-                found.memory.setdefault(pid, []).append(resident_bytes(pid))
-            if seen >= rounds // 3 and not counted:
-                counted = {pid: (thread_count(pid), descriptor_count(pid)) for pid in pids}
-            if seen >= rounds - 1:  # the process of a run goes with its last round
-                now_counted = {pid: (thread_count(pid), descriptor_count(pid)) for pid in counted}
-                found.more_threads = sum(now_counted[pid][0] - counted[pid][0] for pid in counted)
-                found.more_descriptors = sum(now_counted[pid][1] - counted[pid][1] for pid in counted)
-                break
-        if row.state in ENDED:
+            parties = _everybody(league)
+            for party, pid in parties.items():
+                found.memory.setdefault(party, []).append(resident_bytes(pid))
+            found.threads.append(sum(thread_count(pid) for pid in parties.values()))
+            found.descriptors.append(sum(descriptor_count(pid) for pid in parties.values()))
+        elif row.state in ENDED:
             raise EngineError(f"a run of {rounds} rounds is {row.state} after {row.round}: {row.note}")
         time.sleep(_LOOK_S)
-    growths = [
-        slope(values[len(values) // 3 :]) for values in found.memory.values() if len(values) > seen // 2
-    ]
-    found.slope_bytes = max(growths)
     return found
 
 
-def _everybody(league: ProcessLeague) -> list[int]:
-    own = [process.pid for process in league.processes.values()]
-    return sorted({*own, *(child for pid in own for child in children(pid))})
+def _everybody(league: ProcessLeague) -> dict[str, int]:
+    """The processes by party; those that the coordinator has started, by what they are."""
+    found = {party: process.pid for party, process in league.processes.items()}
+    for pid in children(league.processes[COORDINATOR].pid):
+        said = command(pid)
+        what = next((part for part, word in PARTS.items() if word in said), "other")
+        found[what] = pid
+    return found
 
 
 def slope(values: list[int]) -> float:

@@ -30,6 +30,12 @@ from hansa_server.runs import RunRow, Runs
 from hansa_simulations.processes.watching import children, command
 
 RECORDS = 40  # of each member
+RUN, LINK, EXEC = "serverapp", "superlink", "superexec"  # what the coordinator starts
+PARTS = {  # by a word of their command lines
+    RUN: "flwr-serverapp",
+    LINK: "hansa_server.flower_app.superlink",
+    EXEC: "hansa_server.flower_app.superexec",
+}
 HANSA = "from hansa.cli import main; main()"
 TRAINS_NOTHING = "hansa_simulations.processes.node"
 _COMMANDS = """
