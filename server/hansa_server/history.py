@@ -7,6 +7,7 @@ from all that it has cosigned before.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from base64 import b64encode
 from collections import Counter
@@ -99,8 +100,10 @@ class History:
         """Know what stands in the log, and nothing else."""
         self._keyring = self._pinned
         self._amended: list[Amendment] = []  # that the log holds, in order
-        self._known: set[bytes] = set()
-        self._releases: dict[tuple[str, str, int], Release] = {}
+        self._known: set[bytes] = set()  # SHA-256 of each entry
+        self._releases: dict[
+            tuple[str, str, int], str
+        ] = {}  # SHA-256 of the vector, by member, run and round
         self._evaluated: set[tuple[str, int]] = set()  # rounds whose table is in the log
         self._adapted: set[tuple[str, int]] = set()  # rounds of which it stands there what adapted to them
         self._ended: set[tuple[str, int]] = set()  # rounds that have an aggregate or an abort
@@ -190,7 +193,7 @@ class History:
         else:
             self._nonces[member] = word.nonce
         said = (read_entry(data) for data in dict.fromkeys(word.entries))
-        new = [signed for signed in said if signed.encoded not in self._known]
+        new = [signed for signed in said if _digest(signed) not in self._known]
         room = MAX_SAID - self._heard[member]
         if len(new) > room:
             _LOG.warning(
@@ -227,8 +230,8 @@ class History:
                 self._read()
                 raise
 
-    def release(self, member: str, run: str, number: int) -> Release | None:
-        """What a member said about its vector of a round, if it has."""
+    def released(self, member: str, run: str, number: int) -> str | None:
+        """SHA-256 of a member's vector of a round, as it has said; `None` where it has not."""
         return self._releases.get((member, run, number))
 
     def evaluation(self, outcome: SumOutcome, number: int, files: tuple[str, ...]) -> None:
@@ -296,9 +299,9 @@ class History:
         if (record.run, record.round) in self._ended:
             return
         released = {
-            name: said.y_sha256
+            name: said
             for name in outcome.survivors
-            if (said := self.release(name, record.run, record.round)) is not None
+            if (said := self.released(name, record.run, record.round)) is not None
         }
         receipts = (Statement.parse(line).value for line in record.receipts)
         received = {said["member"] for said in receipts if said["round"] == record.round}
@@ -328,7 +331,7 @@ class History:
         Raises:
             HansaError: a signature is missing or does not count; nothing was logged.
         """
-        if signed.encoded in self._known:
+        if _digest(signed) in self._known:
             return
         self._keyring.verify(signed, self._size)
         self._append([signed])
@@ -381,12 +384,12 @@ class History:
             if entry.agreement_id == self._agreement_id:
                 self._amended.append(entry.amendment)
                 self._counted = self._count()
-        self._known.add(signed.encoded)
+        self._known.add(_digest(signed))
         self._size += 1
         if entry.writer != COORDINATOR:
             self._said = self._size
         if isinstance(entry, Release):
-            self._releases[entry.member, entry.run, entry.round] = entry
+            self._releases[entry.member, entry.run, entry.round] = entry.y_sha256
         elif isinstance(entry, Evaluation):
             self._evaluated.add((entry.run, entry.round))
         elif isinstance(entry, Adaptation):
@@ -457,3 +460,7 @@ class History:
     def _lines(self) -> tuple[str, ...]:
         """The nonces that members wait for."""
         return tuple(fresh_line(name, self._nonces[name]) for name in sorted(self._nonces))
+
+
+def _digest(signed: SignedEntry) -> bytes:
+    return hashlib.sha256(signed.encoded).digest()

@@ -425,8 +425,7 @@ class SecureSummation:
         for part in unbundle(said.bundle):
             if part.kind == Masked.purpose_name:
                 masked = Masked.model_validate_json(Statement.parse(part.text(SIGNED)).data)
-                release = history.release(name, self._run, masked.round)
-                if release is None or release.y_sha256 != masked.y_sha256:
+                if history.released(name, self._run, masked.round) != masked.y_sha256:
                     raise WireError(f"{name!r} sends a vector that it has not put on record")
 
     def closed(self, requests: Mapping[str, Message], replies: Mapping[str, Message]) -> None:

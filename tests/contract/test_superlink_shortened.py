@@ -14,6 +14,7 @@ import pytest
 from anyio import to_thread
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.server.superlink.linkstate import LinkStateFactory
+from flwr.supercore import sql_mixin
 from flwr.supercore.corestate.sql_corestate import SqlCoreState
 from flwr.supercore.object_store.object_store_factory import ObjectStoreFactory
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
@@ -24,7 +25,7 @@ from flwr.superlink.main import create_app
 
 from hansa_server.flower_app.carrying import Carrying
 from hansa_server.flower_app.objects import kept_in
-from hansa_server.flower_app.shorter import OneAtATime, Only, _stored_by, shortened
+from hansa_server.flower_app.shorter import OneAtATime, Only, _stored_by, shortened, spare_memory
 from support.superlinks import SuperLink
 
 pytestmark = pytest.mark.filterwarnings(
@@ -212,3 +213,13 @@ def test_a_session_that_has_expired_takes_nothing(tmp_path: Path, monkeypatch: p
     assert not _stored_by(SqlCoreState.store_object)(state, 5, session, number, content)
     assert rows(state) == [[], []]
     assert number not in state.object_store
+
+
+def test_the_database_takes_a_few_megabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql_mixin, "SQLITE_PRAGMAS", vars(sql_mixin)["SQLITE_PRAGMAS"])  # put back at the end
+    spare_memory()
+    state = state_in(tmp_path / "state", monkeypatch)
+    with state.session() as session:
+        run = session.connection().exec_driver_sql
+        told = [run(f"PRAGMA {name}").scalar() for name in ("cache_size", "mmap_size", "journal_mode")]
+    assert told == [-4000, 0, "wal"]

@@ -44,7 +44,7 @@ def test_an_honest_coordinators_log_shows_every_release() -> None:
     assert outcome.stopped_because is None
     for name in "abcde":
         assert releases(federation, name) == 4
-        assert all(history.release(name, "r", number) is not None for number in range(1, 5))
+        assert all(history.released(name, "r", number) is not None for number in range(1, 5))
     logged = [SignedEntry.parse(data).entry.type for data in federation.log.entries()]
     assert (logged.count("release"), logged.count("aggregate"), logged.count("abort")) == (20, 4, 0)
 
@@ -86,12 +86,12 @@ class HidesOneMember(History):
             self.aside = getattr(self, "aside", {})
             for entry in (SignedEntry.parse(data).entry for data in word.entries):
                 if isinstance(entry, Release):
-                    self.aside[entry.run, entry.round] = entry
+                    self.aside[entry.run, entry.round] = entry.y_sha256
             word = replace(word, entries=())
         super().take(member, word)
 
-    def release(self, member: str, run: str, number: int) -> Release | None:
-        return self.aside.get((run, number)) if member == "a" else super().release(member, run, number)
+    def released(self, member: str, run: str, number: int) -> str | None:
+        return self.aside.get((run, number)) if member == "a" else super().released(member, run, number)
 
 
 def test_no_sum_is_opened_that_holds_a_vector_whose_release_the_log_does_not_show() -> None:

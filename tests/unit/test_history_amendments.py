@@ -72,7 +72,7 @@ class TestInTheLog:
         history, size = opened(league), league.log.size
         history.take(GONE, Word(0, (before.encoded,)))  # said again, and known
         assert league.log.size == size
-        assert history.release(GONE, members.RUN, 1) == before.entry
+        assert history.released(GONE, members.RUN, 1) == before.entry.y_sha256
         assert history.roster.revoked == {GONE}
 
     def test_a_replaced_key_counts_from_its_place_on(self, league: League) -> None:
@@ -83,7 +83,7 @@ class TestInTheLog:
         with pytest.raises(SignatureError):
             history.take(GONE, Word(0, (signed(entry).encoded,)))
         history.take(GONE, Word(0, (SignedEntry.sign(entry, new).encoded,)))
-        assert history.release(GONE, entry.run, 1) == entry
+        assert history.released(GONE, entry.run, 1) == entry.y_sha256
 
     def test_who_is_revoked_does_not_count_as_a_witness(self, league: League) -> None:
         opened(league, proposal())

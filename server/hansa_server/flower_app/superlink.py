@@ -98,10 +98,11 @@ def main() -> None:
 
     from hansa_server.flower_app.carrying import Carrying
     from hansa_server.flower_app.objects import kept_in
-    from hansa_server.flower_app.shorter import OneAtATime, shortened, spare_writes
+    from hansa_server.flower_app.shorter import OneAtATime, shortened, spare_memory, spare_writes
     from hansa_server.flower_app.superexec import Lifespan
 
     spare_writes()
+    spare_memory()
     secret = read_private(Path(os.environ.pop(SECRET_FILE)))
     follow(started_by(), goes_within_s=_GOES_WITHIN_S)
     config = _parse_superlink_lifespan_config()
