@@ -27,8 +27,8 @@ from hansa_server.home import read_home
 from hansa_server.runs import ENDED
 from hansa_server.sqlite_journal import journal_size
 from hansa_server.supervising import Supervisor
-from hansa_simulations.bench.chaos import EXEC, LINK, RUN, chaos, judge
-from hansa_simulations.processes.league import TRAINS_NOTHING, ProcessLeague
+from hansa_simulations.bench.chaos import chaos, judge
+from hansa_simulations.processes.league import EXEC, LINK, RUN, TRAINS_NOTHING, ProcessLeague
 from hansa_simulations.processes.node import TrainsNothing
 from support.cli import hansa
 from support.processes import real_league

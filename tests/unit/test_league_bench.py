@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from hansa.agreement import parse_agreement
-from hansa_simulations.bench.chaos import LINK, RUN, victims
+from hansa_simulations.bench.chaos import victims
 from hansa_simulations.bench.league import Measured, figures_of_memory, figures_of_rounds, model_of
 from hansa_simulations.bench.league_soak import Soak, slope
-from hansa_simulations.processes.league import terms
+from hansa_simulations.processes.league import LINK, RUN, terms
 from hansa_simulations.processes.watching import (
     PeakMemory,
     children,
