@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,29 @@ def test_a_file_that_nobody_knows_goes(tmp_path: Path) -> None:
     (tmp_path / ("0" * 64)).write_bytes(b"left by a process that was killed between two steps")
     ObjectFiles(tmp_path)
     assert not (tmp_path / ("0" * 64)).exists()
+
+
+def test_a_disk_that_is_full_at_the_end_of_a_step_leaves_the_next_one_possible(tmp_path: Path) -> None:
+    store, thing = ObjectFiles(tmp_path), things()[0]
+
+    class Full:
+        """A database whose next step cannot be ended."""
+
+        def __init__(self, whole: Any) -> None:
+            self.whole, self.times = whole, 1
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.whole, name)
+
+        def execute(self, said: str, *values: Any) -> Any:
+            if said == "COMMIT" and self.times:
+                self.times -= 1
+                raise sqlite3.OperationalError("database or disk is full")
+            return self.whole.execute(said, *values)
+
+    full: Any = Full(store._database)
+    store._database = full
+    with pytest.raises(sqlite3.OperationalError):
+        store.preregister(1, thing.tree)
+    assert len(store) == 0
+    assert set(store.preregister(1, thing.tree)) == {one.id for one in thing.all}

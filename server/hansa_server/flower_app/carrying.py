@@ -1,7 +1,7 @@
 """Objects on a short way through the SuperLink: streamed to and from files, by whoever Flower would admit.
 
 All that is large between machines, and most requests, are objects that are pushed and pulled. Flower reads each into memory,
-copies it four times and keeps it in its database. Here a push goes to a file as it arrives, and a pull comes from it; a pull of what
+copies it several times and keeps it in its database. Here a push goes to a file as it arrives, and a pull comes from it; a pull of what
 has been announced and has not come is held until it does, for a moment, where it says `WAITS`. Who is admitted is decided by Flower's own functions; what it says of nodes, tasks
 and runs is remembered for a second. Whatever is not plainly in order is left to Flower, which answers it as it would have.
 """

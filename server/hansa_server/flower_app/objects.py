@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-import os
 import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -242,11 +241,12 @@ class ObjectFiles(ObjectStore):
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
+                self._database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
+                if self._database.in_transaction:  # SQLite takes some back by itself, as on a full disk
+                    self._database.execute("ROLLBACK")
                 self._freed.clear()
                 raise
-            self._database.execute("COMMIT")
             freed, self._freed = self._freed, []
             for number in freed:
                 (self.folder / number).unlink(missing_ok=True)
@@ -286,18 +286,17 @@ class ObjectFiles(ObjectStore):
     def _put_right(self) -> None:
         """After a process that was killed, or a power loss: files that nobody knows go, and what has lost its file is wanted."""
         lies = {path.name: path.stat().st_size for path in self.folder.iterdir()}
+        sound = set[str]()
         with self._transaction() as database:
-            kept = dict(
-                database.execute("SELECT id, size FROM objects WHERE size IS NOT NULL AND data IS NULL")
-            )
-            for number, size in kept.items():
-                if lies.get(number) != size:
+            asked = "SELECT id, size FROM objects WHERE size IS NOT NULL AND data IS NULL"
+            for number, size in database.execute(asked).fetchall():
+                if lies.get(number) == size:
+                    sound.add(number)
+                else:
                     database.execute("UPDATE objects SET size = NULL WHERE id = ?", (number,))
-                    lies[number] = -1
-        for name, size in lies.items():
-            if not name.startswith("objects.sqlite") and (name not in kept or size < 0):
-                with suppress(FileNotFoundError):
-                    os.unlink(self.folder / name)  # noqa: PTH108  # its own name
+        for name in lies.keys() - sound:
+            if not name.startswith("objects.sqlite"):
+                (self.folder / name).unlink(missing_ok=True)
 
 
 def kept_in(folder: Path) -> ObjectFiles:
