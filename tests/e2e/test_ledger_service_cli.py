@@ -237,7 +237,7 @@ class TestServing:
                 )
             )  # fmt: skip
         assert called.status == 5
-        assert called.stderr.startswith(f"HANSA-507: {listen}"), called.stderr
+        assert called.stderr.startswith(f"HANSA-507: cannot listen at {listen}\n"), called.stderr
         assert called.stderr.count("\n") == 2
 
 
