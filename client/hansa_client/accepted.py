@@ -17,6 +17,7 @@ from hansa.errors import Problem, UsageError
 from hansa.identity.errors import ForeignKeyError, NodeFileError, UnknownSignerError
 from hansa.ledger import TrustedKeys, VerifierKey
 from hansa.ledger.errors import TrustedKeysError
+from hansa.vectors import read_npy
 from hansa.wire import array_sha256
 from hansa_client.federation_log import FederationLog
 from hansa_client.node_file import NodeHome
@@ -67,7 +68,7 @@ class Accepted:
         """
         path = self.folder / MODEL
         try:
-            model: Vector = np.load(path, allow_pickle=False)
+            model: Vector = read_npy(path)
         except (OSError, ValueError):
             raise UsageError(
                 f"cannot read {path}", remedy="Accept the agreement again: hansa node accept."

@@ -24,7 +24,7 @@ def link_of(node: NodeHome, desk: AnswersRequests | None = None) -> Link:
             f"there is no {node.authority}",
             remedy="Install this node's certificate: hansa node certificate FILE.crt --home DIR --ca ca.crt --crl ca.crl",
         )
-    terms = LinkTerms(node.superlink, node.authority.read_bytes(), read_link_key(node.link_key))
+    terms = LinkTerms(node.superlink, node.authority.read_bytes(), read_link_key(node.link_key), node.state)
     return Link(terms, desk or _Nobody(), _Place(node.link_place), _tell)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import TypeAlias
 
 import numpy as np
@@ -15,15 +16,16 @@ from hansa.identity import Statement
 from hansa.identity.errors import RevokedError, SignatureError, UnknownSignerError
 from hansa.protocol import UPDATE, Aggregate, starting_state
 from hansa.secagg import Manifest, Store, SumTerms
-from hansa.secagg.errors import QuorumError, SumOutOfRangeError, TranscriptError, VectorError
+from hansa.secagg.errors import QuorumError, StateError, SumOutOfRangeError, TranscriptError, VectorError
 from hansa.secagg.messages import Context, Verified
 from hansa.server_step import ServerState, state_from_message
-from hansa.wire import array_sha256, from_bytes, to_bytes
+from hansa.vectors import IN_FILES_FROM
+from hansa.wire import array_sha256, from_bytes, in_place, pieces
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 Derive: TypeAlias = Callable[[ServerState, Aggregate], ServerState]
 
-_HASH_CHARACTERS = 64
+_HASH_CHARACTERS, _ALIGNED = 64, 8  # bytes
 _FALSE = (
     WireError, TranscriptError, SumOutOfRangeError, VectorError, QuorumError, SignatureError, RevokedError,
     UnknownSignerError,
@@ -63,12 +65,12 @@ class DerivedModel:
     ) -> None:
         if array_sha256(start) != agreement.require_frozen().model.initial_sha256:
             raise ModelMismatchError("the model to start from is not the agreement's model 0")
-        self._first = starting_state(agreement, start)
+        self._agreement, self._start = agreement, start
         self._rounds = agreement.terms.training.rounds
         self._terms, self._context, self._derive = terms, Context(terms, run), derive
         self._store, self._name = store, f"{run}.model"
-        kept = None if store is None else store.get(self._name)
-        self._state, self._last_sum = (self._first, None) if kept is None else _read(kept)
+        kept = None if store is None else store.view(self._name)
+        self._state, self._last_sum = (self._first(), None) if kept is None else _read(kept)
 
     @property
     def round(self) -> int:
@@ -142,7 +144,7 @@ class DerivedModel:
             or manifest.model_sha256 != self._state.model_sha256
             or manifest.previous_aggregate_sha256 != self._last_sum
         ):
-            self._state, self._last_sum = self._first, None
+            self._state, self._last_sum = self._first(), None
             self._keep()
             raise ModelMismatchError(
                 f"round {manifest.round} names a model that does not follow from model 0 and the sums so far"
@@ -169,12 +171,29 @@ class DerivedModel:
         if (said.aggregate_sha256, said.round) != (aggregate.sha256, aggregate.round):
             raise TranscriptError("an auditor has recomputed another sum than this one")
 
+    def _first(self) -> ServerState:
+        return starting_state(self._agreement, self._start)
+
     def _keep(self) -> None:
-        if self._store is not None:
-            told = (self._last_sum or "").ljust(_HASH_CHARACTERS).encode()
-            self._store.put(self._name, told + to_bytes(self._state.message))
+        """Have the state durable. A large one lies in its file from then on, and not in memory too."""
+        if self._store is None:
+            return
+        message = self._state.message
+        room = (
+            _HASH_CHARACTERS + -len(message.header) % _ALIGNED
+        )  # so that vectors lie where processors like them
+        told = (self._last_sum or "").ljust(room).encode()
+        self._store.put_pieces(self._name, chain((told,), pieces(message)))
+        if message.payload_bytes >= IN_FILES_FROM:
+            kept = self._store.view(self._name)
+            if kept is None:
+                raise StateError("the model that was kept is gone")
+            self._state = state_from_message(in_place(message, kept[room:]))
 
 
-def _read(kept: bytes) -> tuple[ServerState, str | None]:
-    last = kept[:_HASH_CHARACTERS].decode().strip() or None
-    return state_from_message(from_bytes(kept[_HASH_CHARACTERS:])), last
+def _read(kept: memoryview) -> tuple[ServerState, str | None]:
+    start = bytes(kept[: _HASH_CHARACTERS + _ALIGNED])
+    room = start.find(
+        0, _HASH_CHARACTERS
+    )  # a message starts with the length of its header, whose first byte is 0
+    return state_from_message(from_bytes(kept[room:])), start[:room].decode().strip() or None

@@ -22,7 +22,7 @@ from hansa.identity.link_key import SUFFIX, read_link
 from hansa.ledger import Log, SignedNote, SqliteLogStore, VerifierKey, export_tiles
 from hansa.ledger.files import read_entry
 from hansa.protocol import sum_terms
-from hansa.secagg import FolderStore, MaskWorkers
+from hansa.secagg import MaskWorkers, NoSpool
 from hansa.secagg.record import RoundRecord
 from hansa.server_step import published_weights
 from hansa.vectors import InFiles, Vector, Vectors, pieces_of, read_npy
@@ -68,14 +68,12 @@ def coordinate(home: CoordinatorHome, runs: Runs, run: str, members_of: Callable
         log = Log(store, home.log_signer())
         records = RoundRecords(folder / "rounds.jsonl")
         vectors = InFiles(folder)
-        spool = FolderStore(folder / "spool")
-        stack.callback(spool.close)
         journal = SqliteJournal(folder)
         stack.callback(journal.close)
         house = SumHouse(
             home.signer(),
             home.roster,
-            spool,
+            NoSpool(),  # the journal keeps every masked vector as it came
             history=history_of(home, log) if agreement.terms.private else None,
             records=records.add,
             workers=MaskWorkers(),

@@ -101,7 +101,7 @@ def link_to(there: SuperLink, told: list[str]) -> Link:
 
         def put(self, node_id: int) -> None: ...
 
-    terms = LinkTerms(there.address, there.authority, read_link_key(there.folder / "a.key"))
+    terms = LinkTerms(there.address, there.authority, read_link_key(there.folder / "a.key"), there.folder)
     return Link(terms, linked_node.Doubles(), Nowhere(), told.append)
 
 

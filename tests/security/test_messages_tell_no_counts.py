@@ -17,8 +17,8 @@ import pytest
 
 from hansa.wire import Message, to_bytes
 from hansa_client.data import Dataset
-from hansa_client.flower_node import to_records
 from hansa_client.training import TrainerFactory, engine_for
+from hansa_flower import to_records
 from support.federations import Federation
 from support.leagues import frozen_league, table
 

@@ -39,7 +39,7 @@ def _say(line: str) -> None:
 def main(address: str, authority: str, key: str, place: str) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    terms = LinkTerms(address, Path(authority).read_bytes(), read_link_key(Path(key)))
+    terms = LinkTerms(address, Path(authority).read_bytes(), read_link_key(Path(key)), Path(place).parent)
     link = Link(terms, Doubles(), Place(Path(place)), _say)
     try:
         link.serve(stop)

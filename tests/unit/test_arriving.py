@@ -19,8 +19,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from hansa.errors import WireError
 from hansa.wire import Message
-from hansa_server.flower_app.arriving import Arriving
-from hansa_server.flower_app.grid import RAW, from_records, to_records
+from hansa_flower import RAW, from_records, to_records
+from hansa_flower.arriving import Arriving
 
 CHUNK = 5 * 1024 * 1024
 

@@ -14,7 +14,7 @@ from flwr.proto.node_pb2 import NodeInfo
 from flwr.supercore.task_identity import TaskIdentity
 
 from hansa.wire import Message
-from hansa_server.flower_app.grid import from_records, to_records
+from hansa_flower import from_records, to_records
 from hansa_server.flower_app.league import LeagueMembers, Patience
 
 KEYS = {name: name.encode() * 4 for name in "abc"}

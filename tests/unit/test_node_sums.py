@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,11 +26,12 @@ from hansa.protocol import (
     sum_terms,
     update_encoding,
 )
-from hansa.secagg import MemoryStore
+from hansa.secagg import FolderStore, MemoryStore
 from hansa.secagg import messages as m
 from hansa.secagg.bundle import bundle
 from hansa.secagg.errors import StateError
 from hansa.server_step import initial_state
+from hansa.vectors import Mapped
 from hansa.wire import Message, array_sha256
 from hansa_client.model import DerivedModel
 from hansa_simulations.baseline import train_request
@@ -50,6 +52,13 @@ def federation(**more: object) -> Federation:
 
 def released(league: Federation, name: str, run: str = "r") -> int:
     return league.book(name).released(run)
+
+
+def root_of(array: object) -> object:
+    """What an array is a view of, in the end."""
+    while isinstance(array, np.ndarray | memoryview):
+        array = array.base if isinstance(array, np.ndarray) else array.obj
+    return array
 
 
 class TestBudget:
@@ -336,6 +345,35 @@ class TestDerivedModel:
         second.check(self.manifest(second, previous_aggregate_sha256=sums[-1].sha256))
         second.forget()
         assert self.model(store).round == 0
+
+    def test_a_large_stored_model_lies_in_its_file_alone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is the same model, in no memory, aligned, and stays so when the next one takes its place."""
+        monkeypatch.setattr("hansa_client.model.IN_FILES_FROM", 0)
+        store, sums, small = FolderStore(tmp_path), self.sums(3), self.model(MemoryStore())
+        model = self.model(store)
+        for aggregate in sums:
+            before, had = model.weights, model.weights.copy()
+            model.follow([aggregate])
+            assert np.array_equal(before, had)
+        small.follow(sums)
+        assert np.array_equal(model.weights, small.weights)
+        assert isinstance(root_of(model.weights), Mapped)
+        assert model.weights.flags.aligned
+        model.check(self.manifest(model, previous_aggregate_sha256=sums[-1].sha256))
+        again = self.model(store)
+        assert again.round == 3
+        again.check(self.manifest(model, previous_aggregate_sha256=sums[-1].sha256))
+
+    def test_a_model_that_an_earlier_release_has_kept_is_read(self) -> None:
+        store, sums = MemoryStore(), self.sums(1)
+        self.model(store).follow(sums)
+        kept = store.get("r.model") or b""
+        store.put("r.model", kept[:64] + kept[kept.index(0) :])  # no room between the hash and the state
+        model = self.model(store)
+        assert model.round == 1
+        model.check(self.manifest(model, previous_aggregate_sha256=sums[-1].sha256))
 
     def test_another_model_zero_is_refused(self) -> None:
         with pytest.raises(ModelMismatchError, match="model 0"):

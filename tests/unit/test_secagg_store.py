@@ -52,6 +52,28 @@ class TestEveryStore:
         vector[0] = 9
         assert np.frombuffer(store.get("y") or b"", dtype="<u4")[0] == 0
 
+    def test_pieces_are_put_one_after_the_other(self, store: Store) -> None:
+        store.put_pieces("a", iter((b"one ", memoryview(np.arange(3, dtype="<u4")), b"")))
+        assert store.get("a") == b"one " + np.arange(3, dtype="<u4").tobytes()
+        store.put_pieces("a.state", iter((b"one ", b"two")))
+        assert store.get("a.state") == b"one two"
+
+    def test_a_view_stays_as_it_was(self, store: Store) -> None:
+        assert store.view("a") is None
+        store.put("empty", b"")
+        store.put("a", b"one")
+        store.put("b.state", b"two")
+        seen = store.view("a")
+        store.put("a", b"three")
+        assert seen is not None
+        assert bytes(seen) == b"one"
+        store.delete("a")
+        assert bytes(seen) == b"one"
+        assert [bytes(store.view(name) or b"none") for name in ("empty", "a", "b.state")] == [
+            b"none", b"none", b"two",
+        ]  # fmt: skip
+        assert store.view("empty") is not None
+
 
 class TestFolder:
     def test_files_are_for_their_owner_alone(self, tmp_path: Path) -> None:

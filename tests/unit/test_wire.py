@@ -11,7 +11,7 @@ import pytest
 from hansa import wire
 from hansa.canonical import canonical_json
 from hansa.errors import WireError
-from hansa.wire import DTYPES, PROTOCOL_VERSION, Message, array_sha256, parse
+from hansa.wire import DTYPES, PROTOCOL_VERSION, Message, array_sha256, in_place, parse, to_bytes
 
 
 def message(**arrays):
@@ -308,3 +308,20 @@ def test_an_array_is_read_by_dtype_and_length():
 def test_payload_is_header_and_arrays():
     sent = message(a=np.zeros(5, dtype="<f8"), b=np.zeros(3, dtype="|u1"))
     assert sent.payload_bytes == len(sent.header) + 43
+
+
+def test_arrays_found_in_bytes_of_their_own_message_are_not_hashed_again(monkeypatch):
+    arrays = {
+        "b": np.arange(5, dtype="<u4"),
+        "a": np.linspace(0, 1, 3).reshape(1, 3),
+        "none": np.zeros(0, dtype="<f4"),
+    }
+    message = Message("update", {"run": "r"}, arrays)
+    data = memoryview(to_bytes(message))
+    monkeypatch.setattr("hansa.wire.array_sha256", None)
+    got = in_place(message, data)
+    assert got == message
+    for name, array in arrays.items():
+        assert np.array_equal(got.arrays[name], array)
+        assert got.arrays[name].shape == array.shape
+    assert np.shares_memory(got.arrays["b"], np.frombuffer(data, np.uint8))

@@ -6,11 +6,11 @@ messages passes: Flower would put the text of an exception into its reply; here 
 request that cannot be answered gets an empty record, which reads as absence.
 
 Flower offers no public way to be a node, so `link` uses modules that Flower keeps to itself (`flwr.supernode`,
-`flwr.supercore`, `flwr.proto`, `flwr.common.serde`). It is the only file at a member that does;
-`tests/contract/test_flower_node.py` runs it against a real SuperLink.
+`flwr.supercore`, `flwr.proto`, `flwr.common.serde`). It is the only file at a member that does, beside
+what both ends share (`hansa_flower`); `tests/contract/test_flower_node.py` runs it against a real SuperLink.
 """
 
+from hansa_client.flower_node.answering import AnswersRequests, client_app
 from hansa_client.flower_node.link import Link, LinkTerms, PlaceKept
-from hansa_client.flower_node.records import AnswersRequests, client_app, from_records, to_records
 
-__all__ = ["AnswersRequests", "Link", "LinkTerms", "PlaceKept", "client_app", "from_records", "to_records"]
+__all__ = ["AnswersRequests", "Link", "LinkTerms", "PlaceKept", "client_app"]

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Message as FlowerMessage
-from flwr.app.message import remove_content_from_message
-from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.app import RecordDict
+from flwr.common.serde import message_from_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     DeactivateNodeRequest,
@@ -24,14 +25,9 @@ from flwr.proto.fleet_pb2 import (
     PushMessagesRequest,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.message_pb2 import ObjectTree, PullObjectRequest
+from flwr.proto.message_pb2 import PullObjectRequest
 from flwr.proto.node_pb2 import Node as FlowerNode
 from flwr.supercore.error import ApiErrorCode, FlowerError
-from flwr.supercore.inflatable.inflatable_object import (
-    get_all_nested_objects,
-    get_object_tree,
-    no_object_id_recompute,
-)
 from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_confirm_message_received_fn_protobuf,
     make_pull_object_fn_protobuf,
@@ -40,8 +36,7 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
 from flwr.supercore.inflatable.inflatable_utils import (
     ObjectPullError,
     ObjectPushError,
-    pull_and_inflate_object_from_tree,
-    push_objects,
+    ObjectUnavailableError,
 )
 from flwr.supercore.interceptors.http.utils import add_headers
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
@@ -55,8 +50,12 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from hansa.errors import LinkError
-from hansa_client.flower_node.records import AnswersRequests, answered, from_records, to_records
+from hansa.errors import EngineError, LinkError, WireError
+from hansa.wire import Message
+from hansa_client.flower_node.answering import AnswersRequests, answered
+from hansa_flower import from_records, to_records
+from hansa_flower.arriving import Arriving
+from hansa_flower.sending import Sending
 
 HEARTBEAT_S = 10.0  # the shortest that Flower takes; it holds a silent node's place for twice as long
 _BEATS_EVERY_S = 3.0
@@ -65,6 +64,7 @@ _HELD_S = 0.5  # an answer without news that took so long was held
 _POLL_S, _LONGEST_POLL_S, _SLOWER = 0.05, 0.5, 1.1  # where nobody holds questions
 _RETRY_S, _LONGEST_RETRY_S = 0.5, 5.0
 _PULL_AGAIN_S, _LONGEST_PULL_AGAIN_S = 0.02, 0.25
+_ARRIVES_WITHIN_S = 7200.0  # since it was announced; Flower's own limit
 _PATIENCE_S = 3.0
 _DATE_S = 1.0  # HTTP tells the time in whole seconds
 
@@ -79,11 +79,13 @@ class LinkTerms:
         address: ``HOST:PORT``.
         authority: PEM, the certificate that the SuperLink's must be issued under.
         key: the node's Flower key, on P-384; the coordinator registers its public side.
+        folder: on the disk that large arrays of a request may fill; they have no name there, and go with the request.
     """
 
     address: str
     authority: bytes
     key: ec.EllipticCurvePrivateKey
+    folder: Path
 
 
 class PlaceKept(Protocol):
@@ -242,9 +244,8 @@ class Link:
             asked = time.monotonic()
             came = self._pulled(client, node, stop)
             for proto, tree in zip(came.messages_list, came.message_object_trees, strict=True):
-                message = message_from_proto(proto)
-                if message.metadata.created_at >= since:
-                    self._answer(client, node, message, tree)
+                if message_from_proto(proto).metadata.created_at >= since:
+                    self._answer(client, node, Arriving(proto, tree), stop)
                 pause = _POLL_S
             caller.waits = not came.messages_list
             if caller.waits and time.monotonic() - asked < _HELD_S:
@@ -252,24 +253,18 @@ class Link:
                 pause = min(_SLOWER * pause, _LONGEST_POLL_S)
 
     def _answer(
-        self, client: FleetHttpClient, node: FlowerNode, message: FlowerMessage, tree: ObjectTree
+        self, client: FleetHttpClient, node: FlowerNode, arriving: Arriving, stop: threading.Event
     ) -> None:
-        run = message.metadata.run_id
+        run = arriving.proto.metadata.run_id
         TaskIdentity.node_id, TaskIdentity.task_id, TaskIdentity.run_id = node.node_id, 1, run
         started = time.monotonic()
         try:
-            asked = pull_and_inflate_object_from_tree(
-                tree,
-                make_pull_object_fn_protobuf(client.PullObject, node, run),
-                make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, run),
-                return_type=FlowerMessage,
-                initial_backoff=_PULL_AGAIN_S,
-                backoff_cap=_LONGEST_PULL_AGAIN_S,
-            )
-            asked.metadata.__dict__["_message_id"] = tree.object_id
-            content = answered(self._node, asked, to_records, from_records)
+            asked = self._fetched(client, node, arriving, stop)
+            if asked is None:
+                return
+            content = answered(self._node, asked, _records_in_place, from_records)
             _push(client, node, FlowerMessage(content, reply_to=asked), time.monotonic() - started)
-        except (ObjectPullError, ObjectPushError) as error:
+        except (ObjectPullError, ObjectPushError, WireError, EngineError) as error:
             _LOG.warning(
                 "a request of Flower run %(flower_run)d came to nothing: %(error)s",
                 {"flower_run": run, "error": error},
@@ -282,6 +277,28 @@ class Link:
             }:
                 raise
             _LOG.warning("Flower run %(flower_run)d is over; nobody takes the reply", {"flower_run": run})
+
+    def _fetched(
+        self, client: FleetHttpClient, node: FlowerNode, arriving: Arriving, stop: threading.Event
+    ) -> FlowerMessage | None:
+        """A request once all of it has arrived; `None` where this node stops before."""
+        run = arriving.proto.metadata.run_id
+        pull = make_pull_object_fn_protobuf(client.PullObject, node, run)
+        pause, until = _PULL_AGAIN_S, time.monotonic() + _ARRIVES_WITHIN_S
+        while True:
+            try:
+                asked = arriving.fetch(pull, self._terms.folder)
+            except ObjectUnavailableError:
+                if time.monotonic() >= until:
+                    raise ObjectPullError(arriving.object_id, "it has not arrived in full") from None
+                if stop.wait(pause):
+                    return None
+                pause = min(2 * pause, _LONGEST_PULL_AGAIN_S)
+            else:
+                make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, run)(
+                    arriving.object_id
+                )
+                return asked
 
     def _pulled(
         self, client: FleetHttpClient, node: FlowerNode, stop: threading.Event
@@ -301,21 +318,23 @@ class Link:
             self._told(line)
 
 
+def _records_in_place(reply: Message) -> RecordDict:
+    """A reply whose large arrays are sent from where they are."""
+    return to_records(reply, {})
+
+
 def _push(client: FleetHttpClient, node: FlowerNode, reply: FlowerMessage, seconds: float) -> None:
-    run = reply.metadata.run_id
-    reply.metadata.__dict__["_message_id"] = reply.object_id
-    with no_object_id_recompute():
-        objects, tree = get_all_nested_objects(reply), get_object_tree(reply)
-        pushed = client.PushMessages(
-            PushMessagesRequest(
-                node=node,
-                messages_list=[message_to_proto(remove_content_from_message(reply))],
-                message_object_trees=[tree],
-                clientapp_runtime_list=[seconds],
-            )
+    sending = Sending([reply])
+    pushed = client.PushMessages(
+        PushMessagesRequest(
+            node=node,
+            messages_list=sending.announced,
+            message_object_trees=sending.trees,
+            clientapp_runtime_list=[seconds],
         )
-        push = make_push_object_fn_protobuf(client.PushObject, node, run, pushed.session_id)
-        push_objects(objects, push, object_ids_to_push=set(pushed.objects_to_push))
+    )
+    push = make_push_object_fn_protobuf(client.PushObject, node, reply.metadata.run_id, pushed.session_id)
+    sending.send(set(pushed.objects_to_push), push)
 
 
 def _beat(client: FleetHttpClient, node: FlowerNode, lost: threading.Event, ended: threading.Event) -> None:

@@ -20,7 +20,7 @@ from flwr.serverapp import Grid
 
 from hansa.errors import WireError
 from hansa.wire import Message
-from hansa_server.flower_app.grid import MESSAGE_TYPE, from_records, to_records
+from hansa_flower import MESSAGE_TYPE, from_records, to_records
 
 _LOG = logging.getLogger("hansa.coordinator")
 _POLL_S, _LONGEST_POLL_S, _LOOK_S, _SAY_S = 0.03, 0.3, 1.0, 5.0

@@ -2,8 +2,8 @@
 
 Flower's `HttpGrid` sleeps a second where a reply is announced and has not arrived in full, waits for it before it looks at
 another, and holds all that it sends or takes in memory several times. Here a reply that is still arriving holds nobody up, and its
-large arrays go to disk chunk by chunk, where they are read from; of what is sent a few chunks are made at a time. This file uses what Flower keeps to itself;
-`tests/contract/test_flower_node.py` runs it against a real SuperLink.
+large arrays go to disk chunk by chunk, where they are read from; of what is sent a few chunks are made at a time (`hansa_flower`). This file uses
+what Flower keeps to itself; `tests/contract/test_flower_node.py` runs it against a real SuperLink.
 """
 
 from __future__ import annotations
@@ -14,21 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-from flwr.app import Array, RecordDict
 from flwr.app import Message as FlowerMessage
+from flwr.app import RecordDict
 from flwr.app.error import Error
-from flwr.app.message import make_message, remove_content_from_message
+from flwr.app.message import make_message
 from flwr.common.constant import ErrorCode
-from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.common.serde import message_from_proto
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
 from flwr.serverapp import Grid
-from flwr.supercore.inflatable.inflatable_object import (
-    InflatableObject,
-    get_all_nested_objects,
-    get_object_tree,
-    no_object_id_recompute,
-)
 from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_pull_object_fn_protobuf,
     make_push_object_fn_protobuf,
@@ -42,13 +36,12 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid import HttpGrid
 
 from hansa.errors import EngineError, WireError
-from hansa.vectors import let_go
-from hansa_server.flower_app.arriving import Arriving
+from hansa_flower.arriving import Arriving
+from hansa_flower.sending import Sending
 from hansa_server.flower_app.waiting import WAITS
 
 _LOG = logging.getLogger("hansa.coordinator")
 _AT_A_TIME = 4  # replies that are fetched side by side
-_SENT_AT_A_TIME = 2  # objects of requests
 
 
 class LeagueGrid(HttpGrid):
@@ -94,33 +87,16 @@ class LeagueGrid(HttpGrid):
 
     def push_messages(self, messages: Iterable[FlowerMessage]) -> Iterable[str]:
         """Announce messages, and send those of their objects that the SuperLink lacks; the ids of the messages."""
-        announced = PushAppMessagesRequest()
-        objects: dict[str, InflatableObject] = {}
-        with no_object_id_recompute():
-            for message in messages:
-                message.metadata.__dict__["_message_id"] = message.object_id
-                self._check_message(message)
-                announced.messages_list.append(message_to_proto(remove_content_from_message(message)))
-                announced.message_object_trees.append(get_object_tree(message))
-                objects |= get_all_nested_objects(message)
-        if not announced.messages_list:
+        sending = Sending(messages)
+        if not sending.announced:
             return []
-        told = self._runtime_client.PushMessages(announced)
+        told = self._runtime_client.PushMessages(
+            PushAppMessagesRequest(messages_list=sending.announced, message_object_trees=sending.trees)
+        )
         push = make_push_object_fn_protobuf(
             self._runtime_client.PushObject, self.node, self._run_id, told.session_id
         )
-        lacking = set(told.objects_to_push)
-        with ThreadPoolExecutor(_SENT_AT_A_TIME, thread_name_prefix="hansa-requests") as threads:
-            sending = [
-                threads.submit(lambda number, one: push(number, one.deflate()), number, one)
-                for number, one in objects.items()
-                if number in lacking
-            ]
-            for sent in sending:
-                sent.result()
-        for one in objects.values():
-            if isinstance(one, Array):
-                let_go(memoryview(one.data))  # it was read to be hashed and sent
+        sending.send(set(told.objects_to_push), push)
         return list(told.message_ids)
 
     def close(self) -> None:

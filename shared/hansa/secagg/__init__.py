@@ -12,7 +12,7 @@ from hansa.secagg.pipeline import Coordinator
 from hansa.secagg.record import PhaseCost, RoundRecord, SumOutcome
 from hansa.secagg.ring import Quantiser
 from hansa.secagg.seal import Seal
-from hansa.secagg.store import FolderStore, MemoryStore, Store
+from hansa.secagg.store import FolderStore, MemoryStore, NoSpool, Store
 from hansa.secagg.terms import SumTerms, VectorTerms
 from hansa.secagg.verify import (
     VerifiedRecord,
@@ -32,6 +32,7 @@ __all__ = [
     "MaskWorkers",
     "Member",
     "MemoryStore",
+    "NoSpool",
     "PhaseCost",
     "Quantiser",
     "RoundRecord",

@@ -305,6 +305,7 @@ class Member:
             seeds = None if wanted.parts is None else PartSeeds(wanted.parts, self._rand)
             values = self._contributor.contribute(asked, seeds)
             encoded = wanted.quantiser.encode(values, out=np.empty(wanted.length, dtype="<u4"))
+            del values  # up to 8 bytes an entry
         known = {"manifest": manifest.line, "contributors": asked.contributors, "binding": binding}
         record = record.model_copy(update={"phase": at.USED, "secrets": None, **known})
         state, old = self._state.masking(asked, record)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from hansa.secagg.errors import StateError
 from hansa.secagg.slots import SlotFile, slot_file
-from hansa.vectors import pieces_of
+from hansa.vectors import Mapped, pieces_of
+
+Bytes: TypeAlias = bytes | memoryview
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 _IN_PLACE = ".state"
@@ -25,18 +27,24 @@ _SMALL = 1024 * 1024  # a file of fewer bytes is freed sooner than a thread is t
 class Store(Protocol):
     """Named bytes that survive a crash."""
 
-    def put(self, name: str, data: bytes | memoryview) -> None:
+    def put(self, name: str, data: Bytes) -> None:
         """Write or replace; durable before return, and after a crash either the old bytes or the new are there."""
 
-    def put_together(self, items: Mapping[str, bytes | memoryview], forget: Sequence[str] = ()) -> None:
+    def put_together(self, items: Mapping[str, Bytes], forget: Sequence[str] = ()) -> None:
         """As `delete` of each name to forget and then `put` of each item, in that order, all durable before return.
 
         After a crash some of it may have happened; where it has, so has what comes before. What was forgotten beside items may be
         there again after a loss of power.
         """
 
+    def put_pieces(self, name: str, pieces: Iterable[Bytes]) -> None:
+        """As `put`, of bytes that come one piece after the other and are not put together in memory first."""
+
     def get(self, name: str) -> bytes | None:
         """The bytes, or None where there are none."""
+
+    def view(self, name: str) -> memoryview | None:
+        """As `get`, of bytes that are read where they are looked at; they stay as they are when others are put in their place."""
 
     def delete(self, name: str) -> None:
         """Forget the bytes; nothing happens where there are none."""
@@ -48,20 +56,28 @@ class MemoryStore:
     def __init__(self) -> None:
         self._data: dict[str, bytes] = {}
 
-    def put(self, name: str, data: bytes | memoryview) -> None:
+    def put(self, name: str, data: Bytes) -> None:
         """See `Store.put`."""
         self._data[name] = bytes(data)
 
-    def put_together(self, items: Mapping[str, bytes | memoryview], forget: Sequence[str] = ()) -> None:
+    def put_together(self, items: Mapping[str, Bytes], forget: Sequence[str] = ()) -> None:
         """See `Store.put_together`."""
         for name in forget:
             self.delete(name)
         for name, data in items.items():
             self.put(name, data)
 
+    def put_pieces(self, name: str, pieces: Iterable[Bytes]) -> None:
+        """See `Store.put_pieces`."""
+        self.put(name, b"".join(pieces))
+
     def get(self, name: str) -> bytes | None:
         """See `Store.get`."""
         return self._data.get(name)
+
+    def view(self, name: str) -> memoryview | None:
+        """See `Store.view`."""
+        return memoryview(self._data[name]) if name in self._data else None
 
     def delete(self, name: str) -> None:
         """See `Store.delete`."""
@@ -81,13 +97,13 @@ class Spool:
 
     def __init__(self, store: Store, limit: int = 64 * 2**20) -> None:
         self._store, self._limit = store, limit
-        self._data: dict[str, bytes | memoryview] = {}
+        self._data: dict[str, Bytes] = {}
 
-    def put(self, name: str, data: bytes | memoryview) -> None:
+    def put(self, name: str, data: Bytes) -> None:
         """See `Store.put`."""
         self.put_together({name: data})
 
-    def put_together(self, items: Mapping[str, bytes | memoryview], forget: Sequence[str] = ()) -> None:
+    def put_together(self, items: Mapping[str, Bytes], forget: Sequence[str] = ()) -> None:
         """See `Store.put_together`; what is kept in memory is not copied, and must not change."""
         elsewhere = [name for name in forget if self._data.pop(name, None) is None]
         held = sum(len(memoryview(data).cast("B")) for data in (*self._data.values(), *items.values()))
@@ -97,13 +113,43 @@ class Spool:
         if items or elsewhere:
             self._store.put_together(items, elsewhere)
 
+    def put_pieces(self, name: str, pieces: Iterable[Bytes]) -> None:
+        """See `Store.put_pieces`."""
+        self.put(name, b"".join(pieces))
+
     def get(self, name: str) -> bytes | None:
         """See `Store.get`."""
         return bytes(self._data[name]) if name in self._data else self._store.get(name)
 
+    def view(self, name: str) -> memoryview | None:
+        """See `Store.view`."""
+        return memoryview(self._data[name]) if name in self._data else self._store.view(name)
+
     def delete(self, name: str) -> None:
         """See `Store.delete`."""
         self.put_together({}, [name])
+
+
+class NoSpool:
+    """A spool for whoever keeps the replies anyhow, or needs no vector again: nothing is kept here, and nothing is found."""
+
+    def put(self, name: str, data: Bytes) -> None:
+        """Keep nothing."""
+
+    def put_together(self, items: Mapping[str, Bytes], forget: Sequence[str] = ()) -> None:
+        """Keep nothing."""
+
+    def put_pieces(self, name: str, pieces: Iterable[Bytes]) -> None:
+        """Keep nothing."""
+
+    def get(self, name: str) -> None:  # the port's
+        """Nothing is there."""
+
+    def view(self, name: str) -> None:
+        """Nothing is there."""
+
+    def delete(self, name: str) -> None:
+        """Nothing is there."""
 
 
 class FolderStore:
@@ -152,11 +198,18 @@ class FolderStore:
             os.close(lock)
             raise StateError(f"cannot use {folder}: {error.strerror}") from None
 
-    def put(self, name: str, data: bytes | memoryview) -> None:
+    def put(self, name: str, data: Bytes) -> None:
         """See `Store.put`: a new file, flushed to disk, renamed over the old one, and the folder flushed too."""
         self.put_together({name: data})
 
-    def put_together(self, items: Mapping[str, bytes | memoryview], forget: Sequence[str] = ()) -> None:
+    def put_pieces(self, name: str, pieces: Iterable[Bytes]) -> None:
+        """See `Store.put_pieces`; what is written in place is put together after all."""
+        if name.endswith(_IN_PLACE):
+            self.put(name, b"".join(pieces))
+        else:
+            self._replace({name: pieces}, [], flush=True)
+
+    def put_together(self, items: Mapping[str, Bytes], forget: Sequence[str] = ()) -> None:
         """See `Store.put_together`: new files first, each flushed before the first is renamed, and the folder once for all."""
         gone = [self._path(name) for name in forget]
         files, again = self._parted(items)
@@ -172,11 +225,9 @@ class FolderStore:
                 self._failed.add(name)
                 raise StateError(f"cannot write {self._path(name)}: {error.strerror}") from None
 
-    def _parted(
-        self, items: Mapping[str, bytes | memoryview]
-    ) -> tuple[dict[str, bytes | memoryview], dict[str, bytes | memoryview]]:
+    def _parted(self, items: Mapping[str, Bytes]) -> tuple[dict[str, Bytes], dict[str, Bytes]]:
         """What becomes a new file, and what is written in place: the last items, where all others come before them."""
-        again = dict[str, bytes | memoryview]()
+        again = dict[str, Bytes]()
         for name, data in reversed(list(items.items())):
             in_place = name.endswith(_IN_PLACE) and name not in self._failed
             slots = self._opened(name) if in_place else None
@@ -204,9 +255,11 @@ class FolderStore:
         if slots is not None:
             slots.close()
 
-    def _replace(self, items: Mapping[str, bytes | memoryview], gone: Sequence[Path], *, flush: bool) -> None:
+    def _replace(
+        self, items: Mapping[str, Bytes | Iterable[Bytes]], gone: Sequence[Path], *, flush: bool
+    ) -> None:
         paths = {
-            self._path(name): slot_file(data) if name.endswith(_IN_PLACE) else data
+            self._path(name): [slot_file(_whole(data))] if name.endswith(_IN_PLACE) else _pieces(data)
             for name, data in items.items()
         }
         new = {path: path.with_name(path.name + ".new") for path in paths}
@@ -250,6 +303,18 @@ class FolderStore:
         except OSError as error:
             raise StateError(f"cannot read {self._path(name)}: {error.strerror}") from None
 
+    def view(self, name: str) -> memoryview | None:
+        """See `Store.view`."""
+        try:
+            if not name.endswith(_IN_PLACE) and self._path(name).stat().st_size:
+                return memoryview(Mapped.at(self._path(name)))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StateError(f"cannot read {self._path(name)}: {error.strerror}") from None
+        found = self.get(name)
+        return None if found is None else memoryview(found)
+
     def delete(self, name: str) -> None:
         """See `Store.delete`."""
         self._leave(name)
@@ -271,7 +336,7 @@ class FolderStore:
             raise StateError("a name of stored bytes is letters, digits, '_', '.' and '-'")
         return self._folder / name
 
-    def _write(self, files: Mapping[Path, bytes | memoryview]) -> None:
+    def _write(self, files: Mapping[Path, Iterable[Bytes]]) -> None:
         """New files, all on disk when this returns; the first error, once nobody writes any more."""
         if len(files) < 2:
             for path, data in files.items():
@@ -315,12 +380,20 @@ def _close(handles: Sequence[int]) -> None:
         os.close(handle)
 
 
-def _write(path: Path, data: bytes | memoryview) -> None:
+def _pieces(data: Bytes | Iterable[Bytes]) -> Iterable[Bytes]:
+    return pieces_of(data) if isinstance(data, Bytes) else data
+
+
+def _whole(data: Bytes | Iterable[Bytes]) -> Bytes:
+    return data if isinstance(data, Bytes) else b"".join(data)
+
+
+def _write(path: Path, pieces: Iterable[Bytes]) -> None:
     """A file of its own with these bytes, on disk."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "wb", buffering=0) as file:
-        for piece in pieces_of(data):
-            written = 0
-            while written < len(piece):
-                written += file.write(piece[written:]) or 0
+        for piece in pieces:
+            left = memoryview(piece).cast("B")
+            while left:
+                left = left[file.write(left) or 0 :]
         os.fsync(file.fileno())

@@ -172,7 +172,7 @@ def state_from_message(message: Message) -> ServerState:
         name: message.array(name, "<f8", array.size if name == _ADAPTED else length)
         for name, array in message.arrays.items()
     }
-    return ServerState(
+    state = ServerState(
         rule_id=message.text("rule_id"),
         round=message.integer("round"),
         rounds=message.integer("rounds"),
@@ -186,6 +186,8 @@ def state_from_message(message: Message) -> ServerState:
         tail_count=message.integer("tail_count"),
         adapted=vectors.get(_ADAPTED),
     )
+    vars(state)["weights_sha256"] = message.array_hashes["weights"]  # known by now; see `cached_property`
+    return state
 
 
 def finite_vector(value: object, length: int, name: str) -> Vector:

@@ -8,7 +8,7 @@ import time
 from hansa.errors import EngineError
 from hansa.identity.keys import verify
 from hansa.quorum import threshold
-from hansa.secagg import SumOutcome
+from hansa.secagg import NoSpool, SumOutcome
 from hansa.secagg.bundle import bundle, unbundle
 from hansa.secagg.keys import RoundSecrets
 from hansa.secagg.shares import split
@@ -44,7 +44,7 @@ def coordinator_secrets(n: int, repeats: int) -> list[Figure]:
 
 def coordinator_round(n: int, length: int, repeats: int, processes: int = 2) -> list[Figure]:
     """One steady round at the coordinator, the disk under the spool left out."""
-    league = make_league(n, length, spool=_Nowhere(), processes=processes)
+    league = make_league(n, length, spool=NoSpool(), processes=processes)
     spent: list[float] = []
     hashed: list[float] = []
     with league.workers:
@@ -90,22 +90,6 @@ def _steady_round(league: SumLeague, step: int) -> tuple[list[float], list[float
     with noting(hashed):
         array_sha256(outcome.total)
     return spent, hashed
-
-
-class _Nowhere:
-    """A spool that forgets."""
-
-    def put(self, name: str, data: bytes | memoryview) -> None:
-        pass
-
-    def put_together(self, items: object, forget: object = ()) -> None:
-        pass
-
-    def get(self, _: str) -> None:
-        return None
-
-    def delete(self, name: str) -> None:
-        pass
 
 
 def steady_rounds() -> list[Figure]:

@@ -1,7 +1,7 @@
-"""A reply that is arriving at the SuperLink, fetched piece by piece: what is there is taken, and the rest is asked for later.
+"""A message that is arriving at a SuperLink, fetched piece by piece: what is there is taken, and the rest is asked for later.
 
 Flower stores a message as a tree of objects: the message, its records, the arrays of a record, and chunks of each array. Chunks
-are written to disk as they come, so that a reply of any size takes the memory of one.
+are written to disk as they come, so that a message of any size takes the memory of one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from hansa.errors import EngineError, WireError
 from hansa.vectors import Mapped
 from hansa.wire import DTYPES, MAX_ARRAY_BYTES, MAX_ARRAYS
-from hansa_server.flower_app.grid import RAW
+from hansa_flower.records import RAW
 
 _ARRAYS = 3  # how far below a message arrays are: its content, a record, an array
 _MOST_OBJECTS = MAX_ARRAYS + 8  # of a message, its chunks left out
@@ -71,7 +71,7 @@ class Arriving:
         """
         try:
             if len(self._missing) > _MOST_OBJECTS:
-                raise WireError(f"a reply has more than {_MOST_OBJECTS} objects")
+                raise WireError(f"a message has more than {_MOST_OBJECTS} objects")
             while self._missing:
                 self._contents[self._missing[-1]] = pull(self._missing[-1])
                 self._missing.pop()
@@ -81,12 +81,12 @@ class Arriving:
             message = inflate_object_from_contents(self.object_id, dict(self._contents), objects=made)
         except OSError as error:
             raise EngineError(
-                f"a reply cannot be kept in {folder}: {error.strerror}", remedy="Make room on the disk."
+                f"a message cannot be kept in {folder}: {error.strerror}", remedy="Make room on the disk."
             ) from None
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-            raise WireError("a reply is not what Flower's messages are") from None
+            raise WireError("what arrived is not what Flower's messages are") from None
         if not isinstance(message, FlowerMessage):
-            raise WireError("a reply is not one of Flower's messages")
+            raise WireError("what arrived is not one of Flower's messages")
         message.metadata.__dict__["_message_id"] = self.object_id
         return message
 
@@ -135,7 +135,7 @@ class _OnDisk:
                 data = get_object_body(pull(chunk), ArrayChunk)
                 self._places[chunk] = self._size, len(data)
             if self._size + len(data) > self._most:
-                raise WireError("an array of a reply is longer than it says")
+                raise WireError("an array that arrived is longer than it says")
             _write(self._file, data, self._size)
             self._size += len(data)
             self._next += 1
@@ -150,10 +150,10 @@ class _OnDisk:
     def _opened(self, said: dict[str, Any], folder: Path) -> int:
         self._dtype, self._shape = said["dtype"], tuple(said["shape"])
         if said["stype"] != RAW or self._dtype not in DTYPES or min((0, *self._shape)) < 0:
-            raise WireError("an array of a reply is of a type that the wire does not carry")
+            raise WireError("an array that arrived is of a type that the wire does not carry")
         self._most = np.dtype(self._dtype).itemsize * math.prod(self._shape)
         if self._most > MAX_ARRAY_BYTES:
-            raise WireError(f"an array of a reply is over the limit of {MAX_ARRAY_BYTES} bytes")
+            raise WireError(f"an array that arrived is over the limit of {MAX_ARRAY_BYTES} bytes")
         handle, name = tempfile.mkstemp(dir=folder)
         os.unlink(name)  # noqa: PTH108  # its own name, once
         weakref.finalize(self, os.close, handle)
