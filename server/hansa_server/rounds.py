@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hansa.secagg import PhaseCost
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a run has one for each of its rounds
 class SumFacts:
     """How the secure sum of a round went.
 
@@ -29,7 +29,7 @@ class SumFacts:
     opened: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a run has one for each of its rounds
 class RoundRecord:
     """What the coordinator knows of a round.
 

@@ -154,7 +154,7 @@ class SumHouse:
     Attributes:
         signer: its key, which the roster pins.
         roster: the keys in force.
-        spool: where masked vectors wait until a verifier has recomputed their sum.
+        spool: where masked vectors wait until a verifier has recomputed their sum; `NoSpool` where a journal on disk keeps them.
         verifier: recomputes each sum at once; without one the vectors stay in the spool.
         history: the federation's log; an agreement that claims no privacy has none.
         records: told the signed record of every finished round.

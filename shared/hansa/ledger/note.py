@@ -289,7 +289,7 @@ class SignedNote:
         return found
 
 
-@lru_cache(maxsize=1024)  # a league in one process checks each signature once, not once per member
+@lru_cache(maxsize=256)  # a league in one process checks each signature once, not once per member
 def _verify(public: bytes, message: bytes, signature: bytes) -> None:
     """Only success is remembered."""
     Ed25519PublicKey.from_public_bytes(public).verify(signature, message)

@@ -150,7 +150,7 @@ def agree(private: X25519PrivateKey, public: str, owner: str) -> bytes:
         raise WireError(f"the round key of {owner!r} is not usable") from None
 
 
-@lru_cache(maxsize=1024)  # in one process a league looks at each key once; only success is remembered
+@lru_cache(maxsize=512)  # in one process a league looks at each key once; only success is remembered
 def _probe(public: str, owner: str) -> None:
     agree(_PROBE, public, owner)
 

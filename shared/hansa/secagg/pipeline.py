@@ -27,7 +27,7 @@ from hansa.secagg.coordinator import House, SumRound, vector_name
 from hansa.secagg.errors import PhaseError, QuorumError, TranscriptError
 from hansa.secagg.record import Phase, SumOutcome
 from hansa.secagg.ring import RingVector
-from hansa.secagg.store import Store
+from hansa.secagg.store import NoSpool, Store
 from hansa.secagg.terms import SumTerms
 from hansa.secagg.workers import MaskWorkers
 from hansa.vectors import IN_MEMORY, Vectors
@@ -53,7 +53,7 @@ class Coordinator:
         terms: the agreement's.
         run: the run's name.
         signer: the coordinator's identity.
-        spool: where masked vectors wait until a verifier has recomputed their sum.
+        spool: where masked vectors wait until a verifier has recomputed their sum; `NoSpool` where they lie elsewhere.
         workers: processes for large vectors.
         clock: seconds, for the costs of phases.
         first_round: the number of the first round; never one that members have seen.
@@ -219,9 +219,9 @@ class Coordinator:
         aggregate = None if one.outcome is None else one.outcome.record.aggregate_sha256
         if one.phase > Phase.MASKED:  # its survivors may be signed: what follows must acknowledge it
             self._previous = one.number, one.manifest.sha256, aggregate
-        if aggregate is not None:
+        if aggregate is not None and not isinstance(self._house.spool, NoSpool):
             self._spooled[one.number] = aggregate, one.spooled
-        else:
+        elif aggregate is None:
             self._house.spool.put_together({}, forget=one.spooled)
         self._current = None
 

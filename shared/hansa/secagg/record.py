@@ -70,7 +70,7 @@ class RoundRecord(BaseModel):
         return found
 
 
-@dataclass
+@dataclass(slots=True)
 class PhaseCost:
     """What one phase of one round cost; exchanges that two rounds share count in both."""
 
