@@ -39,6 +39,7 @@ from hansa_server.sqlite_journal import SqliteJournal
 from hansa_server.summation import SecureSummation, SumHouse
 from hansa_server.tracking import track
 
+RECORDS = "rounds.jsonl"  # signed records of sums
 OVERRIDES = "overrides"  # folder of signed overrides, in that of the run
 _LOCK_S = 30.0  # a Flower run that was killed may take some seconds to go
 _LOG = logging.getLogger("hansa.coordinator")
@@ -66,7 +67,7 @@ def coordinate(home: CoordinatorHome, runs: Runs, run: str, members_of: Callable
         model = read_model_zero(home)
         store = stack.enter_context(closing(log_store(home)))
         log = Log(store, home.log_signer())
-        records = RoundRecords(folder / "rounds.jsonl")
+        records = RoundRecords(folder / RECORDS)
         vectors = InFiles(folder)
         journal = SqliteJournal(folder)
         stack.callback(journal.close)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from hansa.canonical import sha256_hex
 from hansa.errors import EngineError, WireError
@@ -108,12 +109,7 @@ class SqliteJournal:
         path.replace(self._folder / name)
 
     def _replies(self, key: str) -> KeptReplies:
-        rows = self._database.execute(
-            "SELECT member, sha256, file, data FROM replies WHERE key = ? ORDER BY place", (key,)
-        ).fetchall()
-        return KeptReplies(
-            self._folder, {member: (digest, file, data) for member, digest, file, data in rows}
-        )
+        return _kept(self._database, self._folder, key)
 
 
 class KeptReplies(Mapping[str, Message]):
@@ -146,6 +142,30 @@ class KeptReplies(Mapping[str, Message]):
 
     def __len__(self) -> int:
         return len(self._rows)
+
+
+def read_replies(folder: Path, prefix: str) -> Iterator[KeptReplies]:
+    """The replies of effects whose keys start so, in the order in which they were kept; nothing is written.
+
+    Raises:
+        EngineError: there is no journal, or it cannot be read.
+    """
+    path = folder / "journal.sqlite"
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
+            keys = database.execute("SELECT key FROM effects ORDER BY rowid").fetchall()
+            for (key,) in keys:
+                if key.startswith(prefix):
+                    yield _kept(database, folder / "replies", key)
+    except sqlite3.Error as error:
+        raise _broken(folder, error) from None
+
+
+def _kept(database: sqlite3.Connection, folder: Path, key: str) -> KeptReplies:
+    rows = database.execute(
+        "SELECT member, sha256, file, data FROM replies WHERE key = ? ORDER BY place", (key,)
+    ).fetchall()
+    return KeptReplies(folder, {member: (digest, file, data) for member, digest, file, data in rows})
 
 
 def _mapped(path: Path) -> memoryview:

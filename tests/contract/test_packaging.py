@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SOURCES = {
     "hansa": ROOT / "shared",
+    "hansa_flower": ROOT / "shared",
     "hansa_client": ROOT / "client",
     "hansa_server": ROOT / "server",
     "hansa_simulations": ROOT / "simulations",
@@ -117,6 +118,8 @@ def test_following_a_log_takes_a_small_extra():
     [
         ("hansa", ("client", "follow", "metrics", "tracking")),
         ("hansa", ("server", "metrics", "tracking")),
+        ("hansa_flower", ("client",)),
+        ("hansa_flower", ("server",)),
         ("hansa_client", ("client", "metrics")),
         ("hansa_server", ("server", "metrics")),
         ("hansa_simulations", ("simulation", "client", "server", "tracking")),

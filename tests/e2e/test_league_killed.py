@@ -121,6 +121,23 @@ def test_the_judge_notices_a_model_that_is_another_and_a_round_that_was_charged_
         judge(league, ROUNDS)
 
 
+def test_every_sum_of_the_run_is_recomputed_from_what_its_folder_keeps(league: ProcessLeague) -> None:
+    asked = ("run", "recompute", "--home", str(league.home(COORDINATOR)))
+    called = hansa(*asked)
+    assert (called.status, called.stderr) == (0, "")
+    assert f"{ROUNDS} sums recomputed" in called.stdout
+    records = league.coordinator.runs / league.row().run / "rounds.jsonl"
+    kept = records.read_bytes()
+    at = kept.index(b'"aggregate_sha256":"') + len(b'"aggregate_sha256":"')
+    records.write_bytes(kept[:at] + (b"1" if kept[at : at + 1] == b"0" else b"0") + kept[at + 1 :])
+    try:
+        called = hansa(*asked)
+        assert called.status == ExitStatus.VERIFICATION_FAILED
+        assert called.stderr.startswith("HANSA-724")
+    finally:
+        records.write_bytes(kept)
+
+
 def test_the_private_keys_are_read_by_their_owners_alone(league: ProcessLeague) -> None:
     private = [
         path for path in league.folder.rglob("*") if path.suffix in {".key", ".secret"} and path.is_file()

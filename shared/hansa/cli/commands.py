@@ -247,6 +247,7 @@ COMMANDS: Mapping[str, Row | Table] = {
             ),
             "list": Row("List the runs, the newest first.", "hansa.cli.run", "listed", "server"),
             "log": Row("Show what happened in a run.", "hansa.cli.run", "log", "server"),
+            "recompute": Row("Recompute each sum of a run.", "hansa.cli.run", "recompute", "server"),
             "override": Row(
                 "Excuse what the gate of a run could not decide.",
                 "hansa.cli.overriding",

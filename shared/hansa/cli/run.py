@@ -1,4 +1,4 @@
-"""`hansa run start|list|log|resume|stop`: runs of a league, at the coordinator."""
+"""`hansa run start|list|log|recompute|resume|stop`: runs of a league, at the coordinator."""
 
 from __future__ import annotations
 
@@ -211,6 +211,28 @@ def log(
             text="\n".join([run_lines(row), *shown]),
             output_format=output_format,
         )
+
+
+def recompute(
+    home: HomeOption,
+    agreement: AgreementArgument = None,
+    run: RunOption = None,
+    output_format: FormatOption = Format.TEXT,
+) -> None:
+    """Recompute each sum of a run from the masked vectors that members sent, as the run's journal keeps them.
+
+    Status 4 where a record does not prove the sum that it names.
+    """
+    with reported(output_format):
+        from hansa_server.recomputing import recompute as recomputed
+        from hansa_server.runs import Runs
+
+        league = _league(home, agreement)
+        runs = Runs(league.runs)
+        row = runs.one(run)
+        count = recomputed(league.agreement, league.roster, runs.folder(row.run), row.run)
+        text = f"Run {row.run}: {count} sums recomputed, each the one that its record names."
+        emit({"run": row.run, "recomputed": count}, text=text, output_format=output_format)
 
 
 def run_lines(row: RunRow) -> str:

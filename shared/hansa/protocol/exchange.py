@@ -136,6 +136,17 @@ def read_sum_reply(request: Message, reply: Message) -> Answered | PolicyCode:
     return Answered(_bundle_of(reply, {ENTRIES}), reply.integer("model_round"), word)
 
 
+def bundle_of_reply(reply: Message) -> Message:
+    """The secure sum's part of a reply, whatever request it answers.
+
+    Raises:
+        WireError: there is none.
+    """
+    if reply.kind != "summed" or "bundle" not in reply.body:
+        raise WireError(f"a reply of kind {reply.kind!r} holds no bundle")
+    return _bundle_of(reply, {ENTRIES})
+
+
 def closed_reply(request: Message, word: Word) -> Message:
     """A member's answer to `close_request`, with what it has put on record."""
     return _word_reply("closed", request, word)
