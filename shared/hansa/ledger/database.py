@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PRAGMAS = ("trusted_schema = OFF", "cell_size_check = ON")
+_CACHE_KIB = 512  # of pages of a file that a node or a coordinator holds for months; SQLite would take four times as much
 _SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_master"
 _BUSY_TIMEOUT_S = 5.0  # readers of other processes are quick
 
@@ -70,6 +71,8 @@ class Database:
                 self._connection = _connect(path, layout, _options(path, read_only=read_only))
                 for pragma in _PRAGMAS:  # above all for copies of strangers
                     self._connection.execute(f"PRAGMA {pragma}")
+                if not read_only:
+                    self._connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
                 _require(self._connection, path, layout)
         except BaseException:
             self.close()
