@@ -179,9 +179,8 @@ class DerivedModel:
         if self._store is None:
             return
         message = self._state.message
-        room = (
-            _HASH_CHARACTERS + -len(message.header) % _ALIGNED
-        )  # so that vectors lie where processors like them
+        # vectors lie where processors like them
+        room = _HASH_CHARACTERS + -len(message.header) % _ALIGNED
         told = (self._last_sum or "").ljust(room).encode()
         self._store.put_pieces(self._name, chain((told,), pieces(message)))
         if message.payload_bytes >= IN_FILES_FROM:
@@ -193,7 +192,6 @@ class DerivedModel:
 
 def _read(kept: memoryview) -> tuple[ServerState, str | None]:
     start = bytes(kept[: _HASH_CHARACTERS + _ALIGNED])
-    room = start.find(
-        0, _HASH_CHARACTERS
-    )  # a message starts with the length of its header, whose first byte is 0
+    # a message starts with the length of its header, whose first byte is 0
+    room = start.find(0, _HASH_CHARACTERS)
     return state_from_message(from_bytes(kept[room:])), start[:room].decode().strip() or None

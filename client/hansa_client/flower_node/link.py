@@ -64,7 +64,7 @@ _HELD_S = 0.5  # an answer without news that took so long was held
 _POLL_S, _LONGEST_POLL_S, _SLOWER = 0.05, 0.5, 1.1  # where nobody holds questions
 _RETRY_S, _LONGEST_RETRY_S = 0.5, 5.0
 _PULL_AGAIN_S, _LONGEST_PULL_AGAIN_S = 0.02, 0.25
-_ARRIVES_WITHIN_S = 7200.0  # since it was announced; Flower's own limit
+_NEXT_PIECE_WITHIN_S = 600.0  # a run that is over is told sooner
 _PATIENCE_S = 3.0
 _DATE_S = 1.0  # HTTP tells the time in whole seconds
 
@@ -284,20 +284,26 @@ class Link:
         """A request once all of it has arrived; `None` where this node stops before."""
         run = arriving.proto.metadata.run_id
         pull = make_pull_object_fn_protobuf(client.PullObject, node, run)
-        pause, until = _PULL_AGAIN_S, time.monotonic() + _ARRIVES_WITHIN_S
+        confirm = make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, run)
+        pause, came = _PULL_AGAIN_S, time.monotonic()
+
+        def pulled(number: str) -> bytes:
+            nonlocal pause, came
+            piece = pull(number)
+            pause, came = _PULL_AGAIN_S, time.monotonic()
+            return piece
+
         while True:
             try:
-                asked = arriving.fetch(pull, self._terms.folder)
+                asked = arriving.fetch(pulled, self._terms.folder)
             except ObjectUnavailableError:
-                if time.monotonic() >= until:
+                if time.monotonic() - came >= _NEXT_PIECE_WITHIN_S:
                     raise ObjectPullError(arriving.object_id, "it has not arrived in full") from None
                 if stop.wait(pause):
                     return None
                 pause = min(2 * pause, _LONGEST_PULL_AGAIN_S)
             else:
-                make_confirm_message_received_fn_protobuf(client.ConfirmMessageReceived, node, run)(
-                    arriving.object_id
-                )
+                confirm(arriving.object_id)
                 return asked
 
     def _pulled(
