@@ -89,6 +89,8 @@ for name in "${members[@]}"; do
 done
 "$HANSA" audit verify "$work/mirror" "$folder/rounds.jsonl" "${copies[@]}" --keys "$work/keys.json" \
   --format json >"$work/audit.json"
-say "and at what the league has published"
+say "each sum is made again from the masked vectors that the run has kept"
+"$HANSA" run recompute --home "$work/coordinator" --format json >"$work/recomputed.json"
+say "and the auditor looks at what the league has published"
 "$HANSA" model verify "$folder/publication" --keys "$work/keys.json" --format json >"$work/package.json"
 "$PYTHON" "$root/deploy/demo_league.py" --verified "$work" "$folder"

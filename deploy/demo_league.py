@@ -117,14 +117,16 @@ def verified(folder: Path, run: Path) -> None:
     found = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
     if found["status"] != "done":
         sys.exit(f"the audit ended as {found['status']}")
-    sums = len((run / "rounds.jsonl").read_text(encoding="utf-8").splitlines())
+    sums = json.loads((folder / "recomputed.json").read_text(encoding="utf-8"))["data"]["recomputed"]
+    if sums != len((run / "rounds.jsonl").read_text(encoding="utf-8").splitlines()):
+        sys.exit(f"{sums} sums were recomputed, and the run has others")
     members = len(list(folder.glob("*/state/ledger.sqlite")))
     package = json.loads((folder / "package.json").read_text(encoding="utf-8"))
     if package["status"] != "done":
         sys.exit(f"the publication was not verified: {package['status']}")
     mirrored = json.loads((folder / "followed.json").read_text(encoding="utf-8"))["data"]
     sys.stdout.write(
-        f"Verified: {sums} secure sums of {members} members over TLS; the auditor's own mirror of {mirrored['entries']} "
+        f"Verified: {sums} secure sums of {members} members over TLS, each recomputed; the auditor's own mirror of {mirrored['entries']} "
         f"entries, {mirrored['cosigned']} of them cosigned by {len(mirrored['by'])} members, with signatures, histories, "
         f"sums and budgets of {members} members' ledgers; the published package {run / 'publication'} with its signature, its "
         "proof and its gate.\n"

@@ -85,6 +85,7 @@ def coordinate(home: CoordinatorHome, runs: Runs, run: str, members_of: Callable
 
         def after_round(outcome: Outcome) -> None:
             runs.tell(run, "running", round_number=outcome.state.round)
+            outcome.rounds[-1] = outcome.rounds[-1].brief()
 
         summation = SecureSummation(agreement, members, journal, run, house)
         published_by = evaluates(folder)

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from sys import intern
 
 from hansa.agreement.amendments import Proposal
 from hansa.canonical import sha256_hex
@@ -101,9 +102,7 @@ class History:
         self._keyring = self._pinned
         self._amended: list[Amendment] = []  # that the log holds, in order
         self._known: set[bytes] = set()  # SHA-256 of each entry
-        self._releases: dict[
-            tuple[str, str, int], str
-        ] = {}  # SHA-256 of the vector, by member, run and round
+        self._releases: dict[tuple[str, int], dict[str, bytes]] = {}  # SHA-256 of vectors, by run and round
         self._evaluated: set[tuple[str, int]] = set()  # rounds whose table is in the log
         self._adapted: set[tuple[str, int]] = set()  # rounds of which it stands there what adapted to them
         self._ended: set[tuple[str, int]] = set()  # rounds that have an aggregate or an abort
@@ -232,7 +231,8 @@ class History:
 
     def released(self, member: str, run: str, number: int) -> str | None:
         """SHA-256 of a member's vector of a round, as it has said; `None` where it has not."""
-        return self._releases.get((member, run, number))
+        found = self._releases.get((run, number), {}).get(member)
+        return None if found is None else found.hex()
 
     def evaluation(self, outcome: SumOutcome, number: int, files: tuple[str, ...]) -> None:
         """Log a finished evaluation, once: its sum as an aggregate, and beside it the noisy table itself.
@@ -365,7 +365,7 @@ class History:
         self._keyring.verify(signed, self._size)
         if isinstance(entry, Release):
             place = entry.run, entry.round
-            if (member, *place) in self._releases or place in said_now:
+            if member in self._releases.get(place, {}) or place in said_now:
                 raise WireError(f"{member!r} says two things about its vector of round {entry.round}")
             said_now.add(place)
 
@@ -389,7 +389,8 @@ class History:
         if entry.writer != COORDINATOR:
             self._said = self._size
         if isinstance(entry, Release):
-            self._releases[entry.member, entry.run, entry.round] = entry.y_sha256
+            place = intern(entry.run), entry.round  # a run of many rounds has many releases
+            self._releases.setdefault(place, {})[intern(entry.member)] = bytes.fromhex(entry.y_sha256)
         elif isinstance(entry, Evaluation):
             self._evaluated.add((entry.run, entry.round))
         elif isinstance(entry, Adaptation):

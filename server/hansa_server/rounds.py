@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hansa.secagg import PhaseCost
 
@@ -49,3 +49,7 @@ class RoundRecord:
     download_bytes: Mapping[str, int]
     seconds: float
     sum: SumFacts | None = field(default=None)
+
+    def brief(self) -> RoundRecord:
+        """Without what its phases cost, for a run of many rounds that nobody will ask for it."""
+        return self if self.sum is None else replace(self, sum=replace(self.sum, costs={}))

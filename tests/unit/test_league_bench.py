@@ -77,7 +77,7 @@ def test_what_grows_over_a_run_is_told_of_each_party() -> None:
     )  # fmt: skip
     assert found.slopes == {"grows": pytest.approx(100), "settles": pytest.approx(0)}
     assert (found.more(found.threads), found.more(found.descriptors)) == (0, 0)
-    assert found.more(list(range(30))) > 10
+    assert found.more(list(range(60))) > 30
 
 
 def test_the_system_is_asked_about_processes() -> None:

@@ -20,7 +20,7 @@ from hansa_simulations.processes.watching import (
 )
 
 _LOOK_S = 0.05
-_ROUNDS_COMPARED = 10
+_ROUNDS_COMPARED = 20
 
 
 @dataclass
@@ -52,10 +52,10 @@ class Soak:
         }
 
     def more(self, counts: list[int]) -> float:
-        """How many more there are at the end than after a third: medians of some rounds, since connections come and go."""
+        """How many more there are at the end than after a third: the least of some rounds, since connections come and go."""
         third = len(counts) // 3
         before = counts[max(third - _ROUNDS_COMPARED, 0) : third]
-        return float(np.median(counts[-_ROUNDS_COMPARED:]) - np.median(before))
+        return float(min(counts[-_ROUNDS_COMPARED:]) - min(before))
 
 
 def soak(league: ProcessLeague, rounds: int) -> Soak:
