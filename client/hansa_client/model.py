@@ -93,7 +93,7 @@ class DerivedModel:
         Raises:
             ServerStateError: the model left the range of numbers.
         """
-        before = self.round
+        before, state, last_sum = self.round, self._state, self._last_sum
         for aggregate in sorted(aggregates, key=lambda one: one.step):
             if aggregate.step != self.round:
                 continue
@@ -108,7 +108,11 @@ class DerivedModel:
                 break
             self._last_sum = aggregate.sha256
         if self.round != before:
-            self._keep()
+            try:
+                self._keep()
+            except BaseException:  # what is not kept is not told: the sums come again
+                self._state, self._last_sum = state, last_sum
+                raise
 
     def check_final(self, manifest: Manifest, *, first: bool) -> None:
         """Check that a manifest speaks of this very model, which training has finished.
@@ -194,4 +198,6 @@ def _read(kept: memoryview) -> tuple[ServerState, str | None]:
     start = bytes(kept[: _HASH_CHARACTERS + _ALIGNED])
     # a message starts with the length of its header, whose first byte is 0
     room = start.find(0, _HASH_CHARACTERS)
+    if room < 0 or not start[:room].isascii():
+        raise StateError("the model that this member has kept is damaged")
     return state_from_message(from_bytes(kept[room:])), start[:room].decode().strip() or None

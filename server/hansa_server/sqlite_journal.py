@@ -144,21 +144,43 @@ class KeptReplies(Mapping[str, Message]):
         return len(self._rows)
 
 
-def read_replies(folder: Path, prefix: str) -> Iterator[KeptReplies]:
-    """The replies of effects whose keys start so, in the order in which they were kept; nothing is written.
+class JournalReader:
+    """The replies that the journal of a run keeps, for whoever looks at it afterwards.
+
+    Args:
+        folder: of the run.
 
     Raises:
-        EngineError: there is no journal, or it cannot be read.
+        EngineError: from this or from what is asked: there is no journal, or it cannot be read.
     """
-    path = folder / "journal.sqlite"
-    try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
-            keys = database.execute("SELECT key FROM effects ORDER BY rowid").fetchall()
-            for (key,) in keys:
-                if key.startswith(prefix):
-                    yield _kept(database, folder / "replies", key)
-    except sqlite3.Error as error:
-        raise _broken(folder, error) from None
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            self._database = sqlite3.connect(
+                f"file:{quote(str(folder / 'journal.sqlite'))}?mode=ro", uri=True
+            )
+        except sqlite3.Error as error:
+            raise _broken(folder, error) from None
+
+    def keys(self, prefix: str) -> list[str]:
+        """Of the effects whose keys start so, in the order in which they were kept."""
+        try:
+            keys = self._database.execute("SELECT key FROM effects ORDER BY rowid").fetchall()
+        except sqlite3.Error as error:
+            raise _broken(self._folder, error) from None
+        return [key for (key,) in keys if key.startswith(prefix)]
+
+    def replies(self, key: str) -> KeptReplies:
+        """Of one effect."""
+        try:
+            return _kept(self._database, self._folder / "replies", key)
+        except sqlite3.Error as error:
+            raise _broken(self._folder, error) from None
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._database.close()
 
 
 def _kept(database: sqlite3.Connection, folder: Path, key: str) -> KeptReplies:

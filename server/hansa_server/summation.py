@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
+from pydantic import ValidationError
+
 from hansa.agreement import Agreement
 from hansa.errors import (
     BudgetRefusedError,
@@ -424,7 +426,10 @@ class SecureSummation:
         history.take(name, said.word)
         for part in unbundle(said.bundle):
             if part.kind == Masked.purpose_name:
-                masked = Masked.model_validate_json(Statement.parse(part.text(SIGNED)).data)
+                try:
+                    masked = Masked.model_validate_json(Statement.parse(part.text(SIGNED)).data)
+                except ValidationError:
+                    raise WireError(f"{name!r} sends a masked vector that says something else") from None
                 if history.released(name, self._run, masked.round) != masked.y_sha256:
                     raise WireError(f"{name!r} sends a vector that it has not put on record")
 

@@ -1,7 +1,6 @@
 """What both ends of the Flower carrier share: wire messages as Flower's records, sent and fetched piece by piece.
 
-The only package beside `hansa_client.flower_node`, `hansa_server.flower_app` and `hansa_simulations.engines` that imports flwr; `hansa` itself,
-which auditors install alone, does not. What Flower keeps to itself is used in `arriving` and `sending`;
+`hansa` itself, which auditors install alone, imports no flwr. What Flower keeps to itself is used in `arriving` and `sending`;
 `tests/contract/test_flower_node.py` runs both against a real SuperLink.
 """
 

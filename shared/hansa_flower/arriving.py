@@ -51,6 +51,7 @@ class Arriving:
         self._arrays: dict[str, _OnDisk] = {}
         self._records: list[str] = []  # those that hold arrays
         self._missing: list[str] = []
+        self._too_many = False
         self._walk(tree, 0)
 
     def fetch(self, pull: Callable[[str], bytes], folder: Path) -> FlowerMessage:
@@ -70,15 +71,15 @@ class Arriving:
             EngineError: the disk takes no more.
         """
         try:
-            if len(self._missing) > _MOST_OBJECTS:
+            if self._too_many:
                 raise WireError(f"a message has more than {_MOST_OBJECTS} objects")
             while self._missing:
                 self._contents[self._missing[-1]] = pull(self._missing[-1])
                 self._missing.pop()
+            room = MAX_ARRAY_BYTES  # of all arrays together
             for number, array in self._arrays.items():
-                array.fetch(self._contents[number], pull, folder)
-            made = {number: self._record(number) for number in self._records}
-            message = inflate_object_from_contents(self.object_id, dict(self._contents), objects=made)
+                room -= array.fetch(self._contents[number], pull, folder, room)
+            message = self._made()
         except OSError as error:
             raise EngineError(
                 f"a message cannot be kept in {folder}: {error.strerror}", remedy="Make room on the disk."
@@ -90,6 +91,13 @@ class Arriving:
         message.metadata.__dict__["_message_id"] = self.object_id
         return message
 
+    def _made(self) -> InflatableObject:
+        try:
+            made = {number: self._record(number) for number in self._records}
+            return inflate_object_from_contents(self.object_id, dict(self._contents), objects=made)
+        except Exception:  # noqa: BLE001  # of bytes of others Flower raises whatever its parts do
+            raise WireError("what arrived is not what Flower's messages are") from None
+
     def _record(self, number: str) -> InflatableObject:
         """A record of arrays. Flower's own way to make one from its parts wants bytes, and has them copied."""
         record = ArrayRecord()
@@ -98,9 +106,10 @@ class Arriving:
         return record
 
     def _walk(self, tree: ObjectTree, depth: int) -> None:
-        if depth > _ARRAYS:
+        if depth > _ARRAYS or self._too_many:
             return  # a chunk, which its array asks for
         if tree.object_id not in self._missing:
+            self._too_many = len(self._missing) == _MOST_OBJECTS
             self._missing.append(tree.object_id)
         if depth == _ARRAYS:
             self._arrays[tree.object_id] = _OnDisk()
@@ -119,12 +128,12 @@ class _OnDisk:
         self._places: dict[str, tuple[int, int]] = {}  # of chunks; equal ones are sent once
         self._dtype, self._shape = "", tuple[int, ...]()
 
-    def fetch(self, content: bytes, pull: Callable[[str], bytes], folder: Path) -> None:
-        """Write the chunks that have arrived, in their order."""
+    def fetch(self, content: bytes, pull: Callable[[str], bytes], folder: Path, room: int) -> int:
+        """Write the chunks that have arrived, in their order; how many bytes the array says that it has, at most `room`."""
         _, children, _ = get_object_head_values_from_object_content(content)
         said = json.loads(get_object_body(content, Array))
         if self._file is None:
-            self._file = self._opened(said, folder)
+            self._file = self._opened(said, folder, room)
         order = said["arraychunk_ids"]
         while self._next < len(order):
             chunk = children[order[self._next]]
@@ -139,6 +148,7 @@ class _OnDisk:
             _write(self._file, data, self._size)
             self._size += len(data)
             self._next += 1
+        return self._most
 
     def finished(self) -> Array:
         """The array, whose data are a view of the file."""
@@ -147,17 +157,17 @@ class _OnDisk:
             array.data = memoryview(Mapped.of(self._file))  # type: ignore[assignment]
         return array
 
-    def _opened(self, said: dict[str, Any], folder: Path) -> int:
+    def _opened(self, said: dict[str, Any], folder: Path, room: int) -> int:
         self._dtype, self._shape = said["dtype"], tuple(said["shape"])
-        if said["stype"] != RAW or self._dtype not in DTYPES or min((0, *self._shape)) < 0:
+        numbers = all(type(count) is int and count >= 0 for count in self._shape)  # not true, and not NaN
+        if said["stype"] != RAW or self._dtype not in DTYPES or not numbers:
             raise WireError("an array that arrived is of a type that the wire does not carry")
         self._most = np.dtype(self._dtype).itemsize * math.prod(self._shape)
-        if self._most > MAX_ARRAY_BYTES:
-            raise WireError(f"an array that arrived is over the limit of {MAX_ARRAY_BYTES} bytes")
-        handle, name = tempfile.mkstemp(dir=folder)
-        os.unlink(name)  # noqa: PTH108  # its own name, once
-        weakref.finalize(self, os.close, handle)
-        return handle
+        if self._most > room:
+            raise WireError(f"the arrays that arrived are over the limit of {MAX_ARRAY_BYTES} bytes")
+        file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # closed with this
+        weakref.finalize(self, file.close)
+        return file.fileno()
 
 
 def _write(handle: int, data: bytes, at: int) -> None:

@@ -59,7 +59,7 @@ def from_records(content: RecordDict) -> Message:
     arrays: Mapping[str, Array] = content.array_records.get("arrays") or {}
     try:
         large = {name: _wire_array(array) for name, array in arrays.items()}
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         raise WireError("an array of a Flower message is not what it says") from None
     return from_bytes(data, large)
 

@@ -25,7 +25,7 @@ from hansa_client.desk import Desk
 from hansa_client.policy import Policy
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("shared/hansa", "client/hansa_client", "server/hansa_server")
+ROOMS = ("shared/hansa", "shared/hansa_flower", "client/hansa_client", "server/hansa_server")
 SECRET = "Ottilie-1931-HIV+"
 LOG = logging.getLogger("hansa.node")
 

@@ -19,7 +19,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from hansa.errors import WireError
 from hansa.wire import Message
-from hansa_flower import RAW, from_records, to_records
+from hansa_flower import RAW, arriving, from_records, to_records
 from hansa_flower.arriving import Arriving
 
 CHUNK = 5 * 1024 * 1024
@@ -87,6 +87,8 @@ HOSTILE: dict[str, Callable[[Sent], None]] = {
     "objects": said(lambda value: value.update(dtype="|O")),
     "more than fits anywhere": said(lambda value: value.update(shape=[2**60])),
     "less than nothing": said(lambda value: value.update(shape=[-1])),
+    "not a number": said(lambda value: value.update(shape=[float("nan")])),
+    "a truth": said(lambda value: value.update(shape=[True, 3])),
     "chunks that are not there": said(lambda value: value.update(arraychunk_ids=[99])),
     "one chunk for ever": said(lambda value: value.update(arraychunk_ids=[0] * 2000)),
     "no list": said(lambda value: value.update(arraychunk_ids=None)),
@@ -101,6 +103,43 @@ def test_what_is_no_reply_is_refused_and_takes_no_more_than_it_says(what: str, t
     HOSTILE[what](sent)
     with pytest.raises(WireError):
         from_records(sent.arriving.fetch(sent.pull, tmp_path).content)
+
+
+@pytest.mark.parametrize("shape", [[float("nan")], [float("inf")], [3, float("nan")]])
+def test_no_shape_lets_one_chunk_fill_the_disk(shape: list[float], tmp_path: Path) -> None:
+    """A chunk that is sent once may be named many times; what an array says of its size is a limit whatever it says."""
+    array = Array("<u4", (300_000,), RAW, bytes(1_200_000))
+    sent = Sent(RecordDict({"arrays": ArrayRecord({"y": array})}))
+    said(lambda value: value.update(shape=shape, arraychunk_ids=[0] * 80))(sent)
+    sent.there = set(sent.objects)
+    with pytest.raises(WireError):
+        sent.arriving.fetch(sent.pull, tmp_path)
+    assert sum(len(sent.objects[number]) for number in sent.pulled) < 10_000  # its chunk was not asked for
+
+
+def test_all_arrays_of_a_message_share_one_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = {name: Array("<u4", (50,), RAW, name.encode() * 200) for name in "abc"}
+    sent = Sent(RecordDict({"arrays": ArrayRecord(arrays)}))
+    sent.there = set(sent.objects)
+    monkeypatch.setattr(arriving, "MAX_ARRAY_BYTES", 599)
+    with pytest.raises(WireError, match="limit"):
+        sent.arriving.fetch(sent.pull, tmp_path)
+    monkeypatch.setattr(arriving, "MAX_ARRAY_BYTES", 600)
+    again = Sent(RecordDict({"arrays": ArrayRecord(arrays)}))
+    again.there = set(again.objects)
+    assert len(again.arriving.fetch(again.pull, tmp_path).content.array_records["arrays"]) == 3
+
+
+def test_records_of_rubbish_are_refused_like_any_other(tmp_path: Path) -> None:
+    """Flower's own parsers raise what they like."""
+    sent = Sent(to_records(reply()))
+    sent.there = set(sent.objects)
+    for number, content in sent.objects.items():
+        head, _, body = content.partition(b"\0")
+        if head.startswith(b"ConfigRecord"):
+            sent.objects[number] = head + b"\0" + b"\xff" * len(body)
+    with pytest.raises(WireError):
+        sent.arriving.fetch(sent.pull, tmp_path)
 
 
 def test_a_tree_of_ever_more_objects_is_refused_before_one_is_asked_for(tmp_path: Path) -> None:

@@ -75,10 +75,13 @@ class Nobody:
         return request
 
 
-def fetched(there: SuperLink, folder: Path, stop: threading.Event | None = None) -> FlowerMessage | None:
+def link_in(folder: Path) -> Link:
     terms = LinkTerms("localhost:1", b"", ec.generate_private_key(ec.SECP384R1()), folder)
-    made = Link(terms, Nobody(), Nowhere())
-    return made._fetched(there, FlowerNode(node_id=1), there.arriving, stop or threading.Event())  # type: ignore[arg-type]
+    return Link(terms, Nobody(), Nowhere())
+
+
+def fetched(there: SuperLink, folder: Path, stop: threading.Event | None = None) -> FlowerMessage | None:
+    return link_in(folder)._fetched(there, FlowerNode(node_id=1), there.arriving, stop or threading.Event())  # type: ignore[arg-type]
 
 
 def test_a_large_array_lies_on_disk_without_a_name(tmp_path: Path) -> None:
@@ -132,6 +135,33 @@ def test_a_node_that_stops_waits_for_nothing(tmp_path: Path) -> None:
     stop.set()
     there = SuperLink(2)
     assert fetched(there, tmp_path, stop) is None
+    assert there.confirmed == []
+
+
+def test_a_node_that_stops_while_pieces_come_takes_no_more(tmp_path: Path) -> None:
+    stop, there = threading.Event(), SuperLink(99)
+    pull = there.PullObject
+
+    def stops(request: PullObjectRequest) -> PullObjectResponse:
+        stop.set()
+        return pull(request)
+
+    there.PullObject = stops  # type: ignore[method-assign]
+    assert fetched(there, tmp_path, stop) is None
+    assert len(there.pulled) == 1
+    assert there.confirmed == []
+
+
+@pytest.mark.parametrize("wrong", ["rubbish", "a full disk"])
+def test_what_cannot_be_read_or_kept_is_logged_and_the_node_goes_on(
+    wrong: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    there = SuperLink(99)
+    if wrong == "rubbish":
+        there.objects = dict.fromkeys(there.objects, b"ConfigRecord  3\0\xff\xff\xff")
+    made = link_in(tmp_path if wrong == "rubbish" else tmp_path / "gone")
+    made._answer(there, FlowerNode(node_id=1), there.arriving, threading.Event())  # type: ignore[arg-type]
+    assert "came to nothing" in caplog.text
     assert there.confirmed == []
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -365,6 +365,31 @@ class TestDerivedModel:
         again = self.model(store)
         assert again.round == 3
         again.check(self.manifest(model, previous_aggregate_sha256=sums[-1].sha256))
+
+    def test_a_model_that_could_not_be_kept_is_not_told_and_its_sum_comes_again(self) -> None:
+        class Full(MemoryStore):
+            full = True
+
+            def put_pieces(self, name: str, pieces: Iterable[bytes | memoryview]) -> None:
+                if self.full:
+                    raise StateError("cannot write: No space left on device")
+                super().put_pieces(name, pieces)
+
+        store, sums = Full(), self.sums(2)
+        model = self.model(store)
+        with pytest.raises(StateError):
+            model.follow(sums[:1])
+        assert model.round == 0
+        store.full = False
+        model.follow(sums)
+        assert model.round == self.model(store).round == 2
+
+    @pytest.mark.parametrize("damage", [b"", b"x" * 80, bytes([255]) * 80, b" " * 64 + bytes(40)])
+    def test_a_kept_model_that_is_damaged_is_told(self, damage: bytes) -> None:
+        store = MemoryStore()
+        store.put("r.model", damage)
+        with pytest.raises(HansaError):
+            self.model(store)
 
     def test_a_model_that_an_earlier_release_has_kept_is_read(self) -> None:
         store, sums = MemoryStore(), self.sums(1)

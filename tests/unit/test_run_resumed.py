@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,10 +12,13 @@ from typing import TypeVar
 import numpy as np
 import pytest
 
+from hansa.canonical import canonical_json
 from hansa.errors import EngineError
+from hansa.identity import Statement
 from hansa.ledger import LogPolicy, SignedEntry
 from hansa.protocol import Word
 from hansa.vectors import InFiles
+from hansa.wire import Message
 from hansa_server.history import History
 from hansa_server.journal import InMemoryJournal
 from hansa_simulations.seat import history_of
@@ -97,6 +101,28 @@ def test_a_run_whose_vectors_lie_in_files_resumes_to_the_same_bits(tmp_path: Pat
     assert outcome.state.round == 4
     assert outcome.state.digest() == league().run().state.digest()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signed_line_that_says_too_much_costs_its_member_a_round_and_nobody_else_anything() -> None:
+    """It lies in the journal: what could not be taken once could not be taken after a resume either."""
+
+    def talks(name: str, request: Message, handle: Callable[[Message], Message]) -> Message:
+        reply = handle(request)
+        if name != "e" or reply.kind != "summed":
+            return reply
+        parts = json.loads(json.dumps(reply.body["bundle"]))["parts"]
+        for part in parts:
+            if part["kind"] == "secagg.masked":
+                line = Statement.parse(part["body"]["signed"])
+                data = canonical_json({**json.loads(line.data), "more": 1})
+                part["body"]["signed"] = Statement(line.purpose, "e", data, line.signature).line
+        return Message(reply.kind, {**reply.body, "bundle": {"parts": parts}}, reply.arrays)
+
+    updates = {name: (lambda w: np.full_like(w, 0.125)) for name in NAMES}
+    federation, journal = Federation(AGREEMENT, BUILT.initial_vector(), updates, talks), InMemoryJournal()
+    outcome = federation.run(journal)
+    assert outcome.stopped_because is None
+    assert [one.present for one in outcome.rounds] == [tuple("abcd")] * 4
 
 
 def history(federation: Federation) -> History:

@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +91,19 @@ class TestFolder:
         monkeypatch.setattr(Path, "replace", lambda self, to: (done.append("replace"), replace(self, to))[1])
         store.put("a", b"x")
         assert done == ["fsync", "replace", "fsync"]  # the file, its name, the folder
+
+    def test_pieces_that_end_in_an_error_leave_the_old_bytes_and_nothing_else(self, tmp_path: Path) -> None:
+        store = FolderStore(tmp_path)
+        store.put("a", b"old")
+
+        def broken() -> Iterator[bytes]:
+            yield b"new"
+            raise MemoryError
+
+        with pytest.raises(MemoryError):
+            store.put_pieces("a", broken())
+        assert store.get("a") == b"old"
+        assert {path.name for path in tmp_path.iterdir()} == {".lock", "a"}
 
     def test_a_write_that_fails_leaves_the_old_bytes(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

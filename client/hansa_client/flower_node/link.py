@@ -289,6 +289,8 @@ class Link:
 
         def pulled(number: str) -> bytes:
             nonlocal pause, came
+            if stop.is_set():
+                raise ObjectUnavailableError(number)
             piece = pull(number)
             pause, came = _PULL_AGAIN_S, time.monotonic()
             return piece

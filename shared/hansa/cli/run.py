@@ -221,16 +221,18 @@ def recompute(
 ) -> None:
     """Recompute each sum of a run from the masked vectors that members sent, as the run's journal keeps them.
 
-    Status 4 where a record does not prove the sum that it names.
+    Status 4 where a record does not prove the sum that it names, is missing, or is not the one that the federation's log has.
     """
     with reported(output_format):
+        from hansa_server.recomputing import logged_sums
         from hansa_server.recomputing import recompute as recomputed
         from hansa_server.runs import Runs
 
         league = _league(home, agreement)
         runs = Runs(league.runs)
         row = runs.one(run)
-        count = recomputed(league.agreement, league.roster, runs.folder(row.run), row.run)
+        logged = logged_sums(league, row.run)
+        count = recomputed(league.agreement, league.rosters, runs.folder(row.run), row.run, logged)
         text = f"Run {row.run}: {count} sums recomputed, each the one that its record names."
         emit({"run": row.run, "recomputed": count}, text=text, output_format=output_format)
 

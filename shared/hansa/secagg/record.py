@@ -28,7 +28,7 @@ class Phase(IntEnum):
 class RoundRecord(BaseModel):
     """All that was signed in a round, and the secrets that were opened; nothing of it is secret any more.
 
-    With the masked vectors, which the coordinator keeps until a verifier has been through, it proves the sum.
+    With the masked vectors, which the coordinator keeps until a verifier has been through, or with its journal, it proves the sum.
 
     Attributes:
         terms: `SumTerms.sha256`.

@@ -276,12 +276,14 @@ class FolderStore:
             if flush:
                 self._flush_folder()
                 self._failed -= items.keys()
-        except OSError as error:
+        except BaseException as error:
             for half in new.values():
                 with suppress(OSError):  # half of a large vector must not keep a full disk full
                     half.unlink()
-            where = error.filename or path
-            raise StateError(f"cannot write {where}: {error.strerror}") from None
+            if isinstance(error, OSError):
+                where = error.filename or path
+                raise StateError(f"cannot write {where}: {error.strerror}") from None
+            raise
         finally:
             self._free(lost)
 
