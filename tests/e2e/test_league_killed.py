@@ -155,9 +155,8 @@ def test_a_port_in_use_and_a_second_coordinator_are_told(
     monkeypatch.setattr(supervising, "_PORT_IS_FREED_S", 0.1)
     home = read_home(league.home(COORDINATOR))
     with closing(socket.socket()) as other:
-        other.setsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # connections of the league may linger there
+        # connections of the league may linger there
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind((home.listen.host, home.listen.port))
         other.listen()
         with pytest.raises(PortError) as told:
