@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
@@ -68,9 +67,6 @@ def coordinate(home: CoordinatorHome, runs: Runs, run: str, members_of: Callable
         model = read_model_zero(home)
         store = stack.enter_context(closing(log_store(home)))
         log = Log(store, home.log_signer())
-        shutil.rmtree(
-            folder / "spool", ignore_errors=True
-        )  # of an earlier release; the journal has all of it
         records = RoundRecords(folder / RECORDS)
         vectors = InFiles(folder)
         journal = SqliteJournal(folder)

@@ -181,15 +181,6 @@ class CoordinatorHome:
 
         return roster_in_force(self.agreement, [self.league]).roster
 
-    @property
-    def rosters(self) -> Iterator[Roster]:
-        """The keys that were in force at some time: those that the agreement pins, and those after each amendment."""
-        from hansa.agreement.amendments import apply_amendments
-
-        for count in range(len(self.amendments) + 1):
-            pinned, applied = roster_of(self.agreement), self.amendments[:count]
-            yield apply_amendments(pinned, self.agreement.agreement_id, applied).roster
-
     def signer(self) -> Signer:
         """The coordinator's own key."""
         return Signer.load(COORDINATOR, self.path(self.settings.identity_key))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hansa.agreement import read_agreement
-from hansa.agreement.amendments import roster_in_force
+from hansa.agreement.amendments import roster_in_force, rosters_ever
 from hansa.agreement.roster import roster_of
 from hansa.agreement.writing import agreement_toml
 from hansa.errors import ExitStatus
@@ -201,6 +201,9 @@ def test_a_lost_key_is_revoked_and_replaced(desk):
     assert roster.active == MEMBERS
     assert roster.key_of(lost) == made["public_key"]
     assert roster.x == roster_of(agreement).x
+    ever = rosters_ever(agreement, [desk.folder])
+    assert [one.active for one in ever] == [MEMBERS, MEMBERS[:4], MEMBERS]
+    assert (ever[0], ever[-1]) == (roster_of(agreement), roster)
     assert read_agreement(desk.frozen).agreement_id == agreement.agreement_id
 
     # the new key's certificate is checked against the roster in force

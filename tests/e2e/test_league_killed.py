@@ -126,7 +126,9 @@ def test_every_sum_of_the_run_is_recomputed_from_what_its_folder_keeps(league: P
     called = hansa(*asked)
     assert (called.status, called.stderr) == (0, "")
     assert f"{ROUNDS} sums recomputed" in called.stdout
-    records = league.coordinator.runs / league.row().run / "rounds.jsonl"
+    folder = league.coordinator.runs / league.row().run
+    assert not (folder / "spool").exists()  # the journal has them
+    records = folder / "rounds.jsonl"
     kept = records.read_bytes()
     at = kept.index(b'"aggregate_sha256":"') + len(b'"aggregate_sha256":"')
     records.write_bytes(kept[:at] + (b"1" if kept[at : at + 1] == b"0" else b"0") + kept[at + 1 :])

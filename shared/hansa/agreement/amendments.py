@@ -127,6 +127,17 @@ def roster_in_force(agreement: Agreement, places: Iterable[Path]) -> RosterInFor
     return apply_amendments(roster_of(agreement), agreement.agreement_id, read_proposals(agreement, places))
 
 
+def rosters_ever(agreement: Agreement, places: Iterable[Path]) -> list[Roster]:
+    """The rosters that were in force at some time, in order: the one that the agreement pins, and the one after each amendment.
+
+    Args and errors: as of `roster_in_force`.
+    """
+    pinned, judged = roster_of(agreement), roster_in_force(agreement, places).amendments
+    applied = [one.proposal for one in judged if one.state == "in force"]
+    counts = range(len(applied) + 1)
+    return [apply_amendments(pinned, agreement.agreement_id, applied[:count]).roster for count in counts]
+
+
 def read_proposals(agreement: Agreement, places: Iterable[Path]) -> list[Proposal]:
     """The proposals of folders and files, copies put together; see `roster_in_force`."""
     found: dict[bytes, Proposal] = {}

@@ -224,6 +224,7 @@ def recompute(
     Status 4 where a record does not prove the sum that it names, is missing, or is not the one that the federation's log has.
     """
     with reported(output_format):
+        from hansa.agreement.amendments import rosters_ever
         from hansa_server.recomputing import logged_sums
         from hansa_server.recomputing import recompute as recomputed
         from hansa_server.runs import Runs
@@ -231,8 +232,8 @@ def recompute(
         league = _league(home, agreement)
         runs = Runs(league.runs)
         row = runs.one(run)
-        logged = logged_sums(league, row.run)
-        count = recomputed(league.agreement, league.rosters, runs.folder(row.run), row.run, logged)
+        logged, rosters = logged_sums(league, row.run), rosters_ever(league.agreement, [league.league])
+        count = recomputed(league.agreement, rosters, runs.folder(row.run), row.run, logged)
         text = f"Run {row.run}: {count} sums recomputed, each the one that its record names."
         emit({"run": row.run, "recomputed": count}, text=text, output_format=output_format)
 
