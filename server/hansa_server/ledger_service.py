@@ -30,6 +30,7 @@ from hansa_server.admission import Admission
 from hansa_server.served_logs import ServedLog
 
 SERVICE = "hansa.v1.LedgerService"
+_SERVICES = ("", SERVICE)  # of whose health is told; the empty name is the whole server's
 MAX_ENTRIES, MAX_ENTRIES_BYTES = 1024, 1024 * 1024  # of one answer
 MAX_QUESTION_BYTES = 16 * 1024
 MAX_ANSWER_BYTES = 5 * 1024 * 1024
@@ -247,6 +248,28 @@ class LedgerServicer(LedgerServiceServicer):
             yield view
 
 
+class HealthOfService(health.HealthServicer):  # type: ignore[misc]  # grpc has no types
+    """Health as gRPC's own tells it, but for one method.
+
+    gRPC's `Watch` keeps a lock until its answer is sent, and the thread that sends answers takes the same lock when a
+    call ends: one client that watched and left while another's watch began stopped the service for good. What is
+    served here does not change while the service stands, so that an answer needs no lock and nobody has to be told
+    again.
+    """
+
+    def Watch(  # noqa: N802
+        self,
+        request: health_pb2.HealthCheckRequest,
+        context: grpc.ServicerContext,
+        send_response_callback: Callable[[health_pb2.HealthCheckResponse], Any],
+    ) -> None:
+        """A service's status, once; the call then lasts, without a thread, until the client ends it."""
+        del context
+        served = request.service in _SERVICES
+        answer = health_pb2.HealthCheckResponse
+        send_response_callback(answer(status=answer.SERVING if served else answer.SERVICE_UNKNOWN))
+
+
 def _require(view: LogView, size: int) -> None:
     if size > view.size:
         raise Refusal(grpc.StatusCode.OUT_OF_RANGE, "the log is shorter")
@@ -444,9 +467,9 @@ def ledger_server(
     )
     servicer = LedgerServicer(logs, gate.admit, poll_s=poll_s, life_s=life_s)
     add_LedgerServiceServicer_to_server(servicer, server)
-    healthy = health.HealthServicer()
+    healthy = HealthOfService()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
-    for name in ("", SERVICE):
+    for name in _SERVICES:
         healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     credentials = grpc.ssl_server_credentials(

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -281,6 +282,31 @@ class TestLimits:
                     call = watch(health_pb2.HealthCheckRequest(service=SERVICE))
             call.cancel()
 
+    def test_parties_that_watch_and_leave_do_not_stop_the_service(
+        self, consortium: Consortium, store: Path, credentials: Credentials
+    ) -> None:
+        """An end that arrives while another's status is on its way must not wait for what waits for it."""
+
+        def watch_and_leave(address: str) -> None:
+            with _channel(address, credentials) as channel:
+                watch = health_pb2_grpc.HealthStub(channel).Watch
+                for _ in range(300):
+                    call = watch(health_pb2.HealthCheckRequest(service=SERVICE), timeout=20)
+                    try:
+                        assert next(call).status == health_pb2.HealthCheckResponse.SERVING
+                    except grpc.RpcError as error:
+                        if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:  # the last ends come yet
+                            raise
+                    call.cancel()
+
+        with consortium.serving_paths(store) as address, ThreadPoolExecutor(2) as parties:
+            ends = [parties.submit(watch_and_leave, address) for _ in range(2)]
+            for end in ends:
+                end.result(timeout=60)
+            with _channel(address, credentials) as channel:
+                health = health_pb2_grpc.HealthStub(channel)
+                assert health.Check(health_pb2.HealthCheckRequest(), timeout=20).status
+
     def test_a_client_that_falls_silent_in_a_call_keeps_no_thread(
         self, consortium: Consortium, store: Path, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -363,9 +389,14 @@ class TestTools:
         )
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
-    def test_health_can_be_watched(self, channel: grpc.Channel) -> None:
-        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE))
-        assert next(watching).status == health_pb2.HealthCheckResponse.SERVING
+    @pytest.mark.parametrize(
+        ("service", "status"), [("", "SERVING"), (SERVICE, "SERVING"), ("another.Service", "SERVICE_UNKNOWN")]
+    )
+    def test_health_can_be_watched(self, channel: grpc.Channel, service: str, status: str) -> None:
+        watching = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=service))
+        told = next(watching).status
+        assert health_pb2.HealthCheckResponse.ServingStatus.Name(told) == status
+        assert not watching.done()  # until the client has heard enough
         watching.cancel()
 
     def test_reflection_tells_services_and_methods(self, channel: grpc.Channel) -> None:
