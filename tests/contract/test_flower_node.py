@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -27,6 +28,7 @@ from hansa.identity import Signer
 from hansa.identity.link_key import make_link_key, read_link_key
 from hansa.wire import Message
 from hansa_client.flower_node import Link, LinkTerms, link
+from hansa_server.flower_app import league as asks
 from hansa_server.flower_app.control import BUNDLE, public_pem
 from hansa_server.flower_app.league import LeagueMembers, Patience
 from support import linked_node
@@ -37,6 +39,7 @@ REQUEST = Message(
     "sum", {"agreement_id": "a", "run": "r", "round": 1}, {"u": np.arange(200_000, dtype="<u4")}
 )
 FAILS = Message("sum", {"agreement_id": "a", "run": "fails", "round": 1})
+LONG_S = 200.0  # nothing here takes so long
 
 
 class Node:
@@ -114,29 +117,46 @@ def test_a_node_answers_and_one_that_is_killed_is_followed_at_once(there: SuperL
     with league(there) as members:
         node = Node(there, "a")
         assert node.line() == connected
-        assert doubled(members.exchange({"a": REQUEST}, 20.0))
+        assert doubled(members.exchange({"a": REQUEST}, LONG_S))
         started = time.monotonic()
         assert (
-            members.exchange({"a": FAILS}, 20.0) == {}
+            members.exchange({"a": FAILS}, LONG_S) == {}
         )  # what it raised reaches nobody, and nobody waits for it
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < LONG_S
         node.end(signal.SIGKILL)
         with linked(there) as again:  # Flower would hold its place until heartbeats lapse
             assert again.line() == connected
-            assert doubled(members.exchange({"a": REQUEST}, 20.0))
+            assert doubled(members.exchange({"a": REQUEST}, LONG_S))
 
 
-def test_a_member_that_is_not_there_is_waited_for_while_the_deadline_stands_still(there: SuperLink) -> None:
+def test_a_member_that_is_not_there_is_waited_for_while_the_deadline_stands_still(
+    there: SuperLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told: list[str] = []
     answered: list[Mapping[str, Message]] = []
+    passed_s = 0.0
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed_s, sleep=time.sleep)
+    monkeypatch.setattr(asks, "time", clock)
     with league(there, told) as members:
-        asking = threading.Thread(target=lambda: answered.append(members.exchange({"a": REQUEST}, 3.0)))
+        asking = threading.Thread(target=lambda: answered.append(members.exchange({"a": REQUEST}, LONG_S)))
         asking.start()
-        time.sleep(4.0)
-        assert told[-1] == "waiting for 1 of a"
+        for _ in range(2):  # it goes on waiting however much time has passed
+            waited(asking, told)
+            passed_s += 2 * LONG_S
+        waited(asking, told)
         with linked(there):
-            asking.join(30)
+            asking.join(LONG_S)
+        assert not asking.is_alive()
         assert doubled(answered[0])
+
+
+def waited(asking: threading.Thread, told: list[str]) -> None:
+    """See the league wait, twice: what was told first may have been seen before."""
+    seen = len(told)
+    while len(told) < seen + 2:
+        assert asking.is_alive()
+        time.sleep(0.02)
+    assert told[-1] == "waiting for 1 of a"
 
 
 def test_a_superlink_that_was_killed_is_found_again(there: SuperLink) -> None:
@@ -145,7 +165,7 @@ def test_a_superlink_that_was_killed_is_found_again(there: SuperLink) -> None:
         there.kill()
         there.start()
         with league(there) as members:
-            assert doubled(members.exchange({"a": REQUEST}, 30.0))
+            assert doubled(members.exchange({"a": REQUEST}, LONG_S))
 
 
 def test_a_node_that_is_not_registered_waits_and_says_why(there: SuperLink) -> None:
@@ -157,7 +177,7 @@ def test_another_consortiums_certificate_is_refused_at_once(there: SuperLink, tm
     SuperLink(tmp_path)
     node = Node(there, "a", authority=tmp_path / "ca" / "ca.crt")
     assert "certificate" in node.line()
-    assert node.process.wait(20) == ExitStatus.CONNECTION
+    assert node.process.wait(LONG_S) == ExitStatus.CONNECTION
     node.end()
 
 
@@ -169,7 +189,7 @@ def test_a_network_that_is_cut_while_a_reply_is_on_its_way_costs_time_alone(ther
         cuts = threading.Thread(target=cut_often, args=(between, answered := threading.Event()))
         cuts.start()
         for _ in range(3):
-            replies = members.exchange({"a": large}, 120.0)
+            replies = members.exchange({"a": large}, LONG_S)
             assert np.array_equal(replies["a"].arrays["u"], 2 * large.arrays["u"])
         answered.set()
         cuts.join()

@@ -648,10 +648,10 @@ class TestFollowing:
             consortium.serving_paths(store, life_s=600.0) as address,
             remote(address, credentials, silence_s=0.5) as log,
         ):
-            pieces = log.follow(END, once=False)
-            next(pieces)
+            said = []
             with pytest.raises(LedgerServiceError, match=r"has said nothing for 0\.5 s"):
-                next(pieces)
+                said.extend(log.follow(END, once=False))
+            assert len(said) <= 1  # the first piece, unless that came too late already
 
     def test_a_service_that_has_gone_away(
         self, consortium: Consortium, store: Path, credentials: Credentials, tmp_path: Path

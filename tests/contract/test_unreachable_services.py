@@ -37,13 +37,13 @@ def served(consortium: Consortium) -> Iterator[Address]:
 def test_a_certificate_for_another_host_is_named(consortium: Consortium, served: Address) -> None:
     credentials = consortium.credentials(consortium.home(AUDITOR))
     with _forwarded("127.0.0.2", served) as other, pytest.raises(LedgerServiceError) as caught:
-        remote(str(other), credentials, connect_s=2.0).__enter__()
+        remote(str(other), credentials, connect_s=0.5).__enter__()
     assert "its certificate is for 127.0.0.1, localhost, and not for 127.0.0.2" in caught.value.cause
 
 
 def test_a_certificate_of_another_authority_is_named(served: Address) -> None:
     stranger = pem(Authority.create("Others", datetime.now(UTC)).certificate)
-    assert "is not one of this authority" in why_unreachable(served, stranger, 5.0)
+    assert "is not one of this authority" in why_unreachable(served, stranger, 60.0)
 
 
 def test_what_speaks_no_tls(consortium: Consortium) -> None:
@@ -51,18 +51,18 @@ def test_what_speaks_no_tls(consortium: Consortium) -> None:
         answering = threading.Thread(target=_answer, args=(plain,))
         answering.start()
         port = plain.getsockname()[1]
-        why = why_unreachable(Address(HOST, port), consortium.ca.read_bytes(), 5.0)
+        why = why_unreachable(Address(HOST, port), consortium.ca.read_bytes(), 60.0)
         answering.join()
     assert "does not speak TLS" in why
 
 
 def test_where_nobody_is(consortium: Consortium) -> None:
-    assert "nobody answers" in why_unreachable(Address(HOST, 1), consortium.ca.read_bytes(), 5.0)
-    assert "nobody answers" in why_unreachable(Address("nowhere.invalid", 1), consortium.ca.read_bytes(), 5.0)
+    assert "nobody answers" in why_unreachable(Address(HOST, 1), consortium.ca.read_bytes(), 60.0)
+    assert "nobody answers" in why_unreachable(Address("nowhere.invalid", 1), consortium.ca.read_bytes(), 60.0)
 
 
 def test_where_everything_of_theirs_is_right(consortium: Consortium, served: Address) -> None:
-    assert "our certificate is refused" in why_unreachable(served, consortium.ca.read_bytes(), 5.0)
+    assert "our certificate is refused" in why_unreachable(served, consortium.ca.read_bytes(), 60.0)
 
 
 def _answer(server: socket.socket) -> None:

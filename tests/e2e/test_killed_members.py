@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import time
-from contextlib import closing
 from pathlib import Path
 
 from hansa.report import read_report
 from support.cli import finished, hansa_process, league_on_disk
+from support.durable import entries_in
 from support.leagues import TERMS
 
 ROUNDS, BEFORE = 24, 6  # of a run, and entries in every ledger before a member is killed
@@ -28,19 +27,6 @@ def workers_of(pid: int) -> list[int]:
     return [c for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
 
 
-def entries_of(home: Path) -> int:
-    """How many entries a member's ledger has."""
-    path = home / "ledger.sqlite"
-    if not path.exists():
-        return 0
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        try:
-            (size,) = connection.execute("SELECT count(*) FROM entries").fetchone()
-        except sqlite3.OperationalError:  # it is being made
-            return 0
-    return int(size)
-
-
 def test_a_member_killed_with_signal_9_is_absent_and_the_run_goes_on(tmp_path: Path) -> None:
     agreement = league_on_disk(tmp_path, terms=FOUR.replace("[data]", MORE, 1))
     files = agreement.read_text().replace('c = "c.csv" }', 'c = "c.csv", d = "a.csv", e = "b.csv" }')
@@ -52,7 +38,7 @@ def test_a_member_killed_with_signal_9_is_absent_and_the_run_goes_on(tmp_path: P
     )  # fmt: skip
     until = time.monotonic() + 200
     while (
-        min(entries_of(home / name) for name in "abcde") < BEFORE
+        min(entries_in(home, name) for name in "abcde") < BEFORE
         and time.monotonic() < until
         and process.poll() is None
     ):

@@ -13,8 +13,10 @@ import pytest
 
 from hansa.report import read_report
 from support.cli import Called, final_weights, finished, hansa, hansa_process, league_on_disk
+from support.durable import entries_in
 from support.leagues import TERMS
 
+SOME = 8  # entries of a member's ledger, of which more than one are releases
 TRANSFORMER = TERMS.replace(
     'kind = "logistic"', 'kind = "tabular-transformer"\nwidth = 8\nlayers = 1\nheads = 2'
 )
@@ -365,9 +367,8 @@ def test_interrupting_a_run_leaves_a_partial_report(tmp_path: Path) -> None:
         "json",
     )
     until = time.monotonic() + 200
-    while not (home / "c" / "ledger.sqlite").exists() and time.monotonic() < until and process.poll() is None:
+    while entries_in(home, "c") < SOME and time.monotonic() < until and process.poll() is None:
         time.sleep(0.1)
-    time.sleep(1)
     process.send_signal(signal.SIGINT)
     called = finished(process)
     assert called.status == 1, called.stderr

@@ -6,8 +6,9 @@ What leaves a member is told to `left` before it is handed on: whoever kills the
 from __future__ import annotations
 
 import secrets
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -256,3 +257,16 @@ def ledger_path(home: Path, name: str) -> Path:
 def store_at(home: Path, name: str) -> SqliteLogStore:
     """A member's ledger, to open when its process is gone."""
     return SqliteLogStore(ledger_path(home, name))
+
+
+def entries_in(home: Path, name: str) -> int:
+    """How many entries a member's ledger has by now, whoever has it open."""
+    path = ledger_path(home, name)
+    if not path.exists():
+        return 0
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        try:
+            (size,) = connection.execute("SELECT count(*) FROM entries").fetchone()
+        except sqlite3.OperationalError:  # it is being made
+            return 0
+    return int(size)

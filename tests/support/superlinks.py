@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,13 +22,8 @@ from hansa.identity.pem import pem
 from hansa_server.flower_app.control import Control
 from hansa_server.flower_app.league_grid import LeagueGrid
 from hansa_server.flower_app.superlink import SECRET_FILE
+from hansa_simulations.processes.ports import free_port
 from hansa_simulations.processes.serving import taken
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 @dataclass

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -101,25 +101,29 @@ def test_a_large_array_lies_on_disk_without_a_name(tmp_path: Path) -> None:
 def test_what_comes_slowly_is_waited_for_as_long_as_it_comes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "_NEXT_PIECE_WITHIN_S", 0.5)
     there = SuperLink(99)
     fetched(there, tmp_path)
     there.objects = {
         number: there.objects[number] for number in there.pulled
     }  # in the order in which they are asked for
     there.arriving, there.arrived = Arriving(there.arriving.proto, there.tree), 0
+    clock, pull = 0.0, there.PullObject
 
-    def arrive() -> None:
-        for _ in there.objects:
-            time.sleep(0.3)
+    def arrives(request: PullObjectRequest) -> PullObjectResponse:
+        """Each piece is there a little less than the limit after it was asked for first."""
+        nonlocal clock
+        answer = pull(request)
+        if not answer.object_available:
+            clock += 0.9 * link._NEXT_PIECE_WITHIN_S
             there.arrived += 1
+        return answer
 
-    thread = threading.Thread(target=arrive)
-    thread.start()
+    there.PullObject = arrives  # type: ignore[method-assign]
+    monkeypatch.setattr(link, "time", SimpleNamespace(monotonic=lambda: clock))
     asked = fetched(there, tmp_path)
-    thread.join()
     assert asked is not None
     assert from_records(asked.content) == ASKED
+    assert clock > 2 * link._NEXT_PIECE_WITHIN_S
 
 
 def test_what_stops_coming_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,7 @@ class RemoteLog:
             grpc.channel_ready_future(self._channel).result(timeout=connect_s)
         except grpc.FutureTimeoutError:
             self._channel.close()
-            why = why_unreachable(where, credentials.authority, connect_s)
+            why = why_unreachable(where, credentials.authority, max(connect_s, CONNECT_S))
             raise LedgerServiceError(
                 f"no ledger service could be reached at {address} within {connect_s:g} s: {why}"
             ) from None

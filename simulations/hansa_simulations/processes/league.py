@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from hansa.ledger.kinds import Kind
 from hansa_client.node_file import read_home as read_node
 from hansa_server.home import CoordinatorHome, read_home
 from hansa_server.runs import RunRow, Runs
+from hansa_simulations.processes.ports import free_port
 from hansa_simulations.processes.watching import children, command
 
 RECORDS = 40  # of each member
@@ -310,10 +310,3 @@ class ProcessLeague:
         data = folder / f"{name}.csv"
         data.write_text(self.records(name))
         (home / "node.toml").write_text(settings.replace('# data = "/srv/hansa/data"', f'data = "{data}"'))
-
-
-def free_port() -> int:
-    """One that nobody listens at now."""
-    with closing(socket.socket()) as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
