@@ -58,7 +58,9 @@ def test_what_speaks_no_tls(consortium: Consortium) -> None:
 
 def test_where_nobody_is(consortium: Consortium) -> None:
     assert "nobody answers" in why_unreachable(Address(HOST, 1), consortium.ca.read_bytes(), 60.0)
-    assert "nobody answers" in why_unreachable(Address("nowhere.invalid", 1), consortium.ca.read_bytes(), 60.0)
+    assert "nobody answers" in why_unreachable(
+        Address("nowhere.invalid", 1), consortium.ca.read_bytes(), 60.0
+    )
 
 
 def test_where_everything_of_theirs_is_right(consortium: Consortium, served: Address) -> None:

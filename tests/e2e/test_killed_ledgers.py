@@ -58,8 +58,7 @@ def acknowledged(path: Path, least: int = 0, most: int = LONGEST) -> list[bytes]
     said: list[bytes] = []
     try:
         assert here.recv() == b""
-        for _ in range(least + secrets.randbelow(most - least + 1)):
-            said.append(here.recv())
+        said.extend(here.recv() for _ in range(least + secrets.randbelow(most - least + 1)))
         time.sleep(secrets.randbelow(1000) / 1000 * SHORT_S)
     finally:
         assert child.pid is not None

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from hansa.report import read_report
-from support.cli import Called, final_weights, finished, hansa, hansa_process, league_on_disk
+from support.cli import (
+    Called,
+    final_weights,
+    finished,
+    hansa,
+    hansa_process,
+    in_another_process,
+    league_on_disk,
+)
 from support.durable import entries_in
 from support.leagues import TERMS
 
+MANY = 2000  # rounds, of which a run is stopped after a few
 SOME = 8  # entries of a member's ledger, of which more than one are releases
 TRANSFORMER = TERMS.replace(
     'kind = "logistic"', 'kind = "tabular-transformer"\nwidth = 8\nlayers = 1\nheads = 2'
@@ -62,11 +72,16 @@ def test_a_run_leaves_report_model_and_agreement(private_run: tuple[Path, Path, 
 
 
 @pytest.mark.parametrize("tail", [0.0, 0.5])
-def test_an_audit_accepts_what_a_run_leaves(tmp_path: Path, tail: float) -> None:
-    terms = TERMS.replace("rounds = 4", f"rounds = 4\naverage_tail = {tail}")
-    agreement, out = league_on_disk(tmp_path, terms=terms), tmp_path / "out"
-    called = hansa("simulate", agreement, "--data", tmp_path, "--out", out, "--format", "json")
-    assert called.status == 0, called.stderr
+def test_an_audit_accepts_what_a_run_leaves(
+    private_run: tuple[Path, Path, dict[str, object]], tmp_path: Path, tail: float
+) -> None:
+    _, out, data = private_run
+    if tail:
+        terms = TERMS.replace("rounds = 4", f"rounds = 4\naverage_tail = {tail}")
+        agreement, out = league_on_disk(tmp_path, terms=terms), tmp_path / "out"
+        called = hansa("simulate", agreement, "--data", tmp_path, "--out", out, "--format", "json")
+        assert called.status == 0, called.stderr
+        data = called.data
     audited = hansa("audit", "verify", out / "ledgers", "--report", out / "report.json", "--format", "json")
     assert audited.status == 0, audited.stdout
     passed = audited.data["passed"]
@@ -75,25 +90,32 @@ def test_an_audit_accepts_what_a_run_leaves(tmp_path: Path, tail: float) -> None
     assert passed["claims: the model"] == 1
     unchecked = [one["what"] for one in audited.data["not_checked"]]
     assert ("the hash of the published model" in unchecked) == (tail > 0)
-    assert called.data["model_sha256"] == called.data["last_model_sha256"] or tail > 0
+    assert (data["model_sha256"] == data["last_model_sha256"]) == (tail == 0)
 
 
 def recomputed(report: dict[str, Any], member: dict[str, Any]) -> float:
     """ε of a member from the report's events, by `dp_accounting` alone."""
+    events = [event for event in report["events"] if event["member"] == member["name"]]
+    assert events
+    steps = []
+    for event in events:
+        sampled = event["event"]
+        assert (sampled["type"], sampled["event"]["type"]) == ("PoissonSampled", "Gaussian")
+        steps.append((sampled["sampling_probability"], sampled["event"]["noise_multiplier"], event["count"]))
+    return composed(tuple(steps), member["delta"])
+
+
+@functools.cache  # members of a league are charged alike
+def composed(steps: tuple[tuple[float, float, int], ...], delta: float) -> float:
+    """ε of (sampling rate, noise multiplier, count)."""
     import dp_accounting
     from dp_accounting.pld import PLDAccountant
 
     accountant = PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE, 1e-4)
-    events = [event for event in report["events"] if event["member"] == member["name"]]
-    assert events
-    for event in events:
-        sampled = event["event"]
-        assert (sampled["type"], sampled["event"]["type"]) == ("PoissonSampled", "Gaussian")
-        gaussian = dp_accounting.GaussianDpEvent(sampled["event"]["noise_multiplier"])
-        accountant.compose(
-            dp_accounting.PoissonSampledDpEvent(sampled["sampling_probability"], gaussian), event["count"]
-        )
-    return float(accountant.get_epsilon(member["delta"]))
+    for rate, noise, count in steps:
+        gaussian = dp_accounting.GaussianDpEvent(noise)
+        accountant.compose(dp_accounting.PoissonSampledDpEvent(rate, gaussian), count)
+    return float(accountant.get_epsilon(delta))
 
 
 def test_epsilon_follows_from_the_events_by_an_independent_computation(
@@ -178,27 +200,54 @@ def test_no_dp_is_an_agreement_of_its_own(
     assert 'mechanism = "none"' in (tmp_path / "o" / "agreement.toml").read_text()
 
 
-def simulated(agreement: Path, engine: str, processes: int, *more: str | Path) -> Called:
-    """A run in a process of its own: Ray and workers start processes that a test's process would have to clear up."""
-    return finished(
-        hansa_process(
-            "simulate", agreement, "--data", agreement.parent, "--engine", engine, "--processes", str(processes),
-            "--format", "json", *more,
-        )
-    )  # fmt: skip
+class OtherEngines(NamedTuple):
+    """Runs by workers and by Ray.
+
+    Attributes:
+        agreement: of those without privacy, whose model is a transformer.
+        without_privacy: by engine and processes; their output lies beside the agreement, in ``ENGINE-PROCESSES``.
+        batches: a private agreement like that of `private_run`, with another batch size.
+        private: its run by Ray.
+    """
+
+    agreement: Path
+    without_privacy: dict[tuple[str, int], Called]
+    batches: Path
+    private: Called
 
 
-def test_engines_and_processes_give_the_same_model_without_privacy(tmp_path: Path) -> None:
-    agreement = league_on_disk(tmp_path, terms=TRANSFORMER)
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> OtherEngines:
+    folder, apart = tmp_path_factory.mktemp("engines"), tmp_path_factory.mktemp("batches")
+    agreement = league_on_disk(folder, terms=TRANSFORMER)
+    batches = league_on_disk(apart, "\n[performance]\nphysical_batch_size = 3\n")
+    engines = (("local", 2), ("ray", 2))
+    *without_privacy, private = in_another_process(
+        folder / "told.json",
+        *(simulated(agreement, *engine, *without_dp(agreement, *engine)) for engine in engines),
+        simulated(batches, "ray", 1),
+    )
+    return OtherEngines(agreement, dict(zip(engines, without_privacy, strict=True)), batches, private)
+
+
+def simulated(agreement: Path, engine: str, processes: int, *more: str | Path) -> list[str | Path]:
+    return [
+        "simulate", agreement, "--data", agreement.parent, "--engine", engine, "--processes", str(processes),
+        "--format", "json", *more,
+    ]  # fmt: skip
+
+
+def without_dp(agreement: Path, engine: str, processes: int) -> list[str | Path]:
+    return ["--no-dp", "--seed", "3", "--out", agreement.parent / f"{engine}-{processes}"]
+
+
+def test_engines_and_processes_give_the_same_model_without_privacy(others: OtherEngines) -> None:
+    one = ("local", 1)
+    runs = {one: hansa(*simulated(others.agreement, *one, *without_dp(others.agreement, *one)))}
+    assert len(runs | others.without_privacy) == 3
     found = {}
-    for engine, processes in (("local", 1), ("local", 2), ("ray", 2)):
-        out = tmp_path / f"{engine}-{processes}"
-        asked = ("--no-dp", "--seed", "3", "--out", out)
-        called = (
-            hansa("simulate", agreement, "--data", tmp_path, *asked, "--format", "json")
-            if (engine, processes) == ("local", 1)
-            else simulated(agreement, engine, processes, *asked)
-        )
+    for (engine, processes), called in (runs | others.without_privacy).items():
+        out = others.agreement.parent / f"{engine}-{processes}"
         assert called.status == 0, called.stderr
         assert called.data["engine"] == engine
         assert all(len(entry["present"]) == 3 for entry in called.data["round_log"])
@@ -211,14 +260,10 @@ def test_engines_and_processes_give_the_same_model_without_privacy(tmp_path: Pat
 
 
 def test_engine_processes_and_batch_size_change_no_epsilon(
-    private_run: tuple[Path, Path, dict[str, object]], tmp_path: Path
+    private_run: tuple[Path, Path, dict[str, object]], others: OtherEngines
 ) -> None:
     _, _, private = private_run
-    agreement = league_on_disk(tmp_path, "\n[performance]\nphysical_batch_size = 3\n")
-    for data in (
-        hansa("simulate", agreement, "--data", tmp_path, "--format", "json").data,
-        simulated(agreement, "ray", 1).data,
-    ):
+    for data in (hansa(*simulated(others.batches, "local", 1)).data, others.private.data):
         assert data["agreement_id"] == private["agreement_id"]
         assert [m["epsilon"] for m in data["members"]] == [m["epsilon"] for m in private["members"]]  # type: ignore[attr-defined]
         assert data["events"] == private["events"]
@@ -351,7 +396,7 @@ def test_mechanisms_are_compared_at_one_epsilon(tmp_path: Path) -> None:
 
 
 def test_interrupting_a_run_leaves_a_partial_report(tmp_path: Path) -> None:
-    terms = TERMS.replace("rounds = 4", "rounds = 5000").replace("steps = 8", "steps = 5000")
+    terms = TERMS.replace("rounds = 4", f"rounds = {MANY}").replace("steps = 8", f"steps = {MANY}")
     agreement = league_on_disk(tmp_path, terms=terms)
     home = tmp_path / "home"
     process = hansa_process(
@@ -378,6 +423,6 @@ def test_interrupting_a_run_leaves_a_partial_report(tmp_path: Path) -> None:
     assert report.stopped_because is not None
     assert "by a person" in report.stopped_because
     assert report.stopped_by == "person"
-    assert 0 < report.rounds < 5000
+    assert 0 < report.rounds < MANY
     assert all(member.noisy_steps >= report.rounds for member in report.members)
     assert all(0 < member.epsilon < 5 for member in report.members if member.epsilon is not None)

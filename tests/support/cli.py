@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,36 @@ def hansa_process(*arguments: str | Path) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+
+
+_IN_TURN = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from support.cli import hansa
+with open(sys.argv[2], "x") as told:
+    json.dump([vars(hansa(*one)) for one in json.load(sys.stdin)], told)
+"""
+
+
+def in_another_process(told: Path, *commands: Sequence[str | Path]) -> list[Called]:
+    """Run command lines of `hansa` one after the other in one process that is not this one.
+
+    For those that start processes, which this one would have to clear up, and need none of their own: a process loads torch once.
+
+    Args:
+        told: a new file, through which the process says what came of them.
+        commands: the arguments of each.
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", _IN_TURN, Path(__file__).parents[1], told],
+        input=json.dumps([[str(argument) for argument in one] for one in commands]),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return [Called(**one) for one in json.loads(told.read_text())]
 
 
 def finished(process: subprocess.Popen[str], timeout_s: float = 280) -> Called:

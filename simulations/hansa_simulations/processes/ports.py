@@ -25,4 +25,6 @@ def free_port() -> int:
         with suppress(OSError), closing(socket.socket()) as one:
             one.bind(("127.0.0.1", port))
             return port
-    raise EngineError(f"none of {_TRIES} ports from {PORTS.start} to {PORTS.stop - 1} is free on this machine")
+    raise EngineError(
+        f"none of {_TRIES} ports from {PORTS.start} to {PORTS.stop - 1} is free on this machine"
+    )
