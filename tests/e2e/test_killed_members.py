@@ -12,9 +12,10 @@ from support.cli import finished, hansa_process, league_on_disk
 from support.durable import entries_in
 from support.leagues import TERMS
 
-ROUNDS, BEFORE = 24, 6  # of a run, and entries in every ledger before a member is killed
-FOUR = TERMS.replace("rounds = 4", f"rounds = {ROUNDS}").replace("steps = 8", f"steps = {ROUNDS}")
-MORE = '[[members]]\nname = "d"\nunits = 30\n[[members]]\nname = "e"\nunits = 30\n\n[data]'
+ROUNDS, BEFORE = 60, 5  # of a run, and entries in every ledger before a member is killed
+LONG = TERMS.replace("rounds = 4", f"rounds = {ROUNDS}").replace("steps = 8", f"steps = {ROUNDS}")
+FOURTH = '[[members]]\nname = "d"\nunits = 30\n\n[data]'
+NAMES, PROCESSES = "abcd", 3  # the first and the last share one; three are enough for a sum
 
 
 def workers_of(pid: int) -> list[int]:
@@ -28,22 +29,23 @@ def workers_of(pid: int) -> list[int]:
 
 
 def test_a_member_killed_with_signal_9_is_absent_and_the_run_goes_on(tmp_path: Path) -> None:
-    agreement = league_on_disk(tmp_path, terms=FOUR.replace("[data]", MORE, 1))
-    files = agreement.read_text().replace('c = "c.csv" }', 'c = "c.csv", d = "a.csv", e = "b.csv" }')
+    agreement = league_on_disk(tmp_path, terms=LONG.replace("[data]", FOURTH, 1))
+    files = agreement.read_text().replace('c = "c.csv" }', 'c = "c.csv", d = "a.csv" }')
     agreement.write_text(files)
     home = tmp_path / "home"
     process = hansa_process(
-        "simulate", agreement, "--data", tmp_path, "--out", tmp_path / "o", "--processes", "5",
+        "simulate", agreement, "--data", tmp_path, "--out", tmp_path / "o", "--processes", str(PROCESSES),
         "--members-home", home, "--format", "json",
     )  # fmt: skip
     until = time.monotonic() + 200
     while (
-        min(entries_in(home, name) for name in "abcde") < BEFORE
+        min(entries_in(home, name) for name in NAMES) < BEFORE
         and time.monotonic() < until
         and process.poll() is None
     ):
-        time.sleep(0.05)
-    os.kill(workers_of(process.pid)[1], signal.SIGKILL)
+        time.sleep(0.02)
+    _, second, _ = workers_of(process.pid)
+    os.kill(second, signal.SIGKILL)
     called = finished(process)
     assert called.status == 0, called.stderr
     assert called.stderr.count("ended; it is absent from now on") == 1
