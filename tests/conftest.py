@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 from hypothesis import settings
+
+# Nothing of what is collected here is garbage, and there is much of it: it is not looked through again and again.
+gc.disable()
 
 # Before any test imports the libraries that read them.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -18,3 +22,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("hansa", deadline=None, max_examples=40, derandomize=True)
 settings.register_profile("hansa-long", deadline=None, max_examples=400)
 settings.load_profile("hansa-long" if "HANSA_LONG_TESTS" in os.environ else "hansa")
+
+
+def pytest_collection_finish() -> None:
+    """From here on only what tests make is looked through."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()

@@ -63,7 +63,7 @@ class Node:
     def end(self, number: int = signal.SIGTERM) -> int:
         with self.process:  # whose pipe is closed whatever comes
             self.process.send_signal(number)
-            return self.process.wait(60)
+            return self.process.wait(LONG_S)
 
 
 @contextmanager
@@ -216,7 +216,7 @@ def test_a_superlink_of_another_flower_release_is_told_and_no_further_try_is_mad
     with pytest.raises(LinkError, match="another Flower release"):
         link_to(there, []).probe()
     stop = threading.Event()
-    giving_up = threading.Timer(60, stop.set)
+    giving_up = threading.Timer(LONG_S, stop.set)
     giving_up.start()
     with pytest.raises(LinkError, match="another Flower release") as told:
         link_to(there, []).serve(stop)
@@ -238,11 +238,12 @@ def test_a_clock_that_is_wrong_is_told_and_measured(
     told, stop = [], threading.Event()
     serving = threading.Thread(target=link_to(there, told).serve, args=(stop,))
     serving.start()
-    until = time.monotonic() + 60
+    until = time.monotonic() + LONG_S
     while not told and time.monotonic() < until:
         time.sleep(0.02)
     stop.set()
-    serving.join(60)
+    serving.join(LONG_S)
+    assert not serving.is_alive()
     assert "is the clock right" in told[0]
 
 

@@ -37,7 +37,7 @@ def test_a_member_killed_with_signal_9_is_absent_and_the_run_goes_on(tmp_path: P
         "simulate", agreement, "--data", tmp_path, "--out", tmp_path / "o", "--processes", str(PROCESSES),
         "--members-home", home, "--format", "json",
     )  # fmt: skip
-    until = time.monotonic() + 200
+    until = time.monotonic() + 1000
     while (
         min(entries_in(home, name) for name in NAMES) < BEFORE
         and time.monotonic() < until

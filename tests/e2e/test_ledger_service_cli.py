@@ -48,7 +48,7 @@ def served(consortium: Consortium, *logs: Path) -> Iterator[tuple[str, subproces
         yield first.split()[2].rstrip(","), process
     finally:
         process.send_signal(signal.SIGTERM)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=600)
         assert process.returncode == 0, stdout + stderr
 
 
@@ -153,7 +153,7 @@ def test_following_goes_on_until_it_is_stopped(consortium: Consortium, tmp_path:
             == f"{len(ENTRIES)} entries, {len(ENTRIES)} of them cosigned by 5 members\n"
         )
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=600)
         assert process.returncode == 1
         assert "HANSA-504" in stderr
     assert (tmp_path / "mirror" / "federation.sqlite").exists()

@@ -133,7 +133,7 @@ class TestTablesThatAreNotThoseOfALog:
         command = ["audit", "verify", str(ledgers), "--keys", str(ledgers.parent / "compared.json")]
         ended = subprocess.run(
             [sys.executable, "-c", "from hansa.cli import main; main()", *command],
-            timeout=60,
+            timeout=600,
             capture_output=True,
             text=True,
             check=False,

@@ -104,13 +104,13 @@ def in_another_process(told: Path, *commands: Sequence[str | Path]) -> list[Call
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=1000,
     )
     assert ran.returncode == 0, ran.stderr
     return [Called(**one) for one in json.loads(told.read_text())]
 
 
-def finished(process: subprocess.Popen[str], timeout_s: float = 280) -> Called:
+def finished(process: subprocess.Popen[str], timeout_s: float = 1000) -> Called:
     """What a started command left behind."""
     stdout, stderr = process.communicate(timeout=timeout_s)
     return Called(process.returncode, stdout, stderr)

@@ -256,7 +256,7 @@ def test_a_browser_prints_it_with_no_line_cut_off(pages: dict[str, str], tmp_pat
         ],
         check=True,
         capture_output=True,
-        timeout=120,
+        timeout=600,
     )  # fmt: skip
     data = pdf.read_bytes()
     assert data.startswith(b"%PDF-")
