@@ -268,21 +268,23 @@ class TestProcesses:
     def test_the_answer_is_the_same_from_two_processes(self, tmp_path: Path, monkeypatch) -> None:
         store = SqliteLogStore.create(tmp_path / "log.sqlite")
         log = Log(store, LOG_SIGNER)
-        many = [SignedEntry(release(number)).encoded for number in range(1, 40_001)]
+        monkeypatch.setattr(verification, "CHUNK", 512)
+        many = [SignedEntry(release(number)).encoded for number in range(1, 1201)]
         log.append(many)
         checkpoint, seen = Checkpoint(ORIGIN, log.size, log.root), []
         one = verify_log(StoredEntries(tmp_path / "log.sqlite"), checkpoint, progress=seen.append)
         two = verify_log(StoredEntries(tmp_path / "log.sqlite"), checkpoint, processes=2)
         assert one == two
-        assert one.entries == {"release": 40_000}
-        assert seen == [16_384, 32_768, 40_000]
+        assert one.entries == {"release": 1200}
+        assert seen == [512, 1024, 1200]
         store.close()
-        edit(tmp_path / "log.sqlite", "UPDATE entries SET data = ? WHERE idx = 33000", b"{}\n")
-        with pytest.raises(LogVerificationError, match="entry 33000"):
+        edit(tmp_path / "log.sqlite", "UPDATE entries SET data = ? WHERE idx = 1100", b"{}\n")
+        with pytest.raises(LogVerificationError, match="entry 1100"):
             verify_log(StoredEntries(tmp_path / "log.sqlite"), checkpoint, processes=2)
 
-    def test_a_process_that_dies_is_not_a_pass(self, tmp_path: Path) -> None:
-        many = [SignedEntry(release(number)).encoded for number in range(1, 16_390)]
+    def test_a_process_that_dies_is_not_a_pass(self, monkeypatch) -> None:
+        monkeypatch.setattr(verification, "CHUNK", 512)
+        many = [SignedEntry(release(number)).encoded for number in range(1, 520)]
         with pytest.raises(LogVerificationError, match="nothing is known"):
             verify_log(Dying(many), claims(many), processes=2)
 

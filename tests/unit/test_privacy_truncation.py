@@ -261,11 +261,17 @@ def test_a_sample_that_is_never_cut_costs_what_poisson_does():
 
 def test_some_standard_deviations_of_room_cost_next_to_nothing():
     """q = 0.05 of 10,000 units, σ = 1, 1,000 steps: a largest batch of 500 + 6 √475 is Poisson to 1 %."""
-    poisson = epsilon_spent([Spend(poisson_gaussian(0.05, 1.0), 1000)], DELTA)
-    roomy = truncated_poisson_gaussian(0.05, 1.0, Truncation(10_000, 631))
-    tight = truncated_poisson_gaussian(0.05, 1.0, Truncation(10_000, 545))
-    assert poisson <= epsilon_spent([Spend(roomy, 1000)], DELTA) <= 1.01 * poisson
-    assert epsilon_spent([Spend(tight, 1000)], DELTA) > 1.01 * poisson
+
+    def epsilon_of(event):
+        return epsilon_spent([Spend(event, 1000)], DELTA, interval=1e-3)
+
+    poisson = epsilon_of(poisson_gaussian(0.05, 1.0))
+    assert (
+        poisson
+        <= epsilon_of(truncated_poisson_gaussian(0.05, 1.0, Truncation(10_000, 631)))
+        <= 1.01 * poisson
+    )
+    assert epsilon_of(truncated_poisson_gaussian(0.05, 1.0, Truncation(10_000, 545))) > 1.01 * poisson
 
 
 def test_dp_accounting_computes_one_size_and_ours_holds_for_all_smaller_ones():
@@ -278,7 +284,7 @@ def test_dp_accounting_computes_one_size_and_ours_holds_for_all_smaller_ones():
     accountant.compose(event_from_json(event), 200)
     ours = epsilon_spent([Spend(event, 200)], DELTA, interval=1e-3)
     assert ours == pytest.approx(accountant.get_epsilon(DELTA), rel=5e-3)
-    vector = PLDAccountant()
+    vector = PLDAccountant(dp.NeighboringRelation.ADD_OR_REMOVE_ONE, 1e-3)
     vector.compose(dp.TruncatedSubsampledGaussianDpEvent(4, 0.5, 2, 1.0), 3)
     vector.compose(dp.TruncatedSubsampledGaussianDpEvent(3, 0.5, 2, 1.0), 2)
     assert vector.get_epsilon(1e-6) == pytest.approx(17.904330, abs=1e-5)  # their own vector

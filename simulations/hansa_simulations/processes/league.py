@@ -248,7 +248,7 @@ class ProcessLeague:
         """SIGTERM to everybody; their exit statuses."""
         for process in self.processes.values():
             process.send_signal(signal.SIGTERM)
-        ended = {name: process.wait(60) for name, process in self.processes.items()}
+        ended = {name: process.wait(240) for name, process in self.processes.items()}
         self.processes.clear()
         return ended
 
