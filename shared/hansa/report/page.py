@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from hansa.report import evaluations, mitigated, pictures, rows, sums, words
@@ -78,6 +79,7 @@ def _settings(report: Report) -> list[tuple[str, str]]:
     ]
 
 
+@cache  # templates are compiled once in a process
 def environment(*packages: str) -> Environment:
     """How all reports are drawn: everything is escaped, and a name that nobody has given is an error.
 
