@@ -21,8 +21,8 @@ from pydantic import ValidationError
 from hansa.agreement import Agreement
 from hansa.errors import (
     BudgetRefusedError,
-    EngineError,
     HansaError,
+    MachineError,
     ModelMismatchError,
     WireError,
 )
@@ -270,7 +270,7 @@ class SecureSummation:
                     continue
                 note(tally.record())
                 raise tally.too_few(error, self._terms.floor) from None
-            except EngineError:
+            except MachineError:
                 raise  # the round is not over: with the journal it goes on from here
             except HansaError as error:
                 if tally.rounds:
@@ -407,6 +407,8 @@ class SecureSummation:
             self._follows[name] = said.model_round
             self._remember(name, said)
             self._machine.receive(name, said.bundle)
+        except MachineError:
+            raise  # no word of the member's
         except HansaError as error:
             _LOG.warning("%(member)s: %(error)s", {"member": name, "error": error})
             return PolicyCode.MESSAGE
@@ -455,6 +457,8 @@ class SecureSummation:
                     said = read_word_reply(request, replies[name]) if name in replies else PolicyCode.ABSENT
                     if not isinstance(said, PolicyCode):
                         history.take(name, said)
+                except MachineError:
+                    raise
                 except HansaError as error:
                     _LOG.warning("%(member)s: %(error)s", {"member": name, "error": error})
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from hansa.agreement import Agreement
-from hansa.errors import HansaError
+from hansa.errors import HansaError, MachineError
 from hansa.gate.errors import ApprovalError
 from hansa.identity import Statement
 from hansa.ledger import Gate, Publication, SignedEntry
@@ -98,6 +98,8 @@ class Approvals:
         for name in requests:
             try:
                 approved.append(self._approval(name, entry, request, replies))
+            except MachineError:
+                raise  # no word of the member's
             except HansaError as error:
                 refused[name] = error.cause
                 _LOG.warning("%s does not approve the %s: %s", name, entry.type, error.cause)
@@ -130,5 +132,7 @@ class Approvals:
                     word = read_word_reply(request, replies[name]) if name in replies else PolicyCode.ABSENT
                     if not isinstance(word, PolicyCode):
                         self.history.take(name, word)
+                except MachineError:
+                    raise
                 except HansaError as error:
                     _LOG.warning("%s: %s", name, error.cause)

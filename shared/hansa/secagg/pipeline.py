@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hansa.errors import HansaError, WireError
+from hansa.errors import HansaError, MachineError, WireError
 from hansa.identity.keys import Signer
 from hansa.identity.statement import Statement
 from hansa.secagg import messages as m
@@ -159,11 +159,14 @@ class Coordinator:
         Raises:
             HansaError: one of them is malformed, wrongly signed, not due, or contradicts an earlier one. That one
                 changed nothing; the others of the bundle were taken.
+            MachineError: it could not be kept, for no fault of the member's; another machine has to go on from the journal.
         """
         wrong: list[HansaError] = []
         for part in unbundle(reply):
             try:
                 self._take(member, part)
+            except MachineError:
+                raise
             except HansaError as error:
                 wrong.append(error)
         if wrong:
