@@ -162,6 +162,7 @@ class SumHouse:
         records: told the signed record of every finished round.
         workers: processes for large vectors.
         vectors: where sums stay while members are told them.
+        clock: seconds, for how long members are waited for.
 
     Raises:
         AmendmentError: the federation's log, which members believe, has other keys in force.
@@ -175,6 +176,7 @@ class SumHouse:
     records: Callable[[SignedRound], None] = lambda _: None
     workers: MaskWorkers = field(default_factory=MaskWorkers)
     vectors: Vectors = IN_MEMORY
+    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         if self.history is not None and self.history.roster.sha256 != self.roster.sha256:

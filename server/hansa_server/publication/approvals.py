@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -42,6 +43,7 @@ class Approvals:
         members: over some carrier.
         journal: keeps every exchange.
         history: the federation's log.
+        clock: seconds, for how long members are waited for.
     """
 
     agreement: Agreement
@@ -49,6 +51,7 @@ class Approvals:
     members: Members
     journal: Journal
     history: History
+    clock: Callable[[], float] = time.monotonic
 
     def shown(self) -> None:
         """Show the log to everybody until all that it holds is cosigned by a quorum.
