@@ -90,6 +90,7 @@ class History:
         self._pinned, self._witnesses, self._clock = keyring, dict(witnesses), clock
         self._quorum = quorum
         self._mirrored: dict[str, int] = {}  # as each member has said since this was opened
+        self._furthest = Counter[str]()  # the most that it has ever said of it
         self._nonces: dict[str, str] = {}
         self._waiting: list[SignedEntry] | None = None
         self._cosigning: list[NoteSignature] = []  # of the newest checkpoint, verified and not kept yet
@@ -152,8 +153,11 @@ class History:
 
     @property
     def reached(self) -> int:
-        """How many entries members have, all together, as far as they have said."""
-        return sum(self._mirrored.values())
+        """How many entries members have, all together, by the most that each has ever said.
+
+        A mirror that is lost and filled anew brings it no further, nor does one that is said to be.
+        """
+        return self._furthest.total()
 
     def due(self, member: str) -> bool:
         """Whether a member must be told now, so that the next manifest can name what members have said.
@@ -175,38 +179,42 @@ class History:
         end = start + len(entries)
         return News(start, entries, (note if end == size else self._log.checkpoint_at(end)).encoded)
 
-    def take(self, member: str, word: Word) -> None:
+    def take(self, member: str, word: Word, *, new: bool = True) -> bool:
         """Take a member's word: its entries, how far its mirror is, its cosignature, its nonce.
 
         A cosignature that is not of the newest checkpoint is passed over: a coordinator that is called again has
         signed a newer one since, and what is missing is asked for again. Of entries that the log lacks, it takes `MAX_SAID`
         of a member in a round: no member can make the log of all the others grow as it likes.
 
+        Args:
+            member: who says it.
+            word: what it says.
+            new: whether entries that the log lacks, and a nonce that is another than its last, are taken too. Otherwise the
+                member says them again.
+
+        Returns:
+            Whether such a thing was taken.
+
         Raises:
             HansaError: an entry is malformed, foreign or wrongly signed, or the cosignature is none. What came before
                 it was taken.
         """
         self._mirrored[member] = min(word.mirrored, self._log.size)
+        self._furthest[member] = max(self._furthest[member], self._mirrored[member])
+        renewed = new and word.nonce not in {None, self._nonces.get(member)}
         if word.nonce is None:
             self._nonces.pop(member, None)
-        else:
+        elif renewed:
             self._nonces[member] = word.nonce
-        said = (read_entry(data) for data in dict.fromkeys(word.entries))
-        new = [signed for signed in said if _digest(signed) not in self._known]
-        room = MAX_SAID - self._heard[member]
-        if len(new) > room:
-            _LOG.warning(
-                "%(member)s says more than %(most)d entries in a round; the rest must wait",
-                {"member": member, "most": MAX_SAID},
-            )
-            new = new[:room]  # it says the others again
+        entries = self._lacking(member, word) if new else []
         said_now = set[tuple[str, int]]()  # of which rounds this word releases
-        for signed in new:
+        for signed in entries:
             self._check(member, signed, said_now)
-        self._append(new)
-        self._heard[member] += len(new)
+        self._append(entries)
+        self._heard[member] += len(entries)
         if word.cosignature is not None and self._note is not None:
             self._cosign(member, self._note, NoteSignature.parse(word.cosignature))
+        return renewed or bool(entries)
 
     @contextmanager
     def gathering(self) -> Iterator[None]:
@@ -355,6 +363,18 @@ class History:
             missing=missing,
         )
         self._append([SignedEntry.sign(entry, self._signer)])
+
+    def _lacking(self, member: str, word: Word) -> list[SignedEntry]:
+        """The entries of a word that the log lacks, as many as a member may say in a round."""
+        said = (read_entry(data) for data in dict.fromkeys(word.entries))
+        found = [signed for signed in said if _digest(signed) not in self._known]
+        room = MAX_SAID - self._heard[member]
+        if len(found) > room:
+            _LOG.warning(
+                "%(member)s says more than %(most)d entries in a round; the rest must wait",
+                {"member": member, "most": MAX_SAID},
+            )
+        return found[:room]  # it says the others again
 
     def _check(self, member: str, signed: SignedEntry, said_now: set[tuple[str, int]]) -> None:
         entry = signed.entry

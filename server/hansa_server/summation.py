@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,10 +37,8 @@ from hansa.protocol import (
     Asked,
     PolicyCode,
     read_sum_reply,
-    read_word_reply,
     sum_request,
     sum_terms,
-    witness_request,
 )
 from hansa.secagg import (
     Coordinator,
@@ -66,10 +64,10 @@ from hansa_server.history import History
 from hansa_server.journal import Journal
 from hansa_server.members import Members
 from hansa_server.rounds import RoundRecord
+from hansa_server.showing import Showing
 from hansa_server.tally import Tally
 
 ASKED_AGAIN = 2  # times that too few answers are asked for again, each time until the agreement's deadline
-MAX_PIECES = 64  # of a log that is shown before one manifest, to members that lack more than a message holds
 _TOLD = {
     BudgetRefusedError.code: PolicyCode.BUDGET,
     ModelMismatchError.code: PolicyCode.MODEL,
@@ -331,7 +329,7 @@ class SecureSummation:
             name: sum_request(self._agreement, self._run, self._exchanges, self._asked(name, bundle))
             for name, bundle in self._machine.requests().items()
         }
-        started = time.monotonic()
+        started = self._house.clock()
         exchange = partial(self._members.exchange, requests, self._agreement.terms.training.deadline_s)
         replies = self._journal.once(f"{self._run}/exchange/{self._exchanges}", exchange)
         with nullcontext() if self._house.history is None else self._house.history.gathering():
@@ -347,7 +345,7 @@ class SecureSummation:
                 raise
             return None
         finally:
-            tally.seconds += time.monotonic() - started
+            tally.seconds += self._house.clock() - started
 
     def _carried(self, tally: Tally, name: str, request: Message, reply: Message | None) -> None:
         tally.carried(name, request, reply)
@@ -373,25 +371,30 @@ class SecureSummation:
         """A checkpoint for a manifest that every member can accept.
 
         Where there is none, as when a member's process started right before, the log is shown once more to who is there,
-        and again while that brings somebody further.
+        and again while that brings somebody further; see `Showing.until`.
         """
         history = self._house.history
         if history is None:
             return ""
-        in_vain = 0
-        for _ in range(MAX_PIECES):
-            if history.settled or in_vain == ASKED_AGAIN:
-                break
-            reached = history.reached
-            there = [name for name in self._house.roster.active if name not in self._silent]
-            showing, started = self._shown(history, filter(history.due, there)), time.monotonic()
-            replies = self._members.exchange(showing, self._agreement.terms.training.deadline_s)
-            for name, request in showing.items():
+
+        def there() -> list[str]:
+            return [
+                name for name in self._house.roster.active if name not in self._silent and history.due(name)
+            ]
+
+        def exchange(requests: Mapping[str, Message], deadline_s: float, _: int) -> Mapping[str, Message]:
+            started = self._house.clock()
+            replies = self._members.exchange(requests, deadline_s)
+            tally.seconds += self._house.clock() - started
+            for name, request in requests.items():
                 self._carried(tally, name, request, replies.get(name))
-            self._take_words(history, showing, replies)
-            tally.seconds += time.monotonic() - started
-            in_vain += history.reached <= reached
+            return replies
+
+        self._showing(history).until(lambda: history.settled, there, exchange)
         return history.cosigned
+
+    def _showing(self, history: History) -> Showing:
+        return Showing(self._agreement, self._run, history, self._house.clock)
 
     def _ended(self, number: int, why: str, missing: tuple[str, ...] = ()) -> None:
         if self._house.history is not None:
@@ -441,28 +444,11 @@ class SecureSummation:
         history = self._house.history
         if history is None:
             return
-        self._take_words(history, requests, replies)
-        showing = self._shown(history, self._house.roster.active)
-        exchange = partial(self._members.exchange, showing, self._agreement.terms.training.deadline_s)
-        self._take_words(history, showing, self._journal.once(f"{self._run}/witness", exchange))
-
-    def _shown(self, history: History, names: Iterable[str]) -> dict[str, Message]:
-        """What shows members the log and asks for their cosignatures."""
-        return {name: witness_request(self._agreement, self._run, history.news(name)) for name in names}
-
-    def _take_words(
-        self, history: History, requests: Mapping[str, Message], replies: Mapping[str, Message]
-    ) -> None:
-        with history.gathering():
-            for name, request in requests.items():
-                try:
-                    said = read_word_reply(request, replies[name]) if name in replies else PolicyCode.ABSENT
-                    if not isinstance(said, PolicyCode):
-                        history.take(name, said)
-                except MachineError:
-                    raise
-                except HansaError as error:
-                    _LOG.warning("%(member)s: %(error)s", {"member": name, "error": error})
+        showing = self._showing(history)
+        showing.take(requests, replies)
+        shown = showing.requests(self._house.roster.active)
+        exchange = partial(self._members.exchange, shown, self._agreement.terms.training.deadline_s)
+        showing.take(shown, self._journal.once(f"{self._run}/witness", exchange))
 
     def _verify(self, outcome: SumOutcome) -> Statement | None:
         verifier = self._house.verifier

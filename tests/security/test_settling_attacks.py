@@ -125,9 +125,7 @@ def test_who_has_more_to_say_whenever_it_is_shown_the_log_waits_with_it_for_the_
     says = SaysMore()
     federation = league(says)
 
-    def restarts_late(
-        name: str, request: Message, answer: Callable[[Message], Message]
-    ) -> Message | None:
+    def restarts_late(name: str, request: Message, answer: Callable[[Message], Message]) -> Message | None:
         if name == "c" and "secagg.unmask-request" in kinds(request) and not restarted:
             restarted.append(name)
             federation.restart("c")
@@ -155,9 +153,7 @@ class TestBeforeAGate:
         federation.waited.clear()
         federation.slow = True
         house.history.abort("other", 1, "none", ())  # something that is not cosigned yet
-        return Approvals(
-            AGREEMENT, "r", federation, InMemoryJournal(), house.history, clock=federation.clock
-        )
+        return Approvals(AGREEMENT, "r", federation, InMemoryJournal(), house.history, clock=federation.clock)
 
     def test_who_has_more_to_say_whenever_it_is_shown_the_log_keeps_nobody_from_publishing(self) -> None:
         says = SaysMore()

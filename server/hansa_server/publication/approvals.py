@@ -19,16 +19,12 @@ from hansa.protocol import (
     Proposed,
     approval_request,
     read_approved_reply,
-    read_word_reply,
-    witness_request,
 )
 from hansa.wire import Message
 from hansa_server.history import History
 from hansa_server.journal import Journal
 from hansa_server.members import Members
-
-_MOST_SHOWN = 64  # times: a member that lacks much of the log is shown it in pieces
-_IN_VAIN = 2  # times that nobody gets further before the coordinator gives up
+from hansa_server.showing import Showing
 
 _LOG = logging.getLogger("hansa.coordinator")
 
@@ -59,21 +55,13 @@ class Approvals:
         Raises:
             ApprovalError: too few members cosign it.
         """
-        in_vain = 0
-        for turn in range(_MOST_SHOWN):
-            if self.history.covered:
-                return
-            reached = self.history.reached
-            requests = {
-                name: witness_request(self.agreement, self.run, self.history.news(name))
-                for name in self.history.roster.active
-            }
+
+        def exchange(requests: Mapping[str, Message], deadline_s: float, turn: int) -> Mapping[str, Message]:
             key = f"{self.run}/shown/{self.history.log.size}/{turn}"
-            replies = self.journal.once(key, partial(self._exchange, requests))
-            self._take(requests, replies)
-            in_vain = 0 if self.history.reached > reached else in_vain + 1
-            if in_vain > _IN_VAIN:
-                break
+            return self.journal.once(key, partial(self.members.exchange, requests, deadline_s))
+
+        showing = Showing(self.agreement, self.run, self.history, self.clock)
+        showing.until(lambda: self.history.covered, lambda: self.history.roster.active, exchange)
         if not self.history.covered:
             raise ApprovalError("too few members have cosigned the federation's log")
 
@@ -127,15 +115,3 @@ class Approvals:
 
     def _exchange(self, requests: Mapping[str, Message]) -> Mapping[str, Message]:
         return self.members.exchange(requests, self.agreement.terms.training.deadline_s)
-
-    def _take(self, requests: Mapping[str, Message], replies: Mapping[str, Message]) -> None:
-        with self.history.gathering():
-            for name, request in requests.items():
-                try:
-                    word = read_word_reply(request, replies[name]) if name in replies else PolicyCode.ABSENT
-                    if not isinstance(word, PolicyCode):
-                        self.history.take(name, word)
-                except MachineError:
-                    raise
-                except HansaError as error:
-                    _LOG.warning("%s: %s", name, error.cause)
