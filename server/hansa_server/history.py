@@ -54,6 +54,7 @@ from hansa.secagg import SumOutcome
 from hansa.server_step import ServerState
 
 _LOG = logging.getLogger("hansa.coordinator")
+_SHA256_BYTES = 32
 _MEMBERS_OWN = (AgreementSigned, Reservation, Release, RunClosed, Abort, AttackMade)
 
 
@@ -103,7 +104,7 @@ class History:
         self._keyring = self._pinned
         self._amended: list[Amendment] = []  # that the log holds, in order
         self._known: set[bytes] = set()  # SHA-256 of each entry
-        self._releases: dict[tuple[str, int], dict[str, bytes]] = {}  # SHA-256 of vectors, by run and round
+        self._releases: dict[tuple[str, int], dict[str, bytes]] = {}  # see `_said_of`, by run and round
         self._evaluated: set[tuple[str, int]] = set()  # rounds whose table is in the log
         self._adapted: set[tuple[str, int]] = set()  # rounds of which it stands there what adapted to them
         self._ended: set[tuple[str, int]] = set()  # rounds that have an aggregate or an abort
@@ -240,7 +241,14 @@ class History:
     def released(self, member: str, run: str, number: int) -> str | None:
         """SHA-256 of a member's vector of a round, as it has said; `None` where it has not."""
         found = self._releases.get((run, number), {}).get(member)
-        return None if found is None else found.hex()
+        return None if found is None else found[:_SHA256_BYTES].hex()
+
+    def shows(
+        self, member: str, run: str, number: int, *, y_sha256: str, manifest_sha256: str, purpose: str
+    ) -> bool:
+        """Whether a member has put its vector of a round on record, as what it is: an answer to this manifest, for this purpose."""
+        found = self._releases.get((run, number), {}).get(member)
+        return found == _said_of(y_sha256, manifest_sha256, purpose)
 
     def evaluation(self, outcome: SumOutcome, number: int, files: tuple[str, ...]) -> None:
         """Log a finished evaluation, once: its sum as an aggregate, and beside it the noisy table itself.
@@ -410,7 +418,8 @@ class History:
             self._said = self._size
         if isinstance(entry, Release):
             place = intern(entry.run), entry.round  # a run of many rounds has many releases
-            self._releases.setdefault(place, {})[intern(entry.member)] = bytes.fromhex(entry.y_sha256)
+            said = _said_of(entry.y_sha256, entry.manifest_sha256, entry.purpose)
+            self._releases.setdefault(place, {})[intern(entry.member)] = said
         elif isinstance(entry, Evaluation):
             self._evaluated.add((entry.run, entry.round))
         elif isinstance(entry, Adaptation):
@@ -481,6 +490,11 @@ class History:
     def _lines(self) -> tuple[str, ...]:
         """The nonces that members wait for."""
         return tuple(fresh_line(name, self._nonces[name]) for name in sorted(self._nonces))
+
+
+def _said_of(y_sha256: str, manifest_sha256: str, purpose: str) -> bytes:
+    """What a release says of its vector, small: H(y), the manifest that it answers, and the first letter of its purpose."""
+    return bytes.fromhex(y_sha256 + manifest_sha256) + purpose[:1].encode()
 
 
 def _digest(signed: SignedEntry) -> bytes:

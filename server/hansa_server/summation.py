@@ -28,6 +28,7 @@ from hansa.errors import (
 )
 from hansa.identity import Roster, Signer, Statement
 from hansa.identity.errors import AmendmentError
+from hansa.privacy.charges import EVALUATION, TRAINING
 from hansa.protocol import (
     JUDGED,
     MAX_AGGREGATES,
@@ -214,6 +215,7 @@ class SecureSummation:
         self._files: Mapping[str, Array] = {}  # that go out with a manifest
         self._silent: set[str] = set()  # who did not answer when it was asked last
         self._exchanges = self._retries = 0
+        self._purpose = TRAINING  # of the round in hand, as entries name it
         self._phase = Phase.KEYS
 
     def sum(self, state: ServerState, note: Note) -> Aggregate:
@@ -258,6 +260,7 @@ class SecureSummation:
     def _summing(self, wanted: _Wanted, note: Note) -> tuple[SumOutcome, str]:
         """One sum, and the statement of who has recomputed it; summed again where that is allowed."""
         tally = Tally(wanted.step + 1, tuple(self._house.roster.members))
+        self._purpose = EVALUATION if wanted.purpose == JUDGED else TRAINING
         while True:
             try:
                 outcome = self._round(wanted, tally)
@@ -424,6 +427,8 @@ class SecureSummation:
     def _remember(self, name: str, said: Answered) -> None:
         """Log what a member says; a masked vector counts only if its member has put it on record.
 
+        What a gate rests on is what releases say: one of another manifest or purpose would close it to everybody.
+
         Raises:
             HansaError: an entry or a cosignature is false, or a vector comes without its release.
         """
@@ -437,8 +442,9 @@ class SecureSummation:
                     masked = Masked.model_validate_json(Statement.parse(part.text(SIGNED)).data)
                 except ValidationError:
                     raise WireError(f"{name!r} sends a masked vector that says something else") from None
-                if history.released(name, self._run, masked.round) != masked.y_sha256:
-                    raise WireError(f"{name!r} sends a vector that it has not put on record")
+                said = {"y_sha256": masked.y_sha256, "manifest_sha256": self._machine.manifest_sha256}
+                if not history.shows(name, self._run, masked.round, **said, purpose=self._purpose):
+                    raise WireError(f"{name!r} sends a vector that it has not put on record as what it is")
 
     def closed(self, requests: Mapping[str, Message], replies: Mapping[str, Message]) -> None:
         history = self._house.history

@@ -94,6 +94,11 @@ class Coordinator:
         """What each round in hand waits for, by its number."""
         return {one.number: one.phase for one in self._rounds()}
 
+    @property
+    def manifest_sha256(self) -> str:
+        """Of the manifest of the round that is being summed; empty where none is."""
+        return "" if self._current is None else self._current.manifest.sha256
+
     def begin(
         self,
         purpose: str,
