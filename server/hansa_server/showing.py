@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import TypeAlias
 
 from hansa.agreement import Agreement
@@ -21,7 +22,8 @@ from hansa_server.history import History
 MAX_PIECES = 64  # of a log, to members that lack more than a message holds
 IN_VAIN = 3  # exchanges that brought nobody further
 
-Exchange: TypeAlias = Callable[[Mapping[str, Message], float, int], Mapping[str, Message]]
+Shown: TypeAlias = tuple[Mapping[str, Message], bool]  # replies, and whether anybody was asked for them now
+Exchange: TypeAlias = Callable[[Mapping[str, Message], float, int], Shown]
 _LOG = logging.getLogger("hansa.coordinator")
 
 
@@ -51,7 +53,8 @@ class Showing:
         Args:
             enough: whether it is.
             whom: who is asked next.
-            exchange: requests, seconds and the number of the exchange, from 0, to replies.
+            exchange: requests, seconds and the number of the exchange, from 0, to replies. Those that a journal has kept are
+                taken once more, and then members are asked anew: who was away then may be there now.
 
         Guarantees: less than one deadline passes, whatever is answered. What a member says beyond the first time that it has
             something new waits until it is asked the next time, so that it leaves nothing uncovered here.
@@ -59,16 +62,19 @@ class Showing:
         Raises:
             MachineError: what was said cannot be logged, or the carrier failed.
         """
-        ends, heard, in_vain = self.clock() + self.agreement.terms.training.deadline_s, set[str](), 0
-        for turn in range(MAX_PIECES):
+        ends, heard = self.clock() + self.agreement.terms.training.deadline_s, set[str]()
+        pieces = in_vain = 0
+        for turn in count():
             left = ends - self.clock()
-            if enough() or in_vain == IN_VAIN or left <= 0:
+            if enough() or pieces == MAX_PIECES or in_vain == IN_VAIN or left <= 0:
                 return
             requests, reached = self.requests(whom()), self.history.reached
             if not requests:
                 return
-            heard |= self.take(requests, exchange(requests, left / 2, turn), heard)
-            in_vain += self.history.reached <= reached
+            replies, asked = exchange(requests, left / 2, turn)
+            heard |= self.take(requests, replies, heard)
+            pieces += asked
+            in_vain += asked and self.history.reached <= reached
 
     def requests(self, names: Iterable[str]) -> dict[str, Message]:
         """What shows members the log and asks for their cosignatures."""

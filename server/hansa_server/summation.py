@@ -65,7 +65,7 @@ from hansa_server.history import History
 from hansa_server.journal import Journal
 from hansa_server.members import Members
 from hansa_server.rounds import RoundRecord
-from hansa_server.showing import Showing
+from hansa_server.showing import Showing, Shown
 from hansa_server.tally import Tally
 
 ASKED_AGAIN = 2  # times that too few answers are asked for again, each time until the agreement's deadline
@@ -385,13 +385,13 @@ class SecureSummation:
                 name for name in self._house.roster.active if name not in self._silent and history.due(name)
             ]
 
-        def exchange(requests: Mapping[str, Message], deadline_s: float, _: int) -> Mapping[str, Message]:
+        def exchange(requests: Mapping[str, Message], deadline_s: float, _: int) -> Shown:
             started = self._house.clock()
             replies = self._members.exchange(requests, deadline_s)
             tally.seconds += self._house.clock() - started
             for name, request in requests.items():
                 self._carried(tally, name, request, replies.get(name))
-            return replies
+            return replies, True
 
         self._showing(history).until(lambda: history.settled, there, exchange)
         return history.cosigned

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hansa.ledger import Abort, SignedEntry
-from hansa.protocol import Word
+from hansa.gate.errors import ApprovalError
+from hansa.ledger import Abort, Gate, SignedEntry
+from hansa.ledger.signed import statement_of
+from hansa.protocol import Word, approved_reply
 from hansa.protocol.exchange import witnessed_reply
 from hansa.wire import Message
 from hansa_server.journal import InMemoryJournal
 from hansa_server.publication.approvals import Approvals
-from support.federations import Between, Federation, kinds
+from support.federations import Between, Federation, honest, kinds
+from support.gates import HOLDS
 from support.leagues import frozen_league
 
 NAMES, LIAR = "abcde", "e"
@@ -165,3 +168,36 @@ class TestBeforeAGate:
         (showing,) = federation.showings()
         assert len(showing) <= 3
         assert sum(showing) <= DEADLINE
+
+    def test_who_was_away_when_an_approval_was_asked_for_is_asked_again_by_a_run_that_is_called_again(
+        self,
+    ) -> None:
+        federation = league(honest)
+        approvals, away = self.approvals(federation), set("cde")
+        gate = Gate(
+            at="2026-01-01T00:00:00Z", agreement_id=AGREEMENT.agreement_id, run="r", artifact_sha256="0" * 64,
+            evaluation_sha256="0" * 64, conditions=(HOLDS,), decision="open",
+        )  # fmt: skip
+
+        def approves(name: str, request: Message, _: Callable[[Message], Message]) -> Message | None:
+            signed = statement_of(gate, federation.keys.signer(name))
+            return None if name in away else approved_reply(request, signed.signature)
+
+        federation.between = approves
+        with pytest.raises(ApprovalError, match="2 members approve"):
+            approvals.of(gate, {}, approvals.history.sign(gate))
+        away.clear()
+        for _ in range(2):  # what is enough is kept
+            signed = approvals.of(gate, {}, approvals.history.sign(gate))
+            assert {one.signer for one in signed.statements} == {*NAMES, "coordinator"}
+        assert [kind for kind, _ in federation.waited] == [{"approve"}] * 2
+
+    def test_who_was_away_when_the_log_was_shown_is_shown_it_by_a_run_that_is_called_again(self) -> None:
+        federation = league(honest)
+        approvals = self.approvals(federation)
+        federation.between = lambda name, request, answer: None if name in "de" else answer(request)
+        with pytest.raises(ApprovalError, match="too few members have cosigned"):
+            approvals.shown()
+        federation.between = honest
+        approvals.shown()
+        assert approvals.history.covered

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from hansa.agreement import Agreement
 from hansa.errors import HansaError, MachineError
@@ -24,7 +23,7 @@ from hansa.wire import Message
 from hansa_server.history import History
 from hansa_server.journal import Journal
 from hansa_server.members import Members
-from hansa_server.showing import Showing
+from hansa_server.showing import Showing, Shown
 
 _LOG = logging.getLogger("hansa.coordinator")
 
@@ -56,9 +55,14 @@ class Approvals:
             ApprovalError: too few members cosign it.
         """
 
-        def exchange(requests: Mapping[str, Message], deadline_s: float, turn: int) -> Mapping[str, Message]:
-            key = f"{self.run}/shown/{self.history.log.size}/{turn}"
-            return self.journal.once(key, partial(self.members.exchange, requests, deadline_s))
+        def exchange(requests: Mapping[str, Message], deadline_s: float, turn: int) -> Shown:
+            asked = list[int]()
+
+            def ask() -> Mapping[str, Message]:
+                asked.append(turn)
+                return self.members.exchange(requests, deadline_s)
+
+            return self.journal.once(f"{self.run}/shown/{self.history.log.size}/{turn}", ask), bool(asked)
 
         showing = Showing(self.agreement, self.run, self.history, self.clock)
         showing.until(lambda: self.history.covered, lambda: self.history.roster.active, exchange)
@@ -83,23 +87,36 @@ class Approvals:
         """
         request = approval_request(self.agreement, self.run, Proposed(entry.data, documents))
         requests = dict.fromkeys(self.history.roster.active, request)
-        key = f"{self.run}/approve/{entry.sha256}"
-        replies = self.journal.once(key, partial(self._exchange, requests))
-        approved, refused = [], {}
-        for name in requests:
+
+        def ask() -> Mapping[str, Message]:
+            deadline_s = self.agreement.terms.training.deadline_s
+            replies = self.members.exchange(requests, deadline_s)
+            self._approved(entry, request, replies)  # too few are not kept: who calls again asks again
+            return replies
+
+        replies = self.journal.once(f"{self.run}/approve/{entry.sha256}", ask)
+        return signed.with_statements(self._approved(entry, request, replies))
+
+    def _approved(
+        self, entry: Gate | Publication, request: Message, replies: Mapping[str, Message]
+    ) -> list[Statement]:
+        """The members' signatures of an entry, where they are enough."""
+        approved, refused = list[Statement](), dict[str, str]()
+        for name in self.history.roster.active:
             try:
                 approved.append(self._approval(name, entry, request, replies))
             except MachineError:
                 raise  # no word of the member's
             except HansaError as error:
                 refused[name] = error.cause
-                _LOG.warning("%s does not approve the %s: %s", name, entry.type, error.cause)
         if len(approved) < self.history.quorum:
             told = "; ".join(f"{name}: {why}" for name, why in sorted(refused.items()))
             raise ApprovalError(
                 f"{len(approved)} members approve the {entry.type}, {self.history.quorum} are needed ({told})"
             )
-        return signed.with_statements(approved)
+        for name, why in refused.items():
+            _LOG.warning("%s does not approve the %s: %s", name, entry.type, why)
+        return approved
 
     def _approval(
         self, name: str, entry: Gate | Publication, request: Message, replies: Mapping[str, Message]
@@ -112,6 +129,3 @@ class Approvals:
         statement = Statement(PURPOSE + entry.type, name, entry.data, said)
         statement.verify(self.history.roster, PURPOSE + entry.type)
         return statement
-
-    def _exchange(self, requests: Mapping[str, Message]) -> Mapping[str, Message]:
-        return self.members.exchange(requests, self.agreement.terms.training.deadline_s)
