@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from errno import ENOSPC
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +23,7 @@ from hansa.secagg.ring import RingVector
 from hansa.wire import Message
 from hansa_server.federation import Outcome
 from hansa_server.journal import InMemoryJournal
+from hansa_server.publication.publishing import Publisher
 from hansa_server.summation import SumHouse
 from support.federations import Federation, kinds
 from support.leagues import frozen_league
@@ -91,6 +96,12 @@ def on(store: MemoryLogStore, federation: Federation) -> None:
     federation.log = Log(store, federation.federation_log)
 
 
+@cache
+def uninterrupted() -> str:
+    """The state that the run leads to."""
+    return league().run().state.digest()
+
+
 def interrupted_and_resumed(
     federation: Federation, error: type[HansaError], house: Callable[[], SumHouse]
 ) -> Outcome:
@@ -101,7 +112,7 @@ def interrupted_and_resumed(
     assert {"close"} not in federation.exchanges  # nobody was told that the run is over
     outcome = federation.run(journal, house=house())
     assert outcome.stopped_because is None
-    assert outcome.state.digest() == league().run().state.digest()
+    assert outcome.state.digest() == uninterrupted()
     assert [one.present for one in outcome.rounds] == [tuple(NAMES)] * 2
     assert all(training.calls == 2 for training in federation.trainings.values())  # nothing redone
     return outcome
@@ -184,6 +195,19 @@ class TestWhatFollowsTraining:
     def test_what_members_said_ends_it(self) -> None:
         outcome = self.run(QuorumError("too few"))[1]()
         assert (outcome.stopped_because, outcome.not_concluded) == (None, "too few")
+
+    def test_a_package_that_the_disk_does_not_take_interrupts_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> None:
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
+
+        federation = league()
+        publisher = Publisher(federation.keys.signer("coordinator"), None, tmp_path / "publication")  # type: ignore[arg-type]
+        monkeypatch.setattr(Publisher, "_write", full)
+        with pytest.raises(EngineError, match="publication: No space left on device"):
+            publisher.publish(None, None, None)  # type: ignore[arg-type]
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestNobodyCallsAgain:
