@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,11 +16,9 @@ from datetime import datetime
 from sys import intern
 
 from hansa.agreement.amendments import Proposal
-from hansa.canonical import sha256_hex
-from hansa.errors import HansaError, ServerStateError, WireError
+from hansa.errors import HansaError, WireError
 from hansa.identity import COORDINATOR, Amendment, Roster, Signer
 from hansa.identity.errors import AmendmentError
-from hansa.identity.statement import Statement
 from hansa.ledger import (
     Abort,
     Adaptation,
@@ -42,16 +39,15 @@ from hansa.ledger import (
     SignedNote,
     VerifierKey,
     read_entry,
-    real,
     utc,
 )
 from hansa.ledger.entry import OfAgreement
 from hansa.ledger.errors import NoteSignatureError
 from hansa.ledger.kinds import Kind
-from hansa.privacy.charges import EVALUATION, TRAINING
-from hansa.protocol import JUDGED, MAX_NEWS, MAX_SAID, News, Word, first_of, fresh_line
+from hansa.protocol import MAX_NEWS, MAX_SAID, News, Word, first_of, fresh_line
 from hansa.secagg import SumOutcome
 from hansa.server_step import ServerState
+from hansa_server.summed_entries import adaptation_of, aggregate_of, evaluation_of, require_counted
 
 _LOG = logging.getLogger("hansa.coordinator")
 _SHA256_BYTES = 32
@@ -262,18 +258,7 @@ class History:
         if (record.run, record.round) in self._evaluated:
             return
         self.aggregate(outcome, None)
-        entry = Evaluation(
-            at=self.now(),
-            agreement_id=self._agreement_id,
-            run=record.run,
-            number=number,
-            artifact_sha256=files[0],
-            reference_sha256=files[1] if len(files) > 1 else None,
-            round=record.round,
-            aggregate_sha256=record.aggregate_sha256,
-            table=b64encode(outcome.total.astype("<i4").tobytes()).decode("ascii"),
-        )
-        self._append([SignedEntry.sign(entry, self._signer)])
+        self._log_own(evaluation_of(outcome, self.now(), self._agreement_id, number, files))
 
     def adaptation(self, outcome: SumOutcome, state: ServerState) -> None:
         """Log a finished round of training, once, and beside its aggregate what adapted to it.
@@ -285,24 +270,12 @@ class History:
         Raises:
             ServerStateError: nothing has adapted, or the sum counts nothing.
         """
-        record, length = outcome.record, len(state.weights)
-        if state.adapted is None or len(outcome.total) <= length:
-            raise ServerStateError("a sum that counts nothing beside gradients has nothing adapted to it")
+        record = outcome.record
         if (record.run, record.round) in self._adapted:
             return
+        require_counted(outcome, state)
         self.aggregate(outcome, state.model_sha256)
-        entry = Adaptation(
-            at=self.now(),
-            agreement_id=self._agreement_id,
-            run=record.run,
-            round=record.round,
-            step=outcome.step,
-            aggregate_sha256=record.aggregate_sha256,
-            weights_sha256=state.weights_sha256,
-            counted=b64encode(outcome.total[length:].astype("<i4").tobytes()).decode("ascii"),
-            adapted=tuple(real(value) for value in state.adapted.tolist()),
-        )
-        self._append([SignedEntry.sign(entry, self._signer)])
+        self._log_own(adaptation_of(outcome, self.now(), self._agreement_id, state))
 
     def aggregate(self, outcome: SumOutcome, model_sha256: str | None) -> None:
         """Log a finished round, once.
@@ -319,23 +292,7 @@ class History:
             for name in outcome.survivors
             if (said := self.released(name, record.run, record.round)) is not None
         }
-        receipts = (Statement.parse(line).value for line in record.receipts)
-        received = {said["member"] for said in receipts if said["round"] == record.round}
-        entry = Aggregate(
-            at=self.now(),
-            agreement_id=self._agreement_id,
-            run=record.run,
-            purpose=EVALUATION if outcome.purpose == JUDGED else TRAINING,
-            round=record.round,
-            step=outcome.step,
-            manifest_sha256=Statement.parse(record.manifest).sha256,
-            record_sha256=sha256_hex(record.model_dump_json().encode()),
-            aggregate_sha256=record.aggregate_sha256,
-            released=released,
-            excluded=tuple(sorted(received.difference(outcome.survivors))),
-            model_sha256=model_sha256,
-        )
-        self._append([SignedEntry.sign(entry, self._signer)])
+        self._log_own(aggregate_of(outcome, self.now(), self._agreement_id, released, model_sha256))
 
     def sign(self, entry: Kind) -> SignedEntry:
         """An entry of the coordinator's, with its signature."""
@@ -370,6 +327,9 @@ class History:
             code=code,
             missing=missing,
         )
+        self._log_own(entry)
+
+    def _log_own(self, entry: Kind) -> None:
         self._append([SignedEntry.sign(entry, self._signer)])
 
     def _lacking(self, member: str, word: Word) -> list[SignedEntry]:
