@@ -442,8 +442,15 @@ class SecureSummation:
                     masked = Masked.model_validate_json(Statement.parse(part.text(SIGNED)).data)
                 except ValidationError:
                     raise WireError(f"{name!r} sends a masked vector that says something else") from None
-                said = {"y_sha256": masked.y_sha256, "manifest_sha256": self._machine.manifest_sha256}
-                if not history.shows(name, self._run, masked.round, **said, purpose=self._purpose):
+                shown = history.shows(
+                    name,
+                    self._run,
+                    masked.round,
+                    y_sha256=masked.y_sha256,
+                    manifest_sha256=self._machine.manifest_sha256,
+                    purpose=self._purpose,
+                )
+                if not shown:
                     raise WireError(f"{name!r} sends a vector that it has not put on record as what it is")
 
     def closed(self, requests: Mapping[str, Message], replies: Mapping[str, Message]) -> None:

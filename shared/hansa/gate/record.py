@@ -198,7 +198,7 @@ def _spent(released: list[Release | Abort], reservations: list[Reservation], ter
     known = True
     held_out = terms.evaluation is not None and terms.evaluation.units == "held-out"
     trained = {entry.dataset_id for entry in released if entry.purpose != EVALUATION}
-    charges = {one.kind: one for entry in reservations for one in entry.charges}
+    charges: dict[str | None, Charging] = {one.kind: one for entry in reservations for one in entry.charges}
     for entry in released:
         separate = held_out and entry.purpose == EVALUATION and entry.dataset_id not in trained
         into = apart if separate else together
