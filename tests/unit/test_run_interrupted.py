@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hansa.errors import EngineError, HansaError
+from hansa.cli.simulate import status_of
+from hansa.errors import EngineError, ExitStatus, HansaError
 from hansa.ledger import Log, MemoryLogStore, NoteSignature, SignedEntry
 from hansa.ledger.errors import LogDamagedError, LogStoreError
 from hansa.ledger.store import Head, Row
@@ -20,13 +21,15 @@ from hansa.secagg import MaskWorkers, MemoryStore
 from hansa.secagg.errors import MaskWorkersError, QuorumError, StateError
 from hansa.secagg.masks import MaskKey
 from hansa.secagg.ring import RingVector
+from hansa.server_step import ServerState
 from hansa.wire import Message
 from hansa_server.federation import Outcome
 from hansa_server.journal import InMemoryJournal
 from hansa_server.publication.publishing import Publisher
-from hansa_server.summation import SumHouse
+from hansa_server.summation import SecureSummation, SumHouse
+from hansa_simulations.simulation import MemberData, simulate
 from support.federations import Federation, kinds
-from support.leagues import frozen_league
+from support.leagues import frozen_league, tables, terms_of
 
 NAMES = "abcd"
 AGREEMENT, BUILT = frozen_league(
@@ -235,3 +238,19 @@ class TestNobodyCallsAgain:
         updates = {name: (lambda w: np.full_like(w, 0.125)) for name in NAMES}
         outcome = Gone(AGREEMENT, BUILT.initial_vector(), updates).run(resumable=False)
         assert (outcome.stopped_by, outcome.stopped_because) == ("machine", "the carrier failed")
+
+    def test_a_simulation_tells_it_in_a_partial_report(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def followed(summation: SecureSummation, state: ServerState) -> None:
+            if state.round == 2:
+                raise MaskWorkersError("a mask worker failed")
+            real(summation, state)
+
+        real = SecureSummation.followed
+        monkeypatch.setattr(SecureSummation, "followed", followed)
+        privacy = {"mechanism": "none", "epsilon": None, "delta": None}
+        members = {name: MemberData(held, held) for name, held in tables().items()}
+        report = simulate(terms_of(privacy=privacy), members=members)
+        assert (report.status, report.stopped_by, report.rounds) == ("partial", "machine", 2)
+        assert report.stopped_because == "a mask worker failed"
+        assert status_of(report) is ExitStatus.FAILED
+        assert status_of(report.model_copy(update={"stopped_by": "rule"})) is ExitStatus.REFUSED
