@@ -11,10 +11,11 @@ from hansa.agreement.conditions import AttackTerm
 from hansa.agreement.publication import Evaluation
 from hansa.artifact import contents
 from hansa.artifact.judged import evidence_in, evidence_of, fairness_table
+from hansa.artifact.privacy import privacy_statement
 from hansa.canonical import sha256_hex
 from hansa.fairness.judging import Outcome
 from hansa.gate.approving import check_gate, check_publication
-from hansa.gate.errors import GateMismatchError
+from hansa.gate.errors import GateMismatchError, NotPublishedError
 from hansa.gate.record import MemberSpent, read_run
 from hansa.identity.errors import SignatureError, UnknownSignerError
 from hansa.ledger import AttackMade, Override, Publication, SignedEntry, Spending, real
@@ -254,6 +255,15 @@ def test_events_that_nobody_could_compose_in_time_or_memory_are_not_composed(mon
         assert math.isnan(MemberSpent((Spend(event, count),)).epsilon(1e-5))
 
 
+def test_a_loss_that_nobody_can_tell_is_promised_to_nobody_whoever_excuses_it():
+    """A person may excuse a condition that could not be decided; a statement of privacy cannot be written without a number."""
+    spent = {name: MemberSpent((TRAINED,)) for name in MEMBERS}
+    for one in (MemberSpent(known=False), MemberSpent((Spend({"type": "NonPrivate"}, 1),))):
+        with pytest.raises(NotPublishedError, match="cannot be told") as refused:
+            privacy_statement(AGREEMENT, {**spent, MEMBERS[1]: one}, [])
+        assert [problem.place for problem in refused.value.problems] == [MEMBERS[1]]
+
+
 def test_a_member_that_writes_without_end_makes_the_evidence_of_a_gate_no_larger():
     """Members refuse to look at more than 16 MiB, and a package with it would be refused for good."""
 
@@ -363,7 +373,6 @@ def test_too_few_forged_and_foreign_approvals_open_nothing(fair):
 
 def test_a_member_signs_one_publication_of_a_run():
     from hansa.artifact.contents import part_bytes
-    from hansa.artifact.privacy import privacy_statement
     from hansa.gate.approving import evaluation_of
 
     told = story()
