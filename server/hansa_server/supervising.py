@@ -28,7 +28,7 @@ from hansa.identity.pem import pem, read_certificate, read_revocations
 from hansa.ledger import Log
 from hansa_server.coordinating import links_of, log_store
 from hansa_server.flower_app.control import Control
-from hansa_server.flower_app.superlink import SECRET_FILE
+from hansa_server.flower_app.superlink import REPLY_BYTES, SECRET_FILE
 from hansa_server.home import HOME, CoordinatorHome
 from hansa_server.parent import PARENT
 from hansa_server.runs import Runs
@@ -294,6 +294,7 @@ def environment(home: CoordinatorHome) -> dict[str, str]:
         HOME: str(home.folder.resolve()),
         PARENT: str(os.getpid()),
         SECRET_FILE: str(secret_of(home).resolve()),
+        REPLY_BYTES: str(home.reply_bytes),
     }
 
 

@@ -54,12 +54,13 @@ class Arriving:
         self._too_many = False
         self._walk(tree, 0)
 
-    def fetch(self, pull: Callable[[str], bytes], folder: Path) -> FlowerMessage:
+    def fetch(self, pull: Callable[[str], bytes], folder: Path, most: int | None = None) -> FlowerMessage:
         """Take what has arrived since the last time.
 
         Args:
             pull: gives an object; raises `ObjectUnavailableError` while it has not arrived.
             folder: on the disk that takes large arrays.
+            most: bytes of all arrays together, where it is less than what the wire carries.
 
         Returns:
             All of the message, whose large arrays are views of files.
@@ -76,7 +77,7 @@ class Arriving:
             while self._missing:
                 self._contents[self._missing[-1]] = pull(self._missing[-1])
                 self._missing.pop()
-            room = MAX_ARRAY_BYTES  # of all arrays together
+            room = MAX_ARRAY_BYTES if most is None else min(most, MAX_ARRAY_BYTES)  # of all arrays together
             for number, array in self._arrays.items():
                 room -= array.fetch(self._contents[number], pull, folder, room)
             message = self._made()
@@ -164,7 +165,7 @@ class _OnDisk:
             raise WireError("an array that arrived is of a type that the wire does not carry")
         self._most = np.dtype(self._dtype).itemsize * math.prod(self._shape)
         if self._most > room:
-            raise WireError(f"the arrays that arrived are over the limit of {MAX_ARRAY_BYTES} bytes")
+            raise WireError(f"the arrays that arrived are over the limit; {room} bytes were left of it")
         file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # closed with this
         weakref.finalize(self, file.close)
         return file.fileno()

@@ -23,6 +23,7 @@ from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superl
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.main import create_app
 
+from hansa_server.flower_app.admitted import Admission
 from hansa_server.flower_app.carrying import Carrying
 from hansa_server.flower_app.objects import kept_in
 from hansa_server.flower_app.shorter import OneAtATime, Only, _stored_by, shortened, spare_memory
@@ -64,7 +65,7 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(ObjectStoreFactory, "store", ObjectStoreFactory.store)  # put back at the end
     objects = kept_in(tmp_path / "objects")
     flower = application(tmp_path / "short", monkeypatch)
-    return Carrying(shortened(flower), flower, objects)
+    return Carrying(shortened(flower), Admission(flower), objects)
 
 
 def answers(app: Any, method: str, path: str) -> list[tuple[int, bytes]]:

@@ -36,8 +36,9 @@ from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
-from hansa_server.flower_app import carrying
-from hansa_server.flower_app.carrying import Carrying, Remembered
+from hansa_server.flower_app import admitted, carrying
+from hansa_server.flower_app.admitted import Admission, Remembered
+from hansa_server.flower_app.carrying import Carrying
 from hansa_server.flower_app.objects import INLINE_BYTES, ObjectFiles
 from hansa_server.flower_app.waiting import WAITS
 
@@ -71,7 +72,7 @@ class League:
         self.nodes, self.tokens = {self.public: NODE}, {TOKEN: RUN}
         self.store = ObjectFiles(self.folder)
         flower = SimpleNamespace(state=SimpleNamespace(linkstate_factory=SimpleNamespace(state=lambda: self)))
-        self.app = Carrying(self._behind, flower, self.store)
+        self.app = Carrying(self._behind, Admission(flower), self.store)
 
     def get_node_id_by_public_key(self, key: bytes) -> int | None:
         return self.nodes.get(key)
@@ -216,7 +217,10 @@ def test_whoever_is_not_that_node_gets_no_object_and_gives_none(
     }
     for path, body in asked.items():
         answer = league.ask(f"/v1/fleet/{path}", body, headers(league), 5000)
-        assert (answer.status_code, answer.content, league.left.pop()) == (LEFT_TO_FLOWER, b"", body)
+        left = (
+            push((LARGE[0], b"")) if path == "push-object" else body
+        )  # what is large Flower gets without its content
+        assert (answer.status_code, answer.content, league.left.pop()) == (LEFT_TO_FLOWER, b"", left)
     assert (league.store.get(LARGE[0]), league.store.get(SMALL[0])) == (b"", SMALL[1])
 
 
@@ -247,13 +251,13 @@ def test_a_node_that_is_struck_off_is_refused_once_what_was_said_of_it_is_old(
     league.store.put(*SMALL)
     assert league.ask("/v1/fleet/pull-object", pull(SMALL), league.as_node()).status_code == 200
     league.nodes.clear()
-    later = time.monotonic() + carrying._REMEMBERED_S + 0.01
+    later = time.monotonic() + admitted._REMEMBERED_S + 0.01
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert league.ask("/v1/fleet/pull-object", pull(SMALL), league.as_node()).status_code == LEFT_TO_FLOWER
 
 
 def test_no_more_is_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(carrying, "_MOST_REMEMBERED", 3)
+    monkeypatch.setattr(admitted, "_MOST_REMEMBERED", 3)
     remembered = Remembered(60.0)
     assert [remembered.of(number, lambda: "said") for number in range(10)] == ["said"] * 10
     assert len(remembered._said) <= 3
@@ -329,7 +333,7 @@ def test_a_disk_that_is_full_is_no_object_and_no_crash(
 ) -> None:
     league.announce(LARGE)
 
-    def full(size: int) -> Any:
+    def full(size: int, node: int | None) -> Any:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(league.store, "receive", full)

@@ -235,7 +235,9 @@ class ObjectFiles(ObjectStore):
                 for node in level:
                     for child in self._children(node.object_id):
                         if child not in self or count > MOST_OBJECTS:
-                            raise NoObjectInStoreError(f"Object {object_id} is not what it was announced to be.")
+                            raise NoObjectInStoreError(
+                                f"Object {object_id} is not what it was announced to be."
+                            )
                         count += 1
                         below.append(node.children.add(object_id=child))
                 level = below
