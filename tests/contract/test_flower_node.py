@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import ssl
@@ -15,12 +16,20 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+from flwr.app import Message as FlowerMessage
+from flwr.app.message import remove_content_from_message
+from flwr.common.serde import message_to_proto
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.node_pb2 import Node as FlowerNode
 from flwr.supernode import node_auth_http_interceptor
+from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from hansa.errors import ExitStatus, LinkError
 from hansa.identity import Signer
@@ -137,6 +146,50 @@ def test_a_member_that_is_not_there_is_waited_for_while_the_deadline_stands_stil
         with linked(there):
             asking.join(30)
         assert doubled(answered[0])
+
+
+def trees_that_are_no_messages() -> list[ObjectTree]:
+    """Flat ones, of which the last mentions make a chain, and a lattice with 2**16 ways through it."""
+    name = [hashlib.sha256(bytes([n])).hexdigest() for n in range(150)]
+    links = [ObjectTree(object_id=a, children=[ObjectTree(object_id=b)]) for a, b in pairwise(name[1:])]
+    rows = list(zip(name[1:33:2], name[2:33:2], strict=True))
+    both = [[ObjectTree(object_id=one) for one in row] for row in rows[1:]]
+    ways = [
+        ObjectTree(object_id=one, children=below)
+        for row, below in zip(rows, [*both, []], strict=True)
+        for one in row
+    ]
+    return [ObjectTree(object_id=name[0], children=children) for children in (links, ways)]
+
+
+@pytest.mark.parametrize("tree", trees_that_are_no_messages(), ids=["chain", "lattice"])
+def test_a_node_that_announces_what_is_no_message_is_refused_and_the_run_goes_on(
+    there: SuperLink, monkeypatch: pytest.MonkeyPatch, tree: ObjectTree
+) -> None:
+    told, stop, push = list[int](), threading.Event(), link._push
+
+    def hostile(client: FleetHttpClient, node: FlowerNode, reply: FlowerMessage, seconds: float) -> None:
+        proto = message_to_proto(remove_content_from_message(reply))
+        proto.metadata.message_id = tree.object_id
+        try:
+            client.PushMessages(
+                PushMessagesRequest(node=node, messages_list=[proto], message_object_trees=[tree])
+            )
+        except httpx.HTTPStatusError as error:
+            told.append(error.response.status_code)
+        monkeypatch.setattr(link, "_push", push)  # from then on an honest one
+
+    monkeypatch.setattr(link, "_push", hostile)
+    serving = threading.Thread(target=link_to(there, []).serve, args=(stop,))
+    with league(there) as members:
+        serving.start()
+        try:
+            assert members.exchange({"a": REQUEST}, 2.0) == {}
+            assert doubled(members.exchange({"a": REQUEST}, 60.0))
+        finally:
+            stop.set()
+            serving.join()
+    assert told == [httpx.codes.BAD_REQUEST]
 
 
 def test_a_superlink_that_was_killed_is_found_again(there: SuperLink) -> None:

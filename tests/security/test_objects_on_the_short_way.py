@@ -38,6 +38,7 @@ from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
 from hansa_server.flower_app import admitted, carrying
 from hansa_server.flower_app.admitted import Admission, Remembered
+from hansa_server.flower_app.bounded import MOST_OBJECT_BYTES
 from hansa_server.flower_app.carrying import Carrying
 from hansa_server.flower_app.objects import INLINE_BYTES, ObjectFiles
 from hansa_server.flower_app.waiting import WAITS
@@ -72,7 +73,8 @@ class League:
         self.nodes, self.tokens = {self.public: NODE}, {TOKEN: RUN}
         self.store = ObjectFiles(self.folder)
         flower = SimpleNamespace(state=SimpleNamespace(linkstate_factory=SimpleNamespace(state=lambda: self)))
-        self.app = Carrying(self._behind, Admission(flower), self.store)
+        self.flower, self.state = flower, Admission(flower)
+        self.app = Carrying(self._behind, self.state, self.store)
 
     def get_node_id_by_public_key(self, key: bytes) -> int | None:
         return self.nodes.get(key)
@@ -339,6 +341,65 @@ def test_a_disk_that_is_full_is_no_object_and_no_crash(
     monkeypatch.setattr(league.store, "receive", full)
     answer = league.ask("/v1/fleet/push-object", push(LARGE), league.as_node())
     assert not PushObjectResponse.FromString(answer.content).stored
+
+
+def test_what_is_larger_than_an_object_is_refused_and_not_read_into_memory(league: League) -> None:
+    """Flower would read it whole before it asks who sends it."""
+    begins = PushObjectRequest(node=Node(node_id=NODE), run_id=RUN, object_id=LARGE[0]).SerializeToString()
+    said = begins + bytes([carrying._CONTENT_PUSHED]) + carrying._as_number(MOST_OBJECT_BYTES + 1)
+    for headers in (league.as_node(), {"content-type": PROTOBUF_MEDIA_TYPE}):
+        answer = league.ask("/v1/fleet/push-object", said + bytes(300_000), headers, 50_000)
+        assert (answer.status_code, league.left) == (413, [])
+
+
+@pytest.mark.parametrize(
+    "headers", [lambda league: league.as_node(), lambda _: {"content-type": "text/plain"}]
+)
+def test_a_large_push_whose_fields_come_in_another_order_is_refused(
+    league: League, headers: Callable[[League], dict[str, str]]
+) -> None:
+    league.announce(LARGE)
+    content = PushObjectRequest(object_content=LARGE[1]).SerializeToString()
+    answer = league.ask("/v1/fleet/push-object", content + push((LARGE[0], b"")), headers(league), 50_000)
+    assert (answer.status_code, league.left) == (413, [])
+    content = PushObjectRequest(object_content=SMALL[1]).SerializeToString()
+    answer = league.ask("/v1/fleet/push-object", content + push((SMALL[0], b"")), headers(league), 50)
+    assert answer.status_code == LEFT_TO_FLOWER
+
+
+def test_a_run_that_is_over_is_told_by_flower_without_what_is_large(league: League) -> None:
+    league.status = Status.FINISHED
+    answer = league.ask("/v1/fleet/push-object", push(LARGE), league.as_node(), 50_000)
+    assert (answer.status_code, league.left) == (LEFT_TO_FLOWER, [push((LARGE[0], b""))])
+
+
+def test_a_node_that_has_as_much_here_as_it_may_stores_no_more(league: League) -> None:
+    league.store._node_bytes = len(LARGE[1]) + len(SMALL[1]) - 1
+    with league.store.announced_by(NODE):
+        league.announce(LARGE, SMALL)
+    stored = [
+        PushObjectResponse.FromString(
+            league.ask("/v1/fleet/push-object", push(one), league.as_node(), 50_000).content
+        ).stored
+        for one in (LARGE, SMALL)
+    ]
+    assert (stored, league.left) == ([True, False], [])
+    league.store.delete(LARGE[0])
+    answer = league.ask("/v1/fleet/push-object", push(SMALL), league.as_node())
+    assert PushObjectResponse.FromString(answer.content).stored
+
+
+def test_what_a_head_proves_is_a_registered_node(league: League) -> None:
+    def proved(headers: dict[str, str]) -> int | None:
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        return league.state.node_of({"type": "http", "headers": raw})
+
+    assert proved(league.as_node()) == NODE
+    assert [proved(headers(league)) for headers in FORGED if headers is not FORGED[3]] == [None] * 4
+    league.nodes.clear()
+    assert Admission(league.flower).node_of({"type": "http", "headers": []}) is None
+    stranger, league.public = league.as_node(), public_key_to_bytes(generate_key_pairs()[1])
+    assert proved(stranger | {FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(league.public).decode()}) is None
 
 
 @pytest.mark.parametrize("path", sorted(carrying._PATHS))

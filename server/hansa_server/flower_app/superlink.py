@@ -121,6 +121,7 @@ def main() -> None:
     uvicorn.run(
         Gate(Bounded(Waiting(carried), state.node_of), secret, version("flwr")),
         http=BoundedConnection,
+        ws="none",
         host=config.host,
         port=config.port,
         log_level="warning",
