@@ -28,6 +28,7 @@ from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node as FlowerNode
+from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode import node_auth_http_interceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
@@ -182,9 +183,12 @@ def test_a_node_that_announces_what_is_no_message_is_refused_and_the_run_goes_on
     monkeypatch.setattr(link, "_push", hostile)
     serving = threading.Thread(target=link_to(there, []).serve, args=(stop,))
     with league(there) as members:
+        task = TaskIdentity.node_id, TaskIdentity.run_id, TaskIdentity.task_id
         serving.start()
         try:
             assert members.exchange({"a": REQUEST}, 2.0) == {}
+            # of this process, in which both ends are
+            TaskIdentity.node_id, TaskIdentity.run_id, TaskIdentity.task_id = task
             assert doubled(members.exchange({"a": REQUEST}, 60.0))
         finally:
             stop.set()

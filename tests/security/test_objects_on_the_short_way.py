@@ -359,12 +359,11 @@ def test_a_large_push_whose_fields_come_in_another_order_is_refused(
     league: League, headers: Callable[[League], dict[str, str]]
 ) -> None:
     league.announce(LARGE)
-    content = PushObjectRequest(object_content=LARGE[1]).SerializeToString()
-    answer = league.ask("/v1/fleet/push-object", content + push((LARGE[0], b"")), headers(league), 50_000)
+    last = PushObjectRequest(session_id="session").SerializeToString()
+    answer = league.ask("/v1/fleet/push-object", last + push(LARGE), headers(league), 50_000)
     assert (answer.status_code, league.left) == (413, [])
-    content = PushObjectRequest(object_content=SMALL[1]).SerializeToString()
-    answer = league.ask("/v1/fleet/push-object", content + push((SMALL[0], b"")), headers(league), 50)
-    assert answer.status_code == LEFT_TO_FLOWER
+    answer = league.ask("/v1/fleet/push-object", last + push(SMALL), headers(league), 50)
+    assert (answer.status_code, league.left) == (LEFT_TO_FLOWER, [last + push(SMALL)])
 
 
 def test_a_run_that_is_over_is_told_by_flower_without_what_is_large(league: League) -> None:
