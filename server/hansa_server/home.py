@@ -136,13 +136,13 @@ class CoordinatorHome:
     def reply_bytes(self) -> int:
         """That replies of one member may take on this machine's disk at a time.
 
-        A reply carries at most one masked number of 4 bytes for each of the model's, rotated to the next power of two: no more bytes than
-        model 0 has in float64. There is room for four, and at least a quarter of a gigabyte.
+        A reply carries at most one masked number of 4 bytes for each of the model's: half as many bytes as model 0 has in float64. There is
+        room for four, and at least a quarter of a gigabyte.
         """
         if self.settings.reply_bytes is not None:
             return self.settings.reply_bytes
         size = self.model_zero.stat().st_size if self.model_zero.is_file() else 0
-        return max(_LEAST_REPLY_BYTES, 4 * size)
+        return max(_LEAST_REPLY_BYTES, 2 * size)
 
     @property
     def log(self) -> Path:
@@ -296,7 +296,8 @@ wait_for_all_s = 30.0
 # A member that has lost its place at the SuperLink is waited for so many seconds in a phase, if enough others are there.
 absent_after_s = 15.0
 
-# Replies of one member may take so many bytes on this disk at a time. Without it: four times model 0, and at least 268435456.
+# Replies of one member may take so many bytes on this disk at a time. Without it: twice the size of model-0.npy, which is four
+# replies, and at least 268435456.
 # reply_bytes = 268435456
 
 # Files of this home, which `hansa node` has put there.

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.fleet_pb2 import PushMessagesRequest, PushMessagesResponse
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import Metadata, ObjectTree
 from flwr.proto.node_pb2 import Node
@@ -208,9 +208,10 @@ BAD_ANNOUNCEMENTS: dict[str, Callable[[], PushMessagesRequest]] = {
 def handler(store: ObjectFiles, monkeypatch: pytest.MonkeyPatch) -> Callable[[PushMessagesRequest], Any]:
     """Flower's, which keeps what it is given."""
 
-    def flowers(request: PushMessagesRequest, state: Any) -> str:
-        store.preregister(RUN, request.message_object_trees[0])
-        return "kept"
+    def flowers(request: PushMessagesRequest, state: Any) -> PushMessagesResponse:
+        if request.messages_list[0].metadata.run_id != RUN:
+            return PushMessagesResponse()
+        return PushMessagesResponse(objects_to_push=store.preregister(RUN, request.message_object_trees[0]))
 
     monkeypatch.setattr(fleet_handlers, "push_messages", flowers)
     refuse_bad_announcements()
@@ -230,5 +231,15 @@ def test_an_announcement_that_is_no_reply_of_its_node_is_a_bad_request(
 def test_a_reply_is_announced_as_its_nodes(
     handler: Callable[[PushMessagesRequest], Any], store: ObjectFiles
 ) -> None:
-    assert handler(reply()) == "kept"
+    assert len(handler(reply()).objects_to_push) == 7
     assert store._of(6) == (7, 0)
+
+
+def test_a_request_that_was_answered_goes_whether_its_node_says_so_or_not(
+    handler: Callable[[PushMessagesRequest], Any], store: ObjectFiles
+) -> None:
+    store.preregister(RUN, asked := message("request"))
+    handler(reply(reply_to_message_id=asked.object_id, run_id=RUN + 1))  # which Flower does not take
+    assert asked.object_id in store
+    handler(reply(reply_to_message_id=asked.object_id))
+    assert asked.object_id not in store

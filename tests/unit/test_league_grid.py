@@ -38,6 +38,7 @@ class SuperLink:
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
         self.replies: dict[str, tuple[Any, Any]] = {}
         self.objects: dict[str, bytes] = {}
+        self.confirmed: list[str] = []
         self.fails = {what: set[str]() for what in ("list", "object", "confirm")}
 
     def has(self, number: str, reply: Message) -> str:
@@ -69,6 +70,7 @@ class SuperLink:
     def ConfirmMessageReceived(self, request: Any) -> ConfirmMessageReceivedResponse:  # noqa: N802
         if request.message_object_id in self.fails["confirm"]:
             raise failed(500)
+        self.confirmed.append(request.message_object_id)
         return ConfirmMessageReceivedResponse()
 
     def close(self) -> None: ...
@@ -130,3 +132,11 @@ def test_a_reply_that_is_larger_than_there_is_room_for_is_no_reply(
     got = pulled(grid, "a", "b")
     assert from_records(got["a"]) == GOOD
     assert len(got["b"]) == 0  # absence
+
+
+def test_requests_that_nobody_waits_for_are_taken_back_as_far_as_they_can_be(
+    there: SuperLink, grid: LeagueGrid
+) -> None:
+    there.fails["confirm"] = {"a"}
+    grid.let_go(["a", "b"])
+    assert there.confirmed == ["b"]

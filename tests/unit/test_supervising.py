@@ -12,10 +12,32 @@ from typing import Any
 
 import pytest
 
-from hansa.errors import EngineError
+from hansa.errors import CoordinatorError, EngineError
 from hansa_server import supervising
+from hansa_server.flower_app.superlink import REPLY_BYTES
+from hansa_server.home import FILE, CoordinatorFile, CoordinatorHome, coordinator_toml, read_home
 from hansa_server.runs import Runs
 from hansa_server.supervising import Supervisor
+
+
+def test_what_replies_may_take_follows_from_the_model_and_can_be_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = CoordinatorHome(tmp_path, CoordinatorFile(listen="127.0.0.1:1"))
+    assert home.reply_bytes == 2**28
+    home.league.mkdir()
+    with home.model_zero.open("wb") as file:
+        file.truncate(2**30)  # of holes
+    assert supervising.environment(home)[REPLY_BYTES] == str(home.reply_bytes) == str(2**31)
+    file_text = coordinator_toml("127.0.0.1:1", "").replace(
+        "# reply_bytes = 268435456", "reply_bytes = 300000000"
+    )
+    (tmp_path / FILE).write_text(file_text)
+    assert read_home(tmp_path).reply_bytes == 300_000_000
+    (tmp_path / FILE).write_text(file_text.replace("300000000", "3"))
+    with pytest.raises(CoordinatorError) as refused:
+        read_home(tmp_path)
+    assert any("reply_bytes" in str(problem) for problem in refused.value.problems)
 
 
 class Watched(Supervisor):

@@ -106,13 +106,19 @@ def node_of(request: PushMessagesRequest) -> int:
 
 
 def refuse_bad_announcements() -> None:
-    """Have Flower's part for nodes look at each announcement before it keeps anything of it; once in a process."""
+    """Have Flower's part for nodes look at each announcement before it keeps anything of it; once in a process.
+
+    A node that answers has all of the request, so that what is left of it here goes, whether the node says that it has it or not.
+    """
     handlers: Any = fleet_handlers
     flowers = handlers.push_messages
 
     def push_messages(request: PushMessagesRequest, state: Any) -> Any:
         node = node_of(request)
         with state.object_store.announced_by(node):
-            return flowers(request, state)
+            told = flowers(request, state)
+        if told.objects_to_push:  # a reply that Flower has taken, to a request that was this node's
+            state.object_store.delete(request.messages_list[0].metadata.reply_to_message_id)
+        return told
 
     handlers.push_messages = push_messages

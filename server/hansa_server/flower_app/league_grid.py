@@ -125,6 +125,11 @@ class LeagueGrid(HttpGrid):
         sending.send(set(told.objects_to_push), push)
         return list(told.message_ids)
 
+    def let_go(self, message_ids: Iterable[str]) -> None:
+        """Have the SuperLink forget requests whose replies nobody waits for any more: what their nodes have not fetched lies on its disk."""
+        for number in message_ids:
+            self._confirm(number)
+
     def close(self) -> None:
         """Give the connection back."""
         self._threads.shutdown(wait=True, cancel_futures=True)
@@ -155,8 +160,7 @@ class LeagueGrid(HttpGrid):
 
     def _fetched(self, arriving: Arriving) -> FlowerMessage | None:
         """The message, once all of it has arrived; `None` before. One that is none is a message without records."""
-        client = self._runtime_client
-        pull = make_pull_object_fn_protobuf(client.PullObject, self.node, self._run_id)
+        pull = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, self._run_id)
         metadata = message_from_proto(arriving.proto).metadata
         try:
             message = arriving.fetch(pull, self._folder, self._reply_bytes)
@@ -170,15 +174,15 @@ class LeagueGrid(HttpGrid):
         except WireError as error:
             _LOG.warning("a reply cannot be read: %(error)s", {"error": error})
             message = make_message(metadata=metadata, content=RecordDict(), error=None)
-        try:
-            client.ConfirmMessageReceived(
-                ConfirmMessageReceivedRequest(
-                    node=self.node, run_id=self._run_id, message_object_id=arriving.object_id
-                )
-            )
-        except httpx.HTTPStatusError as error:
-            _LOG.warning("a reply that was fetched stays at the SuperLink: %(error)s", {"error": error})
+        self._confirm(arriving.object_id)
         return message
+
+    def _confirm(self, number: str) -> None:
+        request = ConfirmMessageReceivedRequest(node=self.node, run_id=self._run_id, message_object_id=number)
+        try:
+            self._runtime_client.ConfirmMessageReceived(request)
+        except httpx.HTTPStatusError as error:
+            _LOG.warning("a message stays at the SuperLink until the run ends: %(error)s", {"error": error})
 
 
 def _unavailable(metadata: Metadata, why: str) -> FlowerMessage:
