@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import threading
 import time
 import tomllib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -290,6 +291,33 @@ def test_a_node_that_does_not_sign_is_refused_whatever_it_asks(there: SuperLink)
         for path in ("pull-messages", "push-messages", "pull-object", "push-object", "send-node-heartbeat"):
             asked = client.post(f"https://{there.address}/v1/fleet/{path}", content=b"")
             assert asked.status_code == httpx.codes.UNAUTHORIZED, (path, asked.text)
+
+
+def test_a_strangers_request_that_never_ends_is_cut_off(there: SuperLink) -> None:
+    verify = ssl.create_default_context(cafile=there.folder / "ca" / "ca.crt")
+    sent = [0]
+
+    def endless() -> Iterator[bytes]:
+        while sent[0] < 1000 * 2**20:
+            sent[0] += 2**16
+            yield bytes(2**16)
+
+    with httpx.Client(verify=verify, timeout=30.0) as client:
+        for path in ("activate-node", "push-object"):
+            sent[0] = 0
+            with suppress(httpx.TransportError):  # who is cut off may not come to read why
+                asked = client.post(f"https://{there.address}/v1/fleet/{path}", content=endless())
+                assert asked.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+            assert sent[0] < 100 * 2**20  # what fits into the buffers between
+    with (
+        socket.create_connection(("127.0.0.1", there.port)) as plain,
+        verify.wrap_socket(plain, server_hostname="127.0.0.1") as stranger,
+    ):
+        begun = b"POST /v1/fleet/activate-node HTTP/1.1\r\nx: "
+        with pytest.raises(OSError):  # a reset, in whatever words
+            stranger.sendall(begun)
+            for _ in range(1000):
+                stranger.sendall(b"x" * 2**16)
 
 
 @pytest.mark.parametrize("path", ["/v1/control/list-nodes", "/openapi.json", "/docs", "/v1/unknown"])

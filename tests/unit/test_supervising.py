@@ -20,9 +20,7 @@ from hansa_server.runs import Runs
 from hansa_server.supervising import Supervisor
 
 
-def test_what_replies_may_take_follows_from_the_model_and_can_be_set(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_replies_may_take_follows_from_the_model_and_can_be_set(tmp_path: Path) -> None:
     home = CoordinatorHome(tmp_path, CoordinatorFile(listen="127.0.0.1:1"))
     assert home.reply_bytes == 2**28
     home.league.mkdir()
