@@ -183,7 +183,8 @@ class Wire(asyncio.Transport):
 
     def __init__(self) -> None:
         super().__init__()
-        self.written, self.is_cut = b"", False
+        self.written = b""
+        self.is_closed = self.is_cut = False
 
     def write(self, data: Any) -> None:
         self.written += data
@@ -191,10 +192,11 @@ class Wire(asyncio.Transport):
     def abort(self) -> None:
         self.is_cut = True
 
-    close = abort
+    def close(self) -> None:
+        self.is_closed = True
 
     def is_closing(self) -> bool:
-        return self.is_cut
+        return self.is_closed or self.is_cut
 
     def pause_reading(self) -> None: ...
 
@@ -221,6 +223,7 @@ ENDLESS_HEADS: dict[str, tuple[bytes, bytes]] = {
         b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n",
         b"x: " + b"y" * 995 + b"\r\n",
     ),
+    "a body that was answered": (b"POST / HTTP/1.1\r\ncontent-length: 100000000\r\n\r\n", b"b" * 1000),
     "empty lines": (b"", b"\r\n" * 500),
     "what is no HTTP any more": (
         b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
@@ -235,6 +238,8 @@ def test_a_head_that_never_ends_is_cut_off(what: str) -> None:
         connection, wire = connected()
         begins, goes_on = ENDLESS_HEADS[what]
         connection.data_received(begins)
+        while connection.tasks:  # noqa: ASYNC110  # an answer, where there is one
+            await asyncio.sleep(0)
         sent = 0
         while not wire.is_cut:
             connection.data_received(goes_on)
@@ -257,6 +262,20 @@ def test_whoever_connects_and_says_nothing_is_not_waited_for(
             connection.data_received(begins)
         while not wire.is_cut:  # noqa: ASYNC110  # it is what is looked at
             await asyncio.sleep(0)
+        connection.connection_lost(None)
+
+    run(story)
+
+
+def test_a_connection_that_is_closed_does_not_wait_for_the_other_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "CLOSES_WITHIN_S", 0.0)
+
+    async def story() -> None:
+        connection, wire = connected()
+        connection.data_received(b"POST / HTTP/1.1\r\nconnection: close\r\ncontent-length: 100000\r\n\r\n")
+        while not wire.is_cut:  # noqa: ASYNC110  # likewise
+            await asyncio.sleep(0)
+        assert b"200 OK" in wire.written
         connection.connection_lost(None)
 
     run(story)

@@ -153,6 +153,7 @@ class Carrying:
         except OSError as error:
             _LOG.error("an object cannot be kept: %s", error.strerror)
             stored = False
+            await read.into(None, push)  # whoever sends it is told once it has been sent
         if stored and (come := self._awaited.pop(push.request.object_id, None)) is not None:
             come.set()
         await _answer(send, 200, PushObjectResponse(stored=stored).SerializeToString())

@@ -15,6 +15,7 @@ MOST_HEAD_BYTES = (
     64 * 2**10
 )  # beyond the last body or request; a head of Flower's nodes has about one kilobyte
 HEAD_WITHIN_S = 30.0
+CLOSES_WITHIN_S = 2.0
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -34,7 +35,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes; whoever sends ever more that are neither a head's end nor a body's is cut off."""
+        """Bytes; whoever sends ever more that belong to no head's end and to no body that is read is cut off."""
         self._head_bytes += len(data)
         super().data_received(data)
         if self._head_bytes > MOST_HEAD_BYTES:
@@ -55,8 +56,9 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Some of a body; how much of it is read is `Bounded`'s matter."""
-        self._head_bytes = 0
+        """Some of a body; how much of it is read is `Bounded`'s matter, and nothing is once it was answered."""
+        if not self.cycle.response_complete:
+            self._head_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -64,8 +66,15 @@ class BoundedConnection(HttpToolsProtocol):
         self._head_bytes = 0
         super().on_message_complete()
 
-    def _expect(self) -> None:
-        self._due = self.loop.call_later(HEAD_WITHIN_S, self._give_up)
+    def on_response_complete(self) -> None:
+        """An answer is sent; where it is the last, TLS would wait for the other end to agree, and read on meanwhile."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._come()
+            self._expect(CLOSES_WITHIN_S)
+
+    def _expect(self, seconds: float | None = None) -> None:
+        self._due = self.loop.call_later(HEAD_WITHIN_S if seconds is None else seconds, self._give_up)
 
     def _come(self) -> None:
         due: Any = self._due
