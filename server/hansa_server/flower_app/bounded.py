@@ -169,7 +169,8 @@ class _Body:
     def __init__(self, scope: Scope, receive: Receive, bounded: Bounded) -> None:
         self._scope, self._receive, self._bounded = scope, receive, bounded
         self._limits = bounded.limits
-        self._most, self._read, self._left = self._limits.stranger, 0, lambda: None
+        self._most, self._read = self._limits.stranger, 0
+        self._left: Callable[[], None] = lambda: None
         self._has_more, self._is_large = True, False
         self._began = asyncio.get_running_loop().time()
         self.refused = 0  # the status
