@@ -295,18 +295,18 @@ def test_a_node_that_does_not_sign_is_refused_whatever_it_asks(there: SuperLink)
 
 def test_a_strangers_request_that_never_ends_is_cut_off(there: SuperLink) -> None:
     verify = ssl.create_default_context(cafile=there.folder / "ca" / "ca.crt")
-    with httpx.Client(verify=verify, timeout=30.0) as client:
-        with suppress(httpx.TransportError):  # who is cut off may not come to read why
-            asked = client.post(f"https://{there.address}/v1/fleet/push-object", content=repeat(bytes(2**16)))
-            assert asked.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+    url, endless = f"https://{there.address}/v1/fleet/push-object", b"x" * 2**16
+    # who is cut off may not come to read why
+    with httpx.Client(verify=verify, timeout=30.0) as client, suppress(httpx.TransportError):
+        asked = client.post(url, content=repeat(endless))
+        assert asked.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
     with (
         socket.create_connection(("127.0.0.1", there.port)) as plain,
         verify.wrap_socket(plain, server_hostname="127.0.0.1") as stranger,
+        pytest.raises(OSError),  # a reset, in whatever words
     ):
-        begun = b"POST /v1/fleet/activate-node HTTP/1.1\r\nx: "
-        with pytest.raises(OSError):  # noqa: PT012  # a reset, in whatever words
-            for piece in chain([begun], repeat(b"x" * 2**16)):
-                stranger.sendall(piece)
+        for piece in chain([b"POST /v1/fleet/activate-node HTTP/1.1\r\nx: "], repeat(endless)):
+            stranger.sendall(piece)
 
 
 @pytest.mark.parametrize("path", ["/v1/control/list-nodes", "/openapi.json", "/docs", "/v1/unknown"])
