@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -305,8 +305,12 @@ def test_a_strangers_request_that_never_ends_is_cut_off(there: SuperLink) -> Non
         verify.wrap_socket(plain, server_hostname="127.0.0.1") as stranger,
         pytest.raises(OSError),  # a reset, in whatever words
     ):
-        for piece in chain([b"POST /v1/fleet/activate-node HTTP/1.1\r\nx: "], repeat(endless)):
-            stranger.sendall(piece)
+        send_all(stranger, chain([b"POST /v1/fleet/activate-node HTTP/1.1\r\nx: "], repeat(endless)))
+
+
+def send_all(stranger: socket.socket, pieces: Iterable[bytes]) -> None:
+    for piece in pieces:
+        stranger.sendall(piece)
 
 
 @pytest.mark.parametrize("path", ["/v1/control/list-nodes", "/openapi.json", "/docs", "/v1/unknown"])
