@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 from hansa.errors import EngineError, LinkError
 
-PATIENCE_S = 60.0  # for one answer: one that takes 400 MB from each of many answers within a second or two
+PATIENCE_S = 60.0  # for one answer. Seven seconds were the most where five nodes sent 400 MB each, on two cores that had other work
 EVERY_S = 15.0
 # both have to be reached. A machine that stood still, or was busy for a while, costs a miss or two
 MISSES_IN_A_ROW, SILENT_S = 5, 300.0

@@ -60,7 +60,8 @@ class Connection:
 
     def __init__(self, down: Callable[[], bool] = lambda: False) -> None:
         self._down = down
-        self.asked = list[str]()
+        self.asked, self.ended = list[str](), list[str]()
+        self.unfinished: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +80,11 @@ class Connection:
 
     def carrying(self, run: str) -> list[str]:
         self._ask(f"carrying {run}")
-        return []
+        return [one for one in self.unfinished if one not in self.ended]
+
+    def stop(self, flower_run: str) -> None:
+        self._ask(f"stop {flower_run}")
+        self.ended.append(flower_run)
 
     def start(self, run: str) -> str:
         self._ask(f"start {run}")
@@ -188,6 +193,15 @@ def test_a_run_that_a_busy_superlink_did_not_take_is_tried_again(tmp_path: Path)
     one.look()
     assert one.started == 1
     assert one.made.said[1:] == [f"run {one.run} was interrupted, and goes on"]
+
+
+def test_a_start_whose_answer_was_lost_is_no_second_process_of_the_run(tmp_path: Path) -> None:
+    """It waits at the SuperLink, and no row of the register knows it."""
+    one = Interrupted(tmp_path)
+    one.control.unfinished = ("5",)
+    one.look()
+    assert [asked.split()[0] for asked in one.control.asked] == ["carrying", "stop", "start"]
+    assert one.control.ended == ["5"]
 
 
 def test_a_run_that_ended_twice_at_the_same_place_is_left(tmp_path: Path) -> None:
