@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import grpc
@@ -37,7 +38,7 @@ MAX_ANSWER_BYTES = 5 * 1024 * 1024
 TILE_WIDTH, TILE_HEIGHT, TILE_LEVELS = 256, 8, 8
 THREADS, WAITING, FOLLOWERS = 40, 120, 24  # a follower keeps a thread; more calls wait for one
 CALLS_EACH, FOLLOWERS_EACH = 8, 3  # of one party at the same time, over all of its connections
-TALK_S = 30.0  # for how long a client may take to say what it asks, where it may say several things
+TALK_S = 30.0  # for how long a client may take to say what it asks, or to take an answer of one piece
 POLL_S, LIFE_S = 0.5, 30.0  # how often a log is looked at for a follower, and a sign of life is given
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_QUESTION_BYTES),
@@ -99,6 +100,27 @@ class Shares:
             yield
         finally:
             self.give_back(name)
+
+    @contextmanager
+    def taken_by_call(self, name: str, context: grpc.ServicerContext) -> Iterator[None]:
+        """A share until the thread has left the call and the call has ended, whichever comes later.
+
+        An answer that nobody reads keeps its memory after the method that made it returned, and a method whose client
+        left keeps its thread: either alone would let a party take as many as it likes. See `take`.
+        """
+        self.take(name)
+        ends = count(1)
+
+        def ended() -> None:
+            if next(ends) == 2:
+                self.give_back(name)
+
+        if not context.add_callback(ended):
+            ended()  # it is over already
+        try:
+            yield
+        finally:
+            ended()
 
 
 class LedgerServicer(LedgerServiceServicer):
@@ -330,47 +352,76 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
         handler = continuation(handler_call_details)
         if handler is None:
             return None
-        making = {
-            (False, False): (grpc.unary_unary_rpc_method_handler, handler.unary_unary, self._once),
-            (False, True): (grpc.unary_stream_rpc_method_handler, handler.unary_stream, self._streamed),
-            (True, False): (grpc.stream_unary_rpc_method_handler, handler.stream_unary, self._once),
-            (True, True): (grpc.stream_stream_rpc_method_handler, handler.stream_stream, self._streamed),
-        }
-        talking = bool(handler.request_streaming)
-        make, method, wrap = making[talking, bool(handler.response_streaming)]
+        # Each method is taken as one that may be asked several things, which is the same on the wire: of the others gRPC
+        # waits for the question before anything here runs, for as long as who asks likes, and in a thread of the pool.
+        if handler.response_streaming:
+            make, wrap = grpc.stream_stream_rpc_method_handler, self._streamed
+            method = handler.stream_stream or handler.unary_stream
+        else:
+            make, wrap = grpc.stream_unary_rpc_method_handler, self._once
+            method = handler.stream_unary or handler.unary_unary
         return make(
-            wrap(method, talking=talking),
+            wrap(method, talking=bool(handler.request_streaming)),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
+    @contextmanager
+    def _admitted(self, context: grpc.ServicerContext) -> Iterator[None]:
+        """What goes wrong is told; whoever asks is admitted, and has a share."""
+        with _told(context), self._shares.taken_by_call(self.admit(context), context):
+            yield
+
     def _once(self, method: Callable[..., Any], *, talking: bool) -> Callable[..., Any]:
-        def answer(request: Any, context: grpc.ServicerContext) -> Any:
-            with _told(context), self._shares.taken(self.admit(context)), _in_time(context, talking=talking):
-                return method(request, context)
+        def answer(asked: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            with self._admitted(context):
+                in_time = _limit(context)
+                if not context.add_callback(in_time):  # until the answer has been taken
+                    in_time()
+                return method(asked if talking else _one(asked), context)
 
         return answer
 
     def _streamed(self, method: Callable[..., Any], *, talking: bool) -> Callable[..., Any]:
         if getattr(method, _NON_BLOCKING, False):
 
-            def hand_over(request: Any, context: grpc.ServicerContext, send: Callable[..., None]) -> None:
-                with _told(context):
-                    name = self.admit(context)
-                    self._shares.take(name)  # until the call ends, which is after this
-                    if not context.add_callback(lambda: self._shares.give_back(name)):
-                        self._shares.give_back(name)
-                        return
-                    method(request, context, send)
+            def hand_over(
+                asked: Iterator[Any], context: grpc.ServicerContext, send: Callable[..., None]
+            ) -> None:
+                with self._admitted(context):
+                    method(self._one_in_time(asked, context), context, send)
 
             setattr(hand_over, _NON_BLOCKING, True)
             return hand_over
 
-        def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            with _told(context), self._shares.taken(self.admit(context)), _in_time(context, talking=talking):
-                yield from method(request, context)
+        def answer(asked: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+            with self._admitted(context):
+                if not talking:
+                    yield from method(self._one_in_time(asked, context), context)
+                    return
+                in_time = _limit(context)
+                try:
+                    yield from method(asked, context)
+                finally:
+                    in_time()
 
         return answer
+
+    @staticmethod
+    def _one_in_time(asked: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        in_time = _limit(context)
+        try:
+            return _one(asked)
+        finally:
+            in_time()
+
+
+def _one(asked: Iterator[Any]) -> Any:
+    """The question of a method that is asked one."""
+    question = next(asked, None)
+    if question is None:
+        raise Refusal(grpc.StatusCode.INVALID_ARGUMENT, "nothing was asked")
+    return question
 
 
 def _reason(error: HansaError) -> str:
@@ -379,19 +430,12 @@ def _reason(error: HansaError) -> str:
     return " — ".join([error.cause, *map(str, problems)])
 
 
-@contextmanager
-def _in_time(context: grpc.ServicerContext, *, talking: bool) -> Iterator[None]:
-    """Who may say several things and falls silent keeps no thread: the call is cancelled after `TALK_S`."""
-    if not talking:
-        yield
-        return
+def _limit(context: grpc.ServicerContext) -> Callable[[], None]:
+    """Cancel a call after `TALK_S`, unless what comes back is called before: who falls silent keeps nothing for long."""
     timer = threading.Timer(TALK_S, context.cancel)
     timer.daemon = True
     timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    return timer.cancel
 
 
 @contextmanager
