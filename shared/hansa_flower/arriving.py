@@ -32,12 +32,9 @@ from hansa_flower.records import RAW
 
 _ARRAYS = 3  # how far below a message arrays are: its content, a record, an array
 _MOST_OBJECTS = MAX_ARRAYS + 8  # of a message, its chunks left out
-_MOST_BYTES = (
-    MAX_HEADER_BYTES + 2 * 1024**2
-)  # of each of them: the header, and a megabyte of small arrays beside it
-_MOST_TOGETHER = (
-    2 * _MOST_BYTES
-)  # of all of them: the names of arrays stand in the header, and once more beside them
+# of each of them: the largest holds the header, and a megabyte of small arrays beside it
+_MOST_BYTES = MAX_HEADER_BYTES + 2 * 1024**2
+_MOST_TOGETHER = 2 * _MOST_BYTES  # the names of arrays stand in the header, and once more beside them
 _LEAST_CHUNK = 64 * 1024  # bytes, the last of an array left out; Flower's chunks have five megabytes
 
 
