@@ -321,6 +321,15 @@ def test_control_asks_for_a_secret_and_the_rest_is_not_there(there: SuperLink, p
     assert (asked.status_code, asked.content) == (404, b"")
 
 
+def test_what_carries_a_run_is_known_also_to_whom_nobody_has_told_it(there: SuperLink) -> None:
+    with there.control() as control:
+        one, other = control.start("one"), control.start("other")
+        assert control.carrying("one") == [one]
+        control.stop(one)
+        assert (control.carrying("one"), control.carrying("other")) == ([], [other])
+        control.stop(other)
+
+
 def test_the_bundle_names_a_module_and_holds_no_code() -> None:
     folder = Path(__file__).resolve().parents[2] / "deploy" / "flower-app"
     assert [path.name for path in folder.iterdir()] == ["pyproject.toml"]
