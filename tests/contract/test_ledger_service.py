@@ -30,7 +30,7 @@ from hansa.ledger.errors import CosignatureQuorumError, ForkError, LogDamagedErr
 from hansa.merkle import leaf_hash, tree_root, verify_consistency, verify_inclusion
 from hansa.v1 import ledger_pb2 as v1
 from hansa.v1.ledger_pb2_grpc import LedgerServiceStub
-from hansa_server import ledger_service
+from hansa_server import ledger_gate, ledger_service
 from hansa_server.admission import Admission, RosterInForce
 from hansa_server.ledger_service import MAX_ENTRIES, SERVICE, ServiceIdentity, ledger_server
 from hansa_server.served_logs import HeldLog, served_logs
@@ -286,7 +286,7 @@ class TestLimits:
 
     def test_a_share_that_was_given_back_can_be_taken_again(self, channel: grpc.Channel) -> None:
         watch = health_pb2_grpc.HealthStub(channel).Watch
-        for _ in range(3 * ledger_service.CALLS_EACH):
+        for _ in range(3 * ledger_gate.CALLS_EACH):
             call = watch(health_pb2.HealthCheckRequest(service=SERVICE))
             deadline = time.monotonic() + 20
             while True:
@@ -327,8 +327,8 @@ class TestLimits:
     def test_a_client_that_falls_silent_in_a_call_keeps_no_thread(
         self, consortium: Consortium, store: Path, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(ledger_service, "TALK_S", 1.5)
-        monkeypatch.setattr(ledger_service, "CALLS_EACH", 2)
+        monkeypatch.setattr(ledger_gate, "TALK_S", 1.5)
+        monkeypatch.setattr(ledger_gate, "CALLS_EACH", 2)
         done = threading.Event()
 
         def says_one_thing() -> Iterator[Any]:
@@ -338,7 +338,7 @@ class TestLimits:
         with consortium.serving_paths(store) as address, _channel(address, credentials) as channel:
             stub = reflection_pb2_grpc.ServerReflectionStub(channel)
             for _ in range(
-                2 * ledger_service.CALLS_EACH
+                2 * ledger_gate.CALLS_EACH
             ):  # one after the other, none of them ended by the client
                 call = stub.ServerReflectionInfo(says_one_thing())
                 assert next(call).list_services_response.service
@@ -366,7 +366,7 @@ class TestLimits:
         ):
             for channel, code, kept in (
                 (one, grpc.StatusCode.PERMISSION_DENIED, 0),
-                (two, grpc.StatusCode.RESOURCE_EXHAUSTED, ledger_service.CALLS_EACH),
+                (two, grpc.StatusCode.RESOURCE_EXHAUSTED, ledger_gate.CALLS_EACH),
             ):
                 calls = [channel.stream_stream(f"/{method}")(says_nothing()) for _ in range(60)]
                 assert {code for code, _ in self._refused(calls, 60 - kept)} == {code}
@@ -384,7 +384,7 @@ class TestLimits:
         says: bool,
     ) -> None:
         if not says:
-            monkeypatch.setattr(ledger_service, "TALK_S", 0.3)
+            monkeypatch.setattr(ledger_gate, "TALK_S", 0.3)
         done = threading.Event()
 
         def says_nothing() -> Iterator[bytes]:
@@ -402,14 +402,14 @@ class TestLimits:
         """An answer that is not read fills the service's memory until its call ends."""
         with consortium.serving([long_log()]) as address, _unread(address, credentials) as get:
             calls = [get() for _ in range(60)]
-            refused = self._refused(calls, 60 - ledger_service.CALLS_EACH)
+            refused = self._refused(calls, 60 - ledger_gate.CALLS_EACH)
             assert {code for code, _ in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
 
     def test_an_answer_that_nobody_takes_is_not_kept(
         self, consortium: Consortium, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(ledger_service, "CALLS_EACH", 1)
-        monkeypatch.setattr(ledger_service, "TALK_S", 0.5)
+        monkeypatch.setattr(ledger_gate, "CALLS_EACH", 1)
+        monkeypatch.setattr(ledger_gate, "TALK_S", 0.5)
         with (
             consortium.serving([long_log()]) as address,
             _unread(address, credentials) as get,
