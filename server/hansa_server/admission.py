@@ -35,20 +35,20 @@ class RosterInForce:
         self._log = next((log for log in logs if log.origin == keys.federation.log.name), None)
 
     def __call__(self) -> Roster:
-        """As of now.
+        """As of now. Where it raises, the next question reads from the same place again.
 
         Raises:
-            HansaError: an amendment in the log is none.
+            HansaError: an amendment in the log is none, or the log cannot be read.
         """
         if self._log is not None:
             with self._log.reading() as view:
-                size = view.size
+                size, keyring = view.size, self._keyring
                 for index, data in enumerate(view.entries(self._size, size), self._size):
                     if _AMENDMENT in data:
                         entry = SignedEntry.parse(data).entry
                         if isinstance(entry, AmendmentMade):
-                            self._keyring = self._keyring.amended(entry, index)
-                self._size = size
+                            keyring = keyring.amended(entry, index)
+                self._size, self._keyring = size, keyring
         return self._keyring.agreements[self._agreement_id].rosters[-1][1]
 
 

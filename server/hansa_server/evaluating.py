@@ -8,7 +8,7 @@ import numpy as np
 
 from hansa.agreement import Agreement
 from hansa.canonical import sha256_hex
-from hansa.errors import EngineError, HansaError
+from hansa.errors import HansaError, MachineError
 from hansa.fairness.agreed import plan_of
 from hansa.fairness.errors import EvaluationError
 from hansa.fairness.evaluated import Evaluated
@@ -115,7 +115,7 @@ def evaluate_published(
         EvaluationError: a file is missing, or the agreement allows no further evaluation.
         TooFewMembersError: too few answered; names who is missing and why.
         HansaError: there is no sum that could be used.
-        EngineError: the carrier failed; with the journal the run goes on from here.
+        MachineError: something of this machine failed; with the journal the run goes on from here.
 
     Guarantees: what comes back is the noisy sum alone, over at least max(t, min_members) members; it is in the federation's
         log. Members check for themselves that the file was published, how often it was judged, and their budgets.
@@ -135,7 +135,7 @@ def evaluate_published(
     judged, plan = [files[name] for name in published.artifacts], plan_of(agreement)
     try:
         found, _ = _evaluated(summation, plan, run, published.model_sha256, number, judged, note, last=True)
-    except EngineError:
+    except MachineError:
         raise
     except HansaError:
         close_run(agreement, members, journal, run, summation)

@@ -6,13 +6,14 @@ run; everything else is a function of the agreement and of what the members sent
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
 from hansa.agreement import Agreement
-from hansa.errors import EngineError, HansaError, WireError
+from hansa.errors import HansaError, MachineError, WireError
 from hansa.protocol import Derivation, close_request, starting_state
 from hansa.server_step import ServerState
 from hansa.vectors import IN_MEMORY, Vector, Vectors
@@ -21,6 +22,8 @@ from hansa_server.journal import Journal
 from hansa_server.members import Members
 from hansa_server.rounds import RoundRecord
 from hansa_server.summation import Summation
+
+_LOG = logging.getLogger("hansa.coordinator")
 
 
 @dataclass
@@ -31,15 +34,15 @@ class Outcome:
         state: of the server optimiser after the last finished round.
         rounds: every round that was exchanged; the last may have failed (`state.round` counts the finished ones).
         stopped_because: why the run ended before its last round, or `None`.
-        stopped_by: who ended it then: a ``rule`` of the run, or a ``person``. A stop is final: members are told
-            that the run is over.
+        stopped_by: who ended it then: a ``rule`` of the run, a ``person``, or, where nobody calls a run again, the ``machine``
+            that it ran on. A stop is final: members are told that the run is over.
         not_concluded: why what was to follow training did not take place, or `None`. The model is finished all the same.
     """
 
     state: ServerState
     rounds: list[RoundRecord] = field(default_factory=list)
     stopped_because: str | None = None
-    stopped_by: Literal["rule", "person"] | None = None
+    stopped_by: Literal["rule", "person", "machine"] | None = None
     not_concluded: str | None = None
 
 
@@ -54,6 +57,7 @@ def run_federation(
     after_round: Callable[[Outcome], None] | None = None,
     conclude: Callable[[Outcome], None] | None = None,
     vectors: Vectors = IN_MEMORY,
+    resumable: bool = True,
 ) -> Outcome:
     """Train as agreed: sum the members' updates, step, until the last round.
 
@@ -68,6 +72,7 @@ def run_federation(
         conclude: called once the last round is finished and members still take part: evaluations of the model, and what
             follows from them. What it raises as `HansaError` ends it, and is told in the outcome.
         vectors: where the model and the rest of the optimiser's state lie.
+        resumable: whether somebody calls the run again after a `MachineError`. Otherwise one ends the run, as a rule does.
 
     Returns:
         The outcome; partial, with the reason, if too few members remained, a sum was not one of honest vectors, the
@@ -75,7 +80,7 @@ def run_federation(
 
     Raises:
         WireError: `model` is not the agreement's model 0.
-        EngineError: the carrier failed, or the disk takes no more.
+        MachineError: the carrier, a process or a disk of this machine failed. With the journal the run goes on from here.
     """
     terms = agreement.terms
     training = terms.training
@@ -91,8 +96,10 @@ def run_federation(
             summation.followed(outcome.state)
             if after_round is not None:
                 after_round(outcome)
-    except EngineError:
-        raise  # the carrier is gone; with the journal the run goes on from here
+    except MachineError as error:
+        if resumable:
+            raise  # nobody has ended the run; with the journal it goes on from here
+        outcome.stopped_because, outcome.stopped_by = error.cause, "machine"
     except HansaError as error:
         outcome.stopped_because, outcome.stopped_by = error.cause, "rule"
     except KeyboardInterrupt:
@@ -101,11 +108,16 @@ def run_federation(
     if conclude is not None and outcome.stopped_because is None:
         try:
             conclude(outcome)
-        except EngineError:
-            raise
         except HansaError as error:
+            if resumable and isinstance(error, MachineError):
+                raise
             outcome.not_concluded = error.cause
-    close_run(agreement, members, journal, run, summation)
+    try:
+        close_run(agreement, members, journal, run, summation)
+    except MachineError as error:
+        if resumable:
+            raise
+        _LOG.warning("not everybody was told that the run is over: %(why)s", {"why": error.diagnostics()})
     return outcome
 
 

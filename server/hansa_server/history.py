@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,11 +16,9 @@ from datetime import datetime
 from sys import intern
 
 from hansa.agreement.amendments import Proposal
-from hansa.canonical import sha256_hex
-from hansa.errors import HansaError, ServerStateError, WireError
+from hansa.errors import HansaError, WireError
 from hansa.identity import COORDINATOR, Amendment, Roster, Signer
 from hansa.identity.errors import AmendmentError
-from hansa.identity.statement import Statement
 from hansa.ledger import (
     Abort,
     Adaptation,
@@ -42,18 +39,18 @@ from hansa.ledger import (
     SignedNote,
     VerifierKey,
     read_entry,
-    real,
     utc,
 )
 from hansa.ledger.entry import OfAgreement
 from hansa.ledger.errors import NoteSignatureError
 from hansa.ledger.kinds import Kind
-from hansa.privacy.charges import EVALUATION, TRAINING
-from hansa.protocol import JUDGED, MAX_NEWS, MAX_SAID, News, Word, first_of, fresh_line
+from hansa.protocol import MAX_NEWS, MAX_SAID, News, Word, first_of, fresh_line
 from hansa.secagg import SumOutcome
 from hansa.server_step import ServerState
+from hansa_server.summed_entries import adaptation_of, aggregate_of, evaluation_of, require_counted
 
 _LOG = logging.getLogger("hansa.coordinator")
+_SHA256_BYTES = 32
 _MEMBERS_OWN = (AgreementSigned, Reservation, Release, RunClosed, Abort, AttackMade)
 
 
@@ -90,6 +87,7 @@ class History:
         self._pinned, self._witnesses, self._clock = keyring, dict(witnesses), clock
         self._quorum = quorum
         self._mirrored: dict[str, int] = {}  # as each member has said since this was opened
+        self._furthest = Counter[str]()  # the most that it has ever said of it
         self._nonces: dict[str, str] = {}
         self._waiting: list[SignedEntry] | None = None
         self._cosigning: list[NoteSignature] = []  # of the newest checkpoint, verified and not kept yet
@@ -102,7 +100,7 @@ class History:
         self._keyring = self._pinned
         self._amended: list[Amendment] = []  # that the log holds, in order
         self._known: set[bytes] = set()  # SHA-256 of each entry
-        self._releases: dict[tuple[str, int], dict[str, bytes]] = {}  # SHA-256 of vectors, by run and round
+        self._releases: dict[tuple[str, int], dict[str, bytes]] = {}  # see `_said_of`, by run and round
         self._evaluated: set[tuple[str, int]] = set()  # rounds whose table is in the log
         self._adapted: set[tuple[str, int]] = set()  # rounds of which it stands there what adapted to them
         self._ended: set[tuple[str, int]] = set()  # rounds that have an aggregate or an abort
@@ -152,8 +150,11 @@ class History:
 
     @property
     def reached(self) -> int:
-        """How many entries members have, all together, as far as they have said."""
-        return sum(self._mirrored.values())
+        """How many entries members have, all together, by the most that each has ever said.
+
+        A mirror that is lost and filled anew brings it no further, nor does one that is said to be.
+        """
+        return self._furthest.total()
 
     def due(self, member: str) -> bool:
         """Whether a member must be told now, so that the next manifest can name what members have said.
@@ -175,38 +176,42 @@ class History:
         end = start + len(entries)
         return News(start, entries, (note if end == size else self._log.checkpoint_at(end)).encoded)
 
-    def take(self, member: str, word: Word) -> None:
+    def take(self, member: str, word: Word, *, new: bool = True) -> bool:
         """Take a member's word: its entries, how far its mirror is, its cosignature, its nonce.
 
         A cosignature that is not of the newest checkpoint is passed over: a coordinator that is called again has
         signed a newer one since, and what is missing is asked for again. Of entries that the log lacks, it takes `MAX_SAID`
         of a member in a round: no member can make the log of all the others grow as it likes.
 
+        Args:
+            member: who says it.
+            word: what it says.
+            new: whether entries that the log lacks, and a nonce that is another than its last, are taken too. Otherwise the
+                member says them again.
+
+        Returns:
+            Whether such a thing was taken.
+
         Raises:
             HansaError: an entry is malformed, foreign or wrongly signed, or the cosignature is none. What came before
                 it was taken.
         """
         self._mirrored[member] = min(word.mirrored, self._log.size)
+        self._furthest[member] = max(self._furthest[member], self._mirrored[member])
+        renewed = new and word.nonce not in {None, self._nonces.get(member)}
         if word.nonce is None:
             self._nonces.pop(member, None)
-        else:
+        elif renewed:
             self._nonces[member] = word.nonce
-        said = (read_entry(data) for data in dict.fromkeys(word.entries))
-        new = [signed for signed in said if _digest(signed) not in self._known]
-        room = MAX_SAID - self._heard[member]
-        if len(new) > room:
-            _LOG.warning(
-                "%(member)s says more than %(most)d entries in a round; the rest must wait",
-                {"member": member, "most": MAX_SAID},
-            )
-            new = new[:room]  # it says the others again
+        entries = self._lacking(member, word) if new else []
         said_now = set[tuple[str, int]]()  # of which rounds this word releases
-        for signed in new:
+        for signed in entries:
             self._check(member, signed, said_now)
-        self._append(new)
-        self._heard[member] += len(new)
+        self._append(entries)
+        self._heard[member] += len(entries)
         if word.cosignature is not None and self._note is not None:
             self._cosign(member, self._note, NoteSignature.parse(word.cosignature))
+        return renewed or bool(entries)
 
     @contextmanager
     def gathering(self) -> Iterator[None]:
@@ -232,7 +237,14 @@ class History:
     def released(self, member: str, run: str, number: int) -> str | None:
         """SHA-256 of a member's vector of a round, as it has said; `None` where it has not."""
         found = self._releases.get((run, number), {}).get(member)
-        return None if found is None else found.hex()
+        return None if found is None else found[:_SHA256_BYTES].hex()
+
+    def shows(
+        self, member: str, run: str, number: int, *, y_sha256: str, manifest_sha256: str, purpose: str
+    ) -> bool:
+        """Whether a member has put its vector of a round on record, as what it is: an answer to this manifest, for this purpose."""
+        found = self._releases.get((run, number), {}).get(member)
+        return found == _said_of(y_sha256, manifest_sha256, purpose)
 
     def evaluation(self, outcome: SumOutcome, number: int, files: tuple[str, ...]) -> None:
         """Log a finished evaluation, once: its sum as an aggregate, and beside it the noisy table itself.
@@ -246,18 +258,7 @@ class History:
         if (record.run, record.round) in self._evaluated:
             return
         self.aggregate(outcome, None)
-        entry = Evaluation(
-            at=self.now(),
-            agreement_id=self._agreement_id,
-            run=record.run,
-            number=number,
-            artifact_sha256=files[0],
-            reference_sha256=files[1] if len(files) > 1 else None,
-            round=record.round,
-            aggregate_sha256=record.aggregate_sha256,
-            table=b64encode(outcome.total.astype("<i4").tobytes()).decode("ascii"),
-        )
-        self._append([SignedEntry.sign(entry, self._signer)])
+        self._log_own(evaluation_of(outcome, self.now(), self._agreement_id, number, files))
 
     def adaptation(self, outcome: SumOutcome, state: ServerState) -> None:
         """Log a finished round of training, once, and beside its aggregate what adapted to it.
@@ -269,24 +270,12 @@ class History:
         Raises:
             ServerStateError: nothing has adapted, or the sum counts nothing.
         """
-        record, length = outcome.record, len(state.weights)
-        if state.adapted is None or len(outcome.total) <= length:
-            raise ServerStateError("a sum that counts nothing beside gradients has nothing adapted to it")
+        record = outcome.record
         if (record.run, record.round) in self._adapted:
             return
+        require_counted(outcome, state)
         self.aggregate(outcome, state.model_sha256)
-        entry = Adaptation(
-            at=self.now(),
-            agreement_id=self._agreement_id,
-            run=record.run,
-            round=record.round,
-            step=outcome.step,
-            aggregate_sha256=record.aggregate_sha256,
-            weights_sha256=state.weights_sha256,
-            counted=b64encode(outcome.total[length:].astype("<i4").tobytes()).decode("ascii"),
-            adapted=tuple(real(value) for value in state.adapted.tolist()),
-        )
-        self._append([SignedEntry.sign(entry, self._signer)])
+        self._log_own(adaptation_of(outcome, self.now(), self._agreement_id, state))
 
     def aggregate(self, outcome: SumOutcome, model_sha256: str | None) -> None:
         """Log a finished round, once.
@@ -303,23 +292,7 @@ class History:
             for name in outcome.survivors
             if (said := self.released(name, record.run, record.round)) is not None
         }
-        receipts = (Statement.parse(line).value for line in record.receipts)
-        received = {said["member"] for said in receipts if said["round"] == record.round}
-        entry = Aggregate(
-            at=self.now(),
-            agreement_id=self._agreement_id,
-            run=record.run,
-            purpose=EVALUATION if outcome.purpose == JUDGED else TRAINING,
-            round=record.round,
-            step=outcome.step,
-            manifest_sha256=Statement.parse(record.manifest).sha256,
-            record_sha256=sha256_hex(record.model_dump_json().encode()),
-            aggregate_sha256=record.aggregate_sha256,
-            released=released,
-            excluded=tuple(sorted(received.difference(outcome.survivors))),
-            model_sha256=model_sha256,
-        )
-        self._append([SignedEntry.sign(entry, self._signer)])
+        self._log_own(aggregate_of(outcome, self.now(), self._agreement_id, released, model_sha256))
 
     def sign(self, entry: Kind) -> SignedEntry:
         """An entry of the coordinator's, with its signature."""
@@ -354,7 +327,22 @@ class History:
             code=code,
             missing=missing,
         )
+        self._log_own(entry)
+
+    def _log_own(self, entry: Kind) -> None:
         self._append([SignedEntry.sign(entry, self._signer)])
+
+    def _lacking(self, member: str, word: Word) -> list[SignedEntry]:
+        """The entries of a word that the log lacks, as many as a member may say in a round."""
+        said = (read_entry(data) for data in dict.fromkeys(word.entries))
+        found = [signed for signed in said if _digest(signed) not in self._known]
+        room = MAX_SAID - self._heard[member]
+        if len(found) > room:
+            _LOG.warning(
+                "%(member)s says more than %(most)d entries in a round; the rest must wait",
+                {"member": member, "most": MAX_SAID},
+            )
+        return found[:room]  # it says the others again
 
     def _check(self, member: str, signed: SignedEntry, said_now: set[tuple[str, int]]) -> None:
         entry = signed.entry
@@ -390,7 +378,8 @@ class History:
             self._said = self._size
         if isinstance(entry, Release):
             place = intern(entry.run), entry.round  # a run of many rounds has many releases
-            self._releases.setdefault(place, {})[intern(entry.member)] = bytes.fromhex(entry.y_sha256)
+            said = _said_of(entry.y_sha256, entry.manifest_sha256, entry.purpose)
+            self._releases.setdefault(place, {})[intern(entry.member)] = said
         elif isinstance(entry, Evaluation):
             self._evaluated.add((entry.run, entry.round))
         elif isinstance(entry, Adaptation):
@@ -461,6 +450,11 @@ class History:
     def _lines(self) -> tuple[str, ...]:
         """The nonces that members wait for."""
         return tuple(fresh_line(name, self._nonces[name]) for name in sorted(self._nonces))
+
+
+def _said_of(y_sha256: str, manifest_sha256: str, purpose: str) -> bytes:
+    """What a release says of its vector, small: H(y), the manifest that it answers, and the first letter of its purpose."""
+    return bytes.fromhex(y_sha256 + manifest_sha256) + purpose[:1].encode()
 
 
 def _digest(signed: SignedEntry) -> bytes:

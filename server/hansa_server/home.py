@@ -34,6 +34,7 @@ FILE = "coordinator.toml"
 READERS = (
     "readers"  # in the league's folder: cards of auditors that read the log and have no part in the agreement
 )
+_LEAST_REPLY_BYTES = 2**28
 HOME = "HANSA_COORDINATOR_HOME"  # of processes that the coordinator starts
 PathText = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00]*$")]
 AddressText = Annotated[str, StringConstraints(min_length=3, max_length=300)]
@@ -59,6 +60,7 @@ class CoordinatorFile(Section):
         ledger: ``HOST:PORT`` of the ledger service; empty for none.
         wait_for_all_s: how long a run that begins waits for members beyond those that it needs.
         absent_after_s: how long a member that has lost its place at the SuperLink is waited for in a phase.
+        reply_bytes: that replies of one member may take on this machine's disk at a time; by default what follows from the model.
         metrics: where numbers of the runs are served, if anywhere.
         public_texts: that steps of compression may read.
         identity_key, log_key, certificate, authority, revocations: files of the home; written by `hansa coordinator init`.
@@ -68,6 +70,7 @@ class CoordinatorFile(Section):
     ledger: str = ""
     wait_for_all_s: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     absent_after_s: Annotated[float, Field(ge=0, le=86_400)] = 15.0
+    reply_bytes: Annotated[int, Field(ge=2**24, le=2**50)] | None = None
     metrics: Metrics = Metrics()
     public_texts: PublicTexts = PublicTexts()
     identity_key: PathText = "identity.key"
@@ -128,6 +131,18 @@ class CoordinatorHome:
     def model_zero(self) -> Path:
         """Model 0, float64 in numpy's format."""
         return self.league / "model-0.npy"
+
+    @property
+    def reply_bytes(self) -> int:
+        """That replies of one member may take on this machine's disk at a time.
+
+        A reply carries at most one masked number of 4 bytes for each of the model's: half as many bytes as model 0 has in float64. There is
+        room for four, and at least a quarter of a gigabyte.
+        """
+        if self.settings.reply_bytes is not None:
+            return self.settings.reply_bytes
+        size = self.model_zero.stat().st_size if self.model_zero.is_file() else 0
+        return max(_LEAST_REPLY_BYTES, 2 * size)
 
     @property
     def log(self) -> Path:
@@ -280,6 +295,10 @@ wait_for_all_s = 30.0
 
 # A member that has lost its place at the SuperLink is waited for so many seconds in a phase, if enough others are there.
 absent_after_s = 15.0
+
+# Replies of one member may take so many bytes on this disk at a time. Without it: twice the size of model-0.npy, which is four
+# replies, and at least 268435456.
+# reply_bytes = 268435456
 
 # Files of this home, which `hansa node` has put there.
 identity_key = "identity.key"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hansa.agreement import Agreement
 from hansa.canonical import sha256_hex
-from hansa.errors import EngineError, HansaError, RunStateError, UsageError
+from hansa.errors import HansaError, MachineError, RunStateError, UsageError
 from hansa.gate.published import PublishedFile, published_file
 from hansa.identity.files import replace_file
 from hansa.ledger import Log, read_entry
@@ -80,13 +80,13 @@ def evaluate_again(
         Why it came to nothing; empty where the evaluation stands in the log.
 
     Raises:
-        EngineError: the carrier failed; with the journal the run goes on from here.
+        MachineError: something of this machine failed; with the journal the run goes on from here.
     """
     try:
         files = _files(folder)
         published = _published(agreement, log, sha256_hex((folder / PACKAGE / _MODEL).read_bytes()))
         evaluate_published(agreement, members, journal, run, summation, published, files)
-    except EngineError:
+    except MachineError:
         raise
     except HansaError as error:
         return error.cause

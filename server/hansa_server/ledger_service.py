@@ -7,10 +7,8 @@ coordinator's own log.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,12 +19,12 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from hansa.errors import HansaError, PortError, ProblemsError, ProofError, UsageError
+from hansa.errors import PortError
 from hansa.ledger import Checkpoint, LogView, SignedNote
-from hansa.ledger.errors import LogStoreError
 from hansa.v1 import ledger_pb2 as v1
 from hansa.v1.ledger_pb2_grpc import LedgerServiceServicer, add_LedgerServiceServicer_to_server
 from hansa_server.admission import Admission
+from hansa_server.ledger_gate import Gate, Refusal, Shares
 from hansa_server.served_logs import ServedLog
 
 SERVICE = "hansa.v1.LedgerService"
@@ -36,8 +34,7 @@ MAX_QUESTION_BYTES = 16 * 1024
 MAX_ANSWER_BYTES = 5 * 1024 * 1024
 TILE_WIDTH, TILE_HEIGHT, TILE_LEVELS = 256, 8, 8
 THREADS, WAITING, FOLLOWERS = 40, 120, 24  # a follower keeps a thread; more calls wait for one
-CALLS_EACH, FOLLOWERS_EACH = 8, 3  # of one party at the same time, over all of its connections
-TALK_S = 30.0  # for how long a client may take to say what it asks, where it may say several things
+FOLLOWERS_EACH = 3  # of one party at the same time, over all of its connections
 POLL_S, LIFE_S = 0.5, 30.0  # how often a log is looked at for a follower, and a sign of life is given
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_QUESTION_BYTES),
@@ -49,56 +46,6 @@ _OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
     ("grpc.so_reuseport", 0),
 )
-_NON_BLOCKING = "experimental_non_blocking"  # marks the one method of health that keeps no thread
-_log = logging.getLogger(__name__)
-
-
-class Refusal(Exception):  # noqa: N818  # what a client is told, not a failure of the service
-    """What is told to whom asked: a status and words that say nothing about the inside."""
-
-    def __init__(self, status: grpc.StatusCode, words: str) -> None:
-        super().__init__(words)
-        self.status, self.words = status, words
-
-
-class Shares:
-    """How much each party takes of the service at the same time, so that none shuts out the others.
-
-    Args:
-        each: at most.
-        words: what is told to who wants more.
-    """
-
-    def __init__(self, each: int, words: str) -> None:
-        self._each, self._words = each, words
-        self._lock, self._taken = threading.Lock(), Counter[str]()
-
-    def take(self, name: str) -> None:
-        """Take a share, which is to be given back.
-
-        Raises:
-            Refusal: this party has all that it may.
-        """
-        with self._lock:
-            if self._taken[name] >= self._each:
-                raise Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, self._words)
-            self._taken[name] += 1
-
-    def give_back(self, name: str) -> None:
-        """Give a share back."""
-        with self._lock:
-            self._taken[name] -= 1
-            if not self._taken[name]:
-                del self._taken[name]
-
-    @contextmanager
-    def taken(self, name: str) -> Iterator[None]:
-        """A share meanwhile; see `take`."""
-        self.take(name)
-        try:
-            yield
-        finally:
-            self.give_back(name)
 
 
 class LedgerServicer(LedgerServiceServicer):
@@ -285,140 +232,6 @@ def _some(view: LogView, start: int, end: int) -> list[bytes]:
             break
         entries.append(data)
     return entries
-
-
-# --- the edge --------------------------------------------------------------------------------------------
-
-
-class Gate(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
-    """Stands before every method of every service: admits, shares out, and turns what goes wrong into a status.
-
-    Args:
-        admission: who may ask.
-    """
-
-    def __init__(self, admission: Admission) -> None:
-        self._admission, self._shares = admission, Shares(CALLS_EACH, "too many calls at once")
-
-    def admit(self, context: grpc.ServicerContext) -> str:
-        """Check who asks.
-
-        Returns:
-            Its name.
-
-        Raises:
-            Refusal: nobody who may.
-        """
-        shown = context.auth_context().get("x509_pem_cert", [])
-        try:
-            if len(shown) != 1:
-                raise UsageError("TLS tells of no certificate")
-            return self._admission.admit(shown[0])
-        except HansaError as error:
-            _log.warning(
-                "%(peer)s was refused: %(why)s",
-                {"peer": context.peer(), "error": error, "why": f"{error.code}: {_reason(error)}"},
-            )
-            raise Refusal(grpc.StatusCode.PERMISSION_DENIED, "not admitted") from None
-
-    def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler | None:
-        """Wrap a method."""
-        handler = continuation(handler_call_details)
-        if handler is None:
-            return None
-        making = {
-            (False, False): (grpc.unary_unary_rpc_method_handler, handler.unary_unary, self._once),
-            (False, True): (grpc.unary_stream_rpc_method_handler, handler.unary_stream, self._streamed),
-            (True, False): (grpc.stream_unary_rpc_method_handler, handler.stream_unary, self._once),
-            (True, True): (grpc.stream_stream_rpc_method_handler, handler.stream_stream, self._streamed),
-        }
-        talking = bool(handler.request_streaming)
-        make, method, wrap = making[talking, bool(handler.response_streaming)]
-        return make(
-            wrap(method, talking=talking),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
-
-    def _once(self, method: Callable[..., Any], *, talking: bool) -> Callable[..., Any]:
-        def answer(request: Any, context: grpc.ServicerContext) -> Any:
-            with _told(context), self._shares.taken(self.admit(context)), _in_time(context, talking=talking):
-                return method(request, context)
-
-        return answer
-
-    def _streamed(self, method: Callable[..., Any], *, talking: bool) -> Callable[..., Any]:
-        if getattr(method, _NON_BLOCKING, False):
-
-            def hand_over(request: Any, context: grpc.ServicerContext, send: Callable[..., None]) -> None:
-                with _told(context):
-                    name = self.admit(context)
-                    self._shares.take(name)  # until the call ends, which is after this
-                    if not context.add_callback(lambda: self._shares.give_back(name)):
-                        self._shares.give_back(name)
-                        return
-                    method(request, context, send)
-
-            setattr(hand_over, _NON_BLOCKING, True)
-            return hand_over
-
-        def answer(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            with _told(context), self._shares.taken(self.admit(context)), _in_time(context, talking=talking):
-                yield from method(request, context)
-
-        return answer
-
-
-def _reason(error: HansaError) -> str:
-    """An error in one line, with all that is wrong."""
-    problems = error.problems if isinstance(error, ProblemsError) else ()
-    return " — ".join([error.cause, *map(str, problems)])
-
-
-@contextmanager
-def _in_time(context: grpc.ServicerContext, *, talking: bool) -> Iterator[None]:
-    """Who may say several things and falls silent keeps no thread: the call is cancelled after `TALK_S`."""
-    if not talking:
-        yield
-        return
-    timer = threading.Timer(TALK_S, context.cancel)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-@contextmanager
-def _told(context: grpc.ServicerContext) -> Iterator[None]:
-    """What goes wrong, as a status; gRPC itself would send the text of an exception."""
-    try:
-        yield
-    except Refusal as refusal:
-        status, words = refusal.status, refusal.words
-    except ProofError:
-        status, words = grpc.StatusCode.INVALID_ARGUMENT, "there is no such proof"
-    except LogStoreError as error:
-        _log.error("the log cannot be read: %(why)s", {"error": error, "why": f"{error.code}: {error.cause}"})
-        status, words = grpc.StatusCode.UNAVAILABLE, "the log cannot be read now"
-    except HansaError as error:
-        _log.error(
-            "a question cannot be answered: %(why)s", {"error": error, "why": f"{error.code}: {error.cause}"}
-        )
-        status, words = grpc.StatusCode.INTERNAL, "internal error"
-    except Exception:
-        if not context.is_active():  # whoever asked has left, or the service has aborted the call itself
-            raise
-        _log.exception("a question could not be answered")
-        status, words = grpc.StatusCode.INTERNAL, "internal error"
-    else:
-        return
-    context.abort(status, words)
 
 
 @dataclass(frozen=True)

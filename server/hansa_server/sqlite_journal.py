@@ -212,13 +212,19 @@ def _broken(folder: Path, error: OSError | sqlite3.Error) -> EngineError:
 
 
 def journal_size(folder: Path) -> int:
-    """How many effects the journal of a run keeps; 0 where there is none yet."""
+    """How many effects the journal of a run keeps; 0 where there is none yet.
+
+    Raises:
+        EngineError: it is no journal any more.
+    """
     path = folder / "journal.sqlite"
     if not path.exists():
         return 0
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
-        try:
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
             (count,) = database.execute("SELECT count(*) FROM effects").fetchone()
-        except sqlite3.OperationalError:  # it is being made
-            return 0
+    except sqlite3.OperationalError:  # it is being made
+        return 0
+    except sqlite3.Error as error:
+        raise _broken(folder, error) from None
     return int(count)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,13 +21,14 @@ from pydantic import ValidationError
 from hansa.agreement import Agreement
 from hansa.errors import (
     BudgetRefusedError,
-    EngineError,
     HansaError,
+    MachineError,
     ModelMismatchError,
     WireError,
 )
 from hansa.identity import Roster, Signer, Statement
 from hansa.identity.errors import AmendmentError
+from hansa.privacy.charges import EVALUATION, TRAINING
 from hansa.protocol import (
     JUDGED,
     MAX_AGGREGATES,
@@ -37,10 +38,8 @@ from hansa.protocol import (
     Asked,
     PolicyCode,
     read_sum_reply,
-    read_word_reply,
     sum_request,
     sum_terms,
-    witness_request,
 )
 from hansa.secagg import (
     Coordinator,
@@ -66,10 +65,10 @@ from hansa_server.history import History
 from hansa_server.journal import Journal
 from hansa_server.members import Members
 from hansa_server.rounds import RoundRecord
+from hansa_server.showing import Showing, Shown
 from hansa_server.tally import Tally
 
 ASKED_AGAIN = 2  # times that too few answers are asked for again, each time until the agreement's deadline
-MAX_PIECES = 64  # of a log that is shown before one manifest, to members that lack more than a message holds
 _TOLD = {
     BudgetRefusedError.code: PolicyCode.BUDGET,
     ModelMismatchError.code: PolicyCode.MODEL,
@@ -162,6 +161,7 @@ class SumHouse:
         records: told the signed record of every finished round.
         workers: processes for large vectors.
         vectors: where sums stay while members are told them.
+        clock: seconds, for how long members are waited for.
 
     Raises:
         AmendmentError: the federation's log, which members believe, has other keys in force.
@@ -175,6 +175,7 @@ class SumHouse:
     records: Callable[[SignedRound], None] = lambda _: None
     workers: MaskWorkers = field(default_factory=MaskWorkers)
     vectors: Vectors = IN_MEMORY
+    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         if self.history is not None and self.history.roster.sha256 != self.roster.sha256:
@@ -214,6 +215,7 @@ class SecureSummation:
         self._files: Mapping[str, Array] = {}  # that go out with a manifest
         self._silent: set[str] = set()  # who did not answer when it was asked last
         self._exchanges = self._retries = 0
+        self._purpose = TRAINING  # of the round in hand, as entries name it
         self._phase = Phase.KEYS
 
     def sum(self, state: ServerState, note: Note) -> Aggregate:
@@ -258,6 +260,7 @@ class SecureSummation:
     def _summing(self, wanted: _Wanted, note: Note) -> tuple[SumOutcome, str]:
         """One sum, and the statement of who has recomputed it; summed again where that is allowed."""
         tally = Tally(wanted.step + 1, tuple(self._house.roster.members))
+        self._purpose = EVALUATION if wanted.purpose == JUDGED else TRAINING
         while True:
             try:
                 outcome = self._round(wanted, tally)
@@ -270,7 +273,7 @@ class SecureSummation:
                     continue
                 note(tally.record())
                 raise tally.too_few(error, self._terms.floor) from None
-            except EngineError:
+            except MachineError:
                 raise  # the round is not over: with the journal it goes on from here
             except HansaError as error:
                 if tally.rounds:
@@ -329,7 +332,7 @@ class SecureSummation:
             name: sum_request(self._agreement, self._run, self._exchanges, self._asked(name, bundle))
             for name, bundle in self._machine.requests().items()
         }
-        started = time.monotonic()
+        started = self._house.clock()
         exchange = partial(self._members.exchange, requests, self._agreement.terms.training.deadline_s)
         replies = self._journal.once(f"{self._run}/exchange/{self._exchanges}", exchange)
         with nullcontext() if self._house.history is None else self._house.history.gathering():
@@ -345,7 +348,7 @@ class SecureSummation:
                 raise
             return None
         finally:
-            tally.seconds += time.monotonic() - started
+            tally.seconds += self._house.clock() - started
 
     def _carried(self, tally: Tally, name: str, request: Message, reply: Message | None) -> None:
         tally.carried(name, request, reply)
@@ -371,25 +374,30 @@ class SecureSummation:
         """A checkpoint for a manifest that every member can accept.
 
         Where there is none, as when a member's process started right before, the log is shown once more to who is there,
-        and again while that brings somebody further.
+        and again while that brings somebody further; see `Showing.until`.
         """
         history = self._house.history
         if history is None:
             return ""
-        in_vain = 0
-        for _ in range(MAX_PIECES):
-            if history.settled or in_vain == ASKED_AGAIN:
-                break
-            reached = history.reached
-            there = [name for name in self._house.roster.active if name not in self._silent]
-            showing, started = self._shown(history, filter(history.due, there)), time.monotonic()
-            replies = self._members.exchange(showing, self._agreement.terms.training.deadline_s)
-            for name, request in showing.items():
+
+        def there() -> list[str]:
+            return [
+                name for name in self._house.roster.active if name not in self._silent and history.due(name)
+            ]
+
+        def exchange(requests: Mapping[str, Message], deadline_s: float, _: int) -> Shown:
+            started = self._house.clock()
+            replies = self._members.exchange(requests, deadline_s)
+            tally.seconds += self._house.clock() - started
+            for name, request in requests.items():
                 self._carried(tally, name, request, replies.get(name))
-            self._take_words(history, showing, replies)
-            tally.seconds += time.monotonic() - started
-            in_vain += history.reached <= reached
+            return replies, True
+
+        self._showing(history).until(lambda: history.settled, there, exchange)
         return history.cosigned
+
+    def _showing(self, history: History) -> Showing:
+        return Showing(self._agreement, self._run, history, self._house.clock)
 
     def _ended(self, number: int, why: str, missing: tuple[str, ...] = ()) -> None:
         if self._house.history is not None:
@@ -407,6 +415,8 @@ class SecureSummation:
             self._follows[name] = said.model_round
             self._remember(name, said)
             self._machine.receive(name, said.bundle)
+        except MachineError:
+            raise  # no word of the member's
         except HansaError as error:
             _LOG.warning("%(member)s: %(error)s", {"member": name, "error": error})
             return PolicyCode.MESSAGE
@@ -416,6 +426,8 @@ class SecureSummation:
 
     def _remember(self, name: str, said: Answered) -> None:
         """Log what a member says; a masked vector counts only if its member has put it on record.
+
+        What a gate rests on is what releases say: one of another manifest or purpose would close it to everybody.
 
         Raises:
             HansaError: an entry or a cosignature is false, or a vector comes without its release.
@@ -430,33 +442,26 @@ class SecureSummation:
                     masked = Masked.model_validate_json(Statement.parse(part.text(SIGNED)).data)
                 except ValidationError:
                     raise WireError(f"{name!r} sends a masked vector that says something else") from None
-                if history.released(name, self._run, masked.round) != masked.y_sha256:
-                    raise WireError(f"{name!r} sends a vector that it has not put on record")
+                shown = history.shows(
+                    name,
+                    self._run,
+                    masked.round,
+                    y_sha256=masked.y_sha256,
+                    manifest_sha256=self._machine.manifest_sha256,
+                    purpose=self._purpose,
+                )
+                if not shown:
+                    raise WireError(f"{name!r} sends a vector that it has not put on record as what it is")
 
     def closed(self, requests: Mapping[str, Message], replies: Mapping[str, Message]) -> None:
         history = self._house.history
         if history is None:
             return
-        self._take_words(history, requests, replies)
-        showing = self._shown(history, self._house.roster.active)
-        exchange = partial(self._members.exchange, showing, self._agreement.terms.training.deadline_s)
-        self._take_words(history, showing, self._journal.once(f"{self._run}/witness", exchange))
-
-    def _shown(self, history: History, names: Iterable[str]) -> dict[str, Message]:
-        """What shows members the log and asks for their cosignatures."""
-        return {name: witness_request(self._agreement, self._run, history.news(name)) for name in names}
-
-    def _take_words(
-        self, history: History, requests: Mapping[str, Message], replies: Mapping[str, Message]
-    ) -> None:
-        with history.gathering():
-            for name, request in requests.items():
-                try:
-                    said = read_word_reply(request, replies[name]) if name in replies else PolicyCode.ABSENT
-                    if not isinstance(said, PolicyCode):
-                        history.take(name, said)
-                except HansaError as error:
-                    _LOG.warning("%(member)s: %(error)s", {"member": name, "error": error})
+        showing = self._showing(history)
+        showing.take(requests, replies)
+        shown = showing.requests(self._house.roster.active)
+        exchange = partial(self._members.exchange, shown, self._agreement.terms.training.deadline_s)
+        showing.take(shown, self._journal.once(f"{self._run}/witness", exchange))
 
     def _verify(self, outcome: SumOutcome) -> Statement | None:
         verifier = self._house.verifier

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,18 +27,23 @@ from hansa.identity.certificates import check_own_certificate
 from hansa.identity.keys import write_private
 from hansa.identity.pem import pem, read_certificate, read_revocations
 from hansa.ledger import Log
+from hansa_server.attempts import Attempts
 from hansa_server.coordinating import links_of, log_store
 from hansa_server.flower_app.control import Control
-from hansa_server.flower_app.superlink import SECRET_FILE
+from hansa_server.flower_app.superlink import REPLY_BYTES, SECRET_FILE
 from hansa_server.home import HOME, CoordinatorHome
 from hansa_server.parent import PARENT
+from hansa_server.pulse import PATIENCE_S, Pulse
 from hansa_server.runs import Runs
 from hansa_server.sqlite_journal import journal_size
 
 STARTS_WITHIN_S = 180.0  # a second where nothing else runs
 _PORT_IS_FREED_S = 8.0  # what a coordinator that was killed leaves behind goes by itself
 _LOOK_S, _AGAIN_S, _STOP_S = 0.5, 2.0, 10.0
-_STARTS_AGAIN = 5  # in a row, of a SuperLink that had been there: it was killed while it started
+_STARTS_AGAIN = (
+    5  # in a row, of a SuperLink that had been there: it was killed while it started, or did not come in time
+)
+_ANSWERS_S = 30.0  # what Flower's own commands wait for
 _LOG = logging.getLogger("hansa.coordinator")
 
 
@@ -53,9 +59,10 @@ def secret_of(home: CoordinatorHome) -> Path:
     return home.state / "control.secret"
 
 
-def control_of(home: CoordinatorHome) -> Control:
-    """The control of the SuperLink that runs for a home."""
-    return Control(home.listen.port, home.path(home.settings.authority).read_bytes(), secret_of(home))
+def control_of(home: CoordinatorHome, patience_s: float = _ANSWERS_S) -> Control:
+    """The control of the SuperLink that runs for a home, each of whose answers is waited for so long."""
+    authority = home.path(home.settings.authority).read_bytes()
+    return Control(home.listen.port, authority, secret_of(home), patience_s)
 
 
 def carry(control: Control, runs: Runs, run: str) -> None:
@@ -64,8 +71,8 @@ def carry(control: Control, runs: Runs, run: str) -> None:
     Raises:
         LinkError, EngineError: the SuperLink takes none.
     """
-    for earlier in runs.one(run).flower_runs:
-        with suppress(EngineError):  # it has ended
+    for earlier in control.carrying(run):
+        with suppress(EngineError):  # it has ended meanwhile
             control.stop(earlier)
     runs.carried(run, control.start(run))
 
@@ -109,10 +116,9 @@ class Supervisor:
         links_of(home)
         prepare(home)
         self._runs = Runs(home.runs)
-        self._seen, self._tried = (
-            set[str](),
-            dict[str, int](),
-        )  # runs, and how far each was when it was resumed
+        self._seen = set[str]()  # runs
+        self._tried = dict[str, int]()  # how far each was when it was resumed
+        self._attempts = Attempts(told)
 
     def serve(self, stop: threading.Event, ready: Callable[[int], None]) -> None:
         """Run until `stop` is set.
@@ -135,28 +141,47 @@ class Supervisor:
                     port = self._services(stack) if first else 0  # while the SuperLink loads what it needs
                     try:
                         self._wait_for(process, control)
-                    except EngineError as error:
+                    except (LinkError, EngineError) as error:
                         failed += 1
-                        if first or failed > _STARTS_AGAIN or process.poll() is None:
+                        if first or failed > _STARTS_AGAIN:
                             raise
                         self._told(f"{error.cause}; starting it again")
                         stop.wait(_AGAIN_S)
                         continue
                     failed = 0
-                    control.admit(links_of(self._home))
                     if first:
+                        control.admit(links_of(self._home))
                         ready(port)
-                        first = False
                     else:
                         self._told(
                             "the SuperLink is there again; see `hansa run list` for what it interrupted"
                         )
-                    while process.poll() is None and not stop.wait(_LOOK_S):
-                        self._resume(control)
+                    self._look_after(process, control, stop, admitted=first)
+                    first = False
                     if stop.is_set():
                         return
                     self._told(f"the SuperLink ended with status {process.returncode}; starting it again")
                 stop.wait(_AGAIN_S)
+
+    def _look_after(
+        self, process: subprocess.Popen[bytes], control: Control, stop: threading.Event, *, admitted: bool
+    ) -> None:
+        """Until a SuperLink that is there ends, or `stop` is set; one that answers nothing any more is killed."""
+        with Pulse(control_of(self._home, PATIENCE_S)) as pulse:
+            while process.poll() is None and not stop.wait(_LOOK_S):
+                if pulse.lost:
+                    self._told(
+                        f"the SuperLink has answered nothing for {pulse.silent_s:.0f} seconds; killing it"
+                    )
+                    process.kill()  # one that stands still hears nothing else
+                    process.wait()
+                    return
+                if not admitted:
+                    admitted = self._attempts.made(
+                        "the league's nodes cannot be admitted",
+                        lambda: control.admit(links_of(self._home)),
+                    )
+                self._resume(control)
 
     def _services(self, stack: ExitStack) -> int:
         """Start the ledger service and the metrics; the former's port, 0 for none."""
@@ -177,7 +202,10 @@ class Supervisor:
             self._told(f"metrics at port {port}")
 
     def _resume(self, control: Control) -> None:
-        """Have runs go on whose process ended while this coordinator lived, unless it ended before at the same place."""
+        """Have runs go on whose process ended while this coordinator lived, unless it ended before at the same place.
+
+        One that cannot be carried now, say for a SuperLink that is busy, is tried again after a pause.
+        """
         try:
             rows = self._runs.all()
         except EngineError as error:  # say a full disk, on which somebody makes room
@@ -187,19 +215,21 @@ class Supervisor:
             return
         self._unwell = ""
         for row in rows:
+            thing = f"run {row.run} cannot go on"
             if row.state in {"starting", "running", "waiting", "stopping"}:
                 self._seen.add(row.run)
+                self._attempts.forget(thing)
             elif row.state == "interrupted" and row.run in self._seen:
-                size = journal_size(self._runs.folder(row.run))
-                if self._tried.get(row.run) == size:
-                    continue
-                self._tried[row.run] = size
-                try:
-                    carry(control, self._runs, row.run)
-                except (LinkError, EngineError) as error:
-                    self._told(f"run {row.run} cannot go on: {error.cause}")
-                else:
-                    self._told(f"run {row.run} was interrupted, and goes on")
+                self._attempts.made(thing, partial(self._carry_on, control, row.run))
+
+    def _carry_on(self, control: Control, run: str) -> None:
+        """Have a run go on that was interrupted, unless it was carried on from this place before."""
+        size = journal_size(self._runs.folder(run))
+        if self._tried.get(run) == size:
+            return
+        carry(control, self._runs, run)
+        self._tried[run] = size  # that a SuperLink did not answer is no end of the run at this place
+        self._told(f"run {run} was interrupted, and goes on")
 
     def _wait_for(self, process: subprocess.Popen[bytes], control: Control) -> None:
         until = time.monotonic() + STARTS_WITHIN_S
@@ -294,6 +324,7 @@ def environment(home: CoordinatorHome) -> dict[str, str]:
         HOME: str(home.folder.resolve()),
         PARENT: str(os.getpid()),
         SECRET_FILE: str(secret_of(home).resolve()),
+        REPLY_BYTES: str(home.reply_bytes),
     }
 
 

@@ -98,6 +98,14 @@ class ProblemsError(HansaError):
         return {**super().as_dict(), "problems": [problem.as_dict() for problem in self.problems]}
 
 
+class MachineError(HansaError):
+    """A disk, a process or a carrier failed, and nobody's word did: it passes, or somebody makes room or mends it.
+
+    A run that meets one is interrupted where it stands, and goes on from there once it is called again. No other error is one:
+    those follow from what was agreed or said, and come again.
+    """
+
+
 # Agreements and configuration: HANSA-1xx
 
 
@@ -220,7 +228,7 @@ class TooFewMembersError(HansaError):
     exit_status = ExitStatus.REFUSED
 
 
-class EngineError(HansaError):
+class EngineError(MachineError):
     """The engine under the federation failed."""
 
     code = "HANSA-503"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,6 +26,9 @@ PROTOCOL_VERSION = 1
 MAX_HEADER_BYTES = 4 * 1024 * 1024  # a manifest with 100 signed keys is near 100 KiB
 MAX_ARRAYS = 64
 MAX_ARRAY_BYTES = 8 * 1024**3  # 10^9 float64 entries
+MAX_DIMENSIONS = (
+    32  # what numpy holds in every release (64 since 2.0); an array of Hansa's own has one or two
+)
 DTYPES = frozenset({"<u4", "<i4", "<i8", "<f4", "<f8", "|u1"})
 
 Array = npt.NDArray[Any]
@@ -57,6 +59,8 @@ class Message:
             array = given
             if not isinstance(array, np.ndarray) or array.dtype.str not in DTYPES:
                 raise WireError(f"array {name!r} is of a type that the wire does not carry")
+            if array.ndim > MAX_DIMENSIONS:
+                raise WireError(f"array {name!r} has more than {MAX_DIMENSIONS} dimensions")
             flags = array.flags
             if flags.writeable or not flags.c_contiguous or type(array) is not np.ndarray:
                 array = np.ascontiguousarray(array).view()
@@ -169,10 +173,9 @@ def from_bytes(data: bytes | memoryview, apart: Mapping[str, Array] | None = Non
     header, at = bytes(data[_PREFIX_BYTES : _PREFIX_BYTES + length]), _PREFIX_BYTES + length
     arrays: dict[str, Array] = dict(apart or {})
     try:
-        described = json.loads(header, parse_int=_number)["arrays"]
-        for name in sorted(set(described) - set(arrays)):
-            dtype, shape = _described(described[name])
-            size = dtype.itemsize * math.prod(shape)
+        said = json.loads(header, parse_int=_number)["arrays"]
+        for name in sorted(set(said) - set(arrays)):
+            dtype, shape, size = described(said[name], len(data) - at)
             arrays[name] = np.frombuffer(data[at : at + size], dtype=dtype).reshape(shape)
             at += size
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
@@ -197,12 +200,35 @@ def in_place(message: Message, data: memoryview) -> Message:
     return Message(message.kind, message.body, arrays, hashed=message.array_hashes)
 
 
-def _described(value: Mapping[str, Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Type and shape of an array, as a header that nobody has checked says them."""
-    shape = tuple(value["shape"])
-    if value["dtype"] not in DTYPES or not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise ValueError("no array of the wire is described so")
-    return np.dtype(value["dtype"]), shape
+def described(said: Any, room: int) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """An array, as somebody says that it is whom nobody has checked.
+
+    The product of a list without end would be one call for hours, in which no signal is heard. Here it takes `MAX_DIMENSIONS` steps at
+    the most, of integers that a double holds, and stops where there is no room any more.
+
+    Args:
+        said: JSON, of which `dtype` and `shape` are looked at.
+        room: how many bytes the array may have.
+
+    Returns:
+        Its type, its shape, and how many bytes that makes.
+
+    Raises:
+        WireError: that is no array of the wire, or a larger one.
+    """
+    dtype, shape = (said.get("dtype"), said.get("shape")) if isinstance(said, dict) else (None, None)
+    if not isinstance(dtype, str) or dtype not in DTYPES or not isinstance(shape, list):
+        raise WireError("no array of the wire is described so")
+    if len(shape) > MAX_DIMENSIONS or not all(type(n) is int and 0 <= n < 2**53 for n in shape):
+        raise WireError("no array of the wire is described so")  # true is no length, nor is NaN
+    size = 0 if 0 in shape else np.dtype(dtype).itemsize
+    for length in shape:
+        if size > room:
+            break
+        size *= length
+    if size > room:
+        raise WireError(f"an array is over the limit of {room} bytes")
+    return np.dtype(dtype), tuple(shape), size
 
 
 def array_sha256(array: Array) -> str:

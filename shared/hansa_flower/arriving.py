@@ -7,15 +7,12 @@ are written to disk as they come, so that a message of any size takes the memory
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from flwr.app import Array, ArrayRecord
 from flwr.app import Message as FlowerMessage
 from flwr.app.message.arraychunk import ArrayChunk
@@ -30,11 +27,15 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 
 from hansa.errors import EngineError, WireError
 from hansa.vectors import Mapped
-from hansa.wire import DTYPES, MAX_ARRAY_BYTES, MAX_ARRAYS
+from hansa.wire import MAX_ARRAY_BYTES, MAX_ARRAYS, MAX_HEADER_BYTES, described
 from hansa_flower.records import RAW
 
 _ARRAYS = 3  # how far below a message arrays are: its content, a record, an array
 _MOST_OBJECTS = MAX_ARRAYS + 8  # of a message, its chunks left out
+# of each of them: the largest holds the header, and a megabyte of small arrays beside it
+_MOST_BYTES = MAX_HEADER_BYTES + 2 * 1024**2
+_MOST_TOGETHER = 2 * _MOST_BYTES  # the names of arrays stand in the header, and once more beside them
+_LEAST_CHUNK = 64 * 1024  # bytes, the last of an array left out; Flower's chunks have five megabytes
 
 
 class Arriving:
@@ -51,15 +52,16 @@ class Arriving:
         self._arrays: dict[str, _OnDisk] = {}
         self._records: list[str] = []  # those that hold arrays
         self._missing: list[str] = []
-        self._too_many = False
+        self._too_many, self._kept = False, 0  # bytes of contents
         self._walk(tree, 0)
 
-    def fetch(self, pull: Callable[[str], bytes], folder: Path) -> FlowerMessage:
+    def fetch(self, pull: Callable[[str], bytes], folder: Path, most: int | None = None) -> FlowerMessage:
         """Take what has arrived since the last time.
 
         Args:
             pull: gives an object; raises `ObjectUnavailableError` while it has not arrived.
             folder: on the disk that takes large arrays.
+            most: bytes of all arrays together, where it is less than what the wire carries.
 
         Returns:
             All of the message, whose large arrays are views of files.
@@ -74,9 +76,9 @@ class Arriving:
             if self._too_many:
                 raise WireError(f"a message has more than {_MOST_OBJECTS} objects")
             while self._missing:
-                self._contents[self._missing[-1]] = pull(self._missing[-1])
+                self._keep(self._missing[-1], pull(self._missing[-1]))
                 self._missing.pop()
-            room = MAX_ARRAY_BYTES  # of all arrays together
+            room = MAX_ARRAY_BYTES if most is None else min(most, MAX_ARRAY_BYTES)  # of all arrays together
             for number, array in self._arrays.items():
                 room -= array.fetch(self._contents[number], pull, folder, room)
             message = self._made()
@@ -91,17 +93,31 @@ class Arriving:
         message.metadata.__dict__["_message_id"] = self.object_id
         return message
 
+    def _keep(self, number: str, content: bytes) -> None:
+        """Have an object in memory that is no chunk."""
+        self._kept += len(content)
+        if len(content) > _MOST_BYTES:
+            raise WireError(f"an object of a message that is no chunk has more than {_MOST_BYTES} bytes")
+        if self._kept > _MOST_TOGETHER:
+            raise WireError(f"a message has more than {_MOST_TOGETHER} bytes beside its chunks")
+        self._contents[number] = content
+
     def _made(self) -> InflatableObject:
         try:
             made = {number: self._record(number) for number in self._records}
             return inflate_object_from_contents(self.object_id, dict(self._contents), objects=made)
+        except WireError:
+            raise
         except Exception:  # noqa: BLE001  # of bytes of others Flower raises whatever its parts do
             raise WireError("what arrived is not what Flower's messages are") from None
 
     def _record(self, number: str) -> InflatableObject:
         """A record of arrays. Flower's own way to make one from its parts wants bytes, and has them copied."""
         record = ArrayRecord()
-        for name, array in json.loads(get_object_body(self._contents[number], ArrayRecord)).items():
+        arrays = json.loads(get_object_body(self._contents[number], ArrayRecord))
+        if len(arrays) > MAX_ARRAYS:  # each name is a view of its own
+            raise WireError(f"a record has more than {MAX_ARRAYS} names of arrays")
+        for name, array in arrays.items():
             record[name] = self._arrays[array].finished()
         return record
 
@@ -125,18 +141,17 @@ class _OnDisk:
     def __init__(self) -> None:
         self._file: int | None = None
         self._size = self._next = self._most = 0
+        self._chunks: list[str] = []  # in their order
         self._places: dict[str, tuple[int, int]] = {}  # of chunks; equal ones are sent once
         self._dtype, self._shape = "", tuple[int, ...]()
 
     def fetch(self, content: bytes, pull: Callable[[str], bytes], folder: Path, room: int) -> int:
         """Write the chunks that have arrived, in their order; how many bytes the array says that it has, at most `room`."""
-        _, children, _ = get_object_head_values_from_object_content(content)
-        said = json.loads(get_object_body(content, Array))
         if self._file is None:
-            self._file = self._opened(said, folder, room)
-        order = said["arraychunk_ids"]
-        while self._next < len(order):
-            chunk = children[order[self._next]]
+            self._read(content, room)
+            self._file = self._opened(folder)
+        while self._next < len(self._chunks):
+            chunk = self._chunks[self._next]
             if chunk in self._places:
                 place, length = self._places[chunk]
                 data = os.pread(self._file, length, place)
@@ -145,6 +160,8 @@ class _OnDisk:
                 self._places[chunk] = self._size, len(data)
             if self._size + len(data) > self._most:
                 raise WireError("an array that arrived is longer than it says")
+            if self._most and not data:
+                raise WireError("an array that arrived has an empty chunk")
             _write(self._file, data, self._size)
             self._size += len(data)
             self._next += 1
@@ -157,14 +174,21 @@ class _OnDisk:
             array.data = memoryview(Mapped.of(self._file))  # type: ignore[assignment]
         return array
 
-    def _opened(self, said: dict[str, Any], folder: Path, room: int) -> int:
-        self._dtype, self._shape = said["dtype"], tuple(said["shape"])
-        numbers = all(type(count) is int and count >= 0 for count in self._shape)  # not true, and not NaN
-        if said["stype"] != RAW or self._dtype not in DTYPES or not numbers:
-            raise WireError("an array that arrived is of a type that the wire does not carry")
-        self._most = np.dtype(self._dtype).itemsize * math.prod(self._shape)
-        if self._most > room:
-            raise WireError(f"the arrays that arrived are over the limit of {MAX_ARRAY_BYTES} bytes")
+    def _read(self, content: bytes, room: int) -> None:
+        """What an array says of itself."""
+        _, children, _ = get_object_head_values_from_object_content(content)
+        said = json.loads(get_object_body(content, Array))
+        dtype, self._shape, self._most = described(said, room)
+        order = said["arraychunk_ids"]
+        if said["stype"] != RAW or not isinstance(order, list):
+            raise WireError("an array that arrived is none of the wire")
+        if len(order) > self._most // _LEAST_CHUNK + 1:  # each is a read and a write
+            raise WireError("an array that arrived has more chunks than there is room for")
+        if not all(type(place) is int and 0 <= place < len(children) for place in order):
+            raise WireError("an array that arrived names chunks that it does not have")
+        self._dtype, self._chunks = dtype.str, [children[place] for place in order]
+
+    def _opened(self, folder: Path) -> int:
         file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # closed with this
         weakref.finalize(self, file.close)
         return file.fileno()

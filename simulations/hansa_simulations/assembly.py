@@ -121,7 +121,7 @@ class Run:
         return next((o.stopped_because for o in self.outcomes if o.stopped_because is not None), None)
 
     @property
-    def stopped_by(self) -> Literal["rule", "person"] | None:
+    def stopped_by(self) -> Literal["rule", "person", "machine"] | None:
         """Who ended it early."""
         return next((o.stopped_by for o in self.outcomes if o.stopped_by is not None), None)
 

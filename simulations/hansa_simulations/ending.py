@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from hansa.artifact.refusal import REFUSAL_HTML, REFUSAL_JSON
 from hansa.canonical import sha256_hex
-from hansa.errors import EngineError, HansaError
+from hansa.errors import HansaError
 from hansa.fairness.evaluated import Evaluated
 from hansa.gate.overriding import Person
 from hansa.gate.published import published_file
@@ -119,9 +119,7 @@ class Ending:
             summation = SecureSummation(agreement, members, journal, run, house)
             try:
                 self.later = evaluate_published(agreement, members, journal, run, summation, published, files)
-            except EngineError:
-                raise
-            except HansaError as error:
+            except HansaError as error:  # a machine's too: nobody calls a simulation again
                 self.not_later = error.cause
 
     def _publisher(self, seat: Seat) -> Publisher | None:

@@ -125,6 +125,7 @@ def train_members(
                     summation=summation,
                     after_round=after_round,
                     conclude=conclude,
+                    resumable=False,
                 )
             )
             if settings.later is not None and seat is not None:

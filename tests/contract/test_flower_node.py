@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
+from flwr.app import Message as FlowerMessage
+from flwr.app.message import remove_content_from_message
+from flwr.common.serde import message_to_proto
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.node_pb2 import Node as FlowerNode
+from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode import node_auth_http_interceptor
+from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from hansa.errors import ExitStatus, LinkError
 from hansa.identity import Signer
@@ -159,6 +170,56 @@ def waited(asking: threading.Thread, told: list[str]) -> None:
     assert told[-1] == "waiting for 1 of a"
 
 
+def trees_that_are_no_messages() -> list[ObjectTree]:
+    """Flat ones, of which the last mentions make a chain, and a lattice with 2**16 ways through it."""
+    name = [hashlib.sha256(bytes([n])).hexdigest() for n in range(150)]
+    links = [ObjectTree(object_id=a, children=[ObjectTree(object_id=b)]) for a, b in pairwise(name[1:])]
+    rows = list(zip(name[1:33:2], name[2:33:2], strict=True))
+    both = [[ObjectTree(object_id=one) for one in row] for row in rows[1:]]
+    ways = [
+        ObjectTree(object_id=one, children=below)
+        for row, below in zip(rows, [*both, []], strict=True)
+        for one in row
+    ]
+    return [ObjectTree(object_id=name[0], children=children) for children in (links, ways)]
+
+
+@pytest.mark.parametrize("tree", trees_that_are_no_messages(), ids=["chain", "lattice"])
+def test_a_node_that_announces_what_is_no_message_is_refused_and_the_run_goes_on(
+    there: SuperLink, monkeypatch: pytest.MonkeyPatch, tree: ObjectTree
+) -> None:
+    told, stop, push = list[int](), threading.Event(), link._push
+
+    def hostile(client: FleetHttpClient, node: FlowerNode, reply: FlowerMessage, seconds: float) -> None:
+        proto = message_to_proto(remove_content_from_message(reply))
+        proto.metadata.message_id = tree.object_id
+        try:
+            client.PushMessages(
+                PushMessagesRequest(node=node, messages_list=[proto], message_object_trees=[tree])
+            )
+        except httpx.HTTPStatusError as error:
+            told.append(error.response.status_code)
+        monkeypatch.setattr(link, "_push", push)  # from then on an honest one
+
+    monkeypatch.setattr(link, "_push", hostile)
+    serving = threading.Thread(target=link_to(there, []).serve, args=(stop,))
+    with league(there) as members:
+        task = TaskIdentity.node_id, TaskIdentity.run_id, TaskIdentity.task_id
+        serving.start()
+        try:
+            assert members.exchange({"a": REQUEST}, 2.0) == {}
+            until = time.monotonic() + LONG_S
+            while not told and time.monotonic() < until:
+                time.sleep(0.02)
+            # of this process, in which both ends are
+            TaskIdentity.node_id, TaskIdentity.run_id, TaskIdentity.task_id = task
+            assert doubled(members.exchange({"a": REQUEST}, LONG_S))
+        finally:
+            stop.set()
+            serving.join()
+    assert told == [httpx.codes.BAD_REQUEST]
+
+
 def test_a_superlink_that_was_killed_is_found_again(there: SuperLink) -> None:
     with linked(there) as node:
         assert node.line() == f"connected to {there.address}"
@@ -256,12 +317,41 @@ def test_a_node_that_does_not_sign_is_refused_whatever_it_asks(there: SuperLink)
             assert asked.status_code == httpx.codes.UNAUTHORIZED, (path, asked.text)
 
 
+def test_a_strangers_request_that_never_ends_is_cut_off(there: SuperLink) -> None:
+    verify = ssl.create_default_context(cafile=there.folder / "ca" / "ca.crt")
+    url, endless = f"https://{there.address}/v1/fleet/push-object", b"x" * 2**16
+    # who is cut off may not come to read why
+    with httpx.Client(verify=verify, timeout=30.0) as client, suppress(httpx.TransportError):
+        asked = client.post(url, content=repeat(endless))
+        assert asked.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+    with (
+        socket.create_connection(("127.0.0.1", there.port)) as plain,
+        verify.wrap_socket(plain, server_hostname="127.0.0.1") as stranger,
+        pytest.raises(OSError),  # a reset, in whatever words
+    ):
+        send_all(stranger, chain([b"POST /v1/fleet/activate-node HTTP/1.1\r\nx: "], repeat(endless)))
+
+
+def send_all(stranger: socket.socket, pieces: Iterable[bytes]) -> None:
+    for piece in pieces:
+        stranger.sendall(piece)
+
+
 @pytest.mark.parametrize("path", ["/v1/control/list-nodes", "/openapi.json", "/docs", "/v1/unknown"])
 def test_control_asks_for_a_secret_and_the_rest_is_not_there(there: SuperLink, path: str) -> None:
     verify = ssl.create_default_context(cafile=there.folder / "ca" / "ca.crt")
     with httpx.Client(verify=verify, timeout=30.0) as client:
         asked = client.post(f"https://{there.address}{path}")
     assert (asked.status_code, asked.content) == (404, b"")
+
+
+def test_what_carries_a_run_is_known_also_to_whom_nobody_has_told_it(there: SuperLink) -> None:
+    with there.control() as control:
+        one, other = control.start("one"), control.start("other")
+        assert control.carrying("one") == [one]
+        control.stop(one)
+        assert (control.carrying("one"), control.carrying("other")) == ([], [other])
+        control.stop(other)
 
 
 def test_the_bundle_names_a_module_and_holds_no_code() -> None:

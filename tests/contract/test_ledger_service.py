@@ -8,9 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from hansa.ledger.errors import CosignatureQuorumError, ForkError, LogDamagedErr
 from hansa.merkle import leaf_hash, tree_root, verify_consistency, verify_inclusion
 from hansa.v1 import ledger_pb2 as v1
 from hansa.v1.ledger_pb2_grpc import LedgerServiceStub
-from hansa_server import ledger_service
+from hansa_server import ledger_gate, ledger_service
 from hansa_server.admission import Admission, RosterInForce
 from hansa_server.ledger_service import MAX_ENTRIES, SERVICE, ServiceIdentity, ledger_server
 from hansa_server.served_logs import HeldLog, served_logs
@@ -93,9 +93,26 @@ def channel(address: str, credentials: Credentials) -> Iterator[grpc.Channel]:
         yield made
 
 
-def _channel(address: str, credentials: Credentials) -> Any:
+def _channel(address: str, credentials: Credentials, *options: tuple[str, int]) -> Any:
     tls = grpc.ssl_channel_credentials(credentials.authority, credentials.key, credentials.certificate)
-    return grpc.secure_channel(address, tls)
+    return grpc.secure_channel(address, tls, options)
+
+
+def long_log() -> HeldLog:
+    """A log of a megabyte, more than a connection takes unread."""
+    log = Log(MemoryLogStore(), FEDERATION_SIGNER)
+    log.append([bytes(65_000)] * 16)
+    log.checkpoint()
+    return HeldLog(log, ORIGIN)
+
+
+@contextmanager
+def _unread(address: str, credentials: Credentials) -> Iterator[Callable[[], Any]]:
+    """Asks for all entries of `long_log`; takes the answer when, and if, it is asked for."""
+    question = v1.GetEntriesRequest(origin=ORIGIN, end=16).SerializeToString()
+    own = (("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1))
+    with _channel(address, credentials, *own) as channel:
+        yield lambda: channel.unary_stream("/hansa.v1.LedgerService/GetEntries")(question)
 
 
 def status_of(call: Any) -> tuple[grpc.StatusCode, str]:
@@ -269,7 +286,7 @@ class TestLimits:
 
     def test_a_share_that_was_given_back_can_be_taken_again(self, channel: grpc.Channel) -> None:
         watch = health_pb2_grpc.HealthStub(channel).Watch
-        for _ in range(3 * ledger_service.CALLS_EACH):
+        for _ in range(3 * ledger_gate.CALLS_EACH):
             call = watch(health_pb2.HealthCheckRequest(service=SERVICE))
             deadline = time.monotonic() + 20
             while True:
@@ -310,7 +327,8 @@ class TestLimits:
     def test_a_client_that_falls_silent_in_a_call_keeps_no_thread(
         self, consortium: Consortium, store: Path, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(ledger_service, "TALK_S", 0.3)
+        monkeypatch.setattr(ledger_gate, "TALK_S", 1.5)
+        monkeypatch.setattr(ledger_gate, "CALLS_EACH", 2)
         done = threading.Event()
 
         def says_one_thing() -> Iterator[Any]:
@@ -320,13 +338,95 @@ class TestLimits:
         with consortium.serving_paths(store) as address, _channel(address, credentials) as channel:
             stub = reflection_pb2_grpc.ServerReflectionStub(channel)
             for _ in range(
-                2 * ledger_service.CALLS_EACH
+                2 * ledger_gate.CALLS_EACH
             ):  # one after the other, none of them ended by the client
                 call = stub.ServerReflectionInfo(says_one_thing())
                 assert next(call).list_services_response.service
                 code, _ = status_of(lambda call=call: next(call))
                 assert code is grpc.StatusCode.CANCELLED
             done.set()
+
+    @pytest.mark.parametrize("method", ["hansa.v1.LedgerService/GetEntries", "grpc.health.v1.Health/Watch"])
+    def test_questions_that_never_come_shut_nobody_out(
+        self, consortium: Consortium, store: Path, credentials: Credentials, method: str
+    ) -> None:
+        """Of who is admitted nowhere no call is kept, of a party as many as it may have, and not for long."""
+        stranger = consortium.credentials(consortium.home(Signer.generate("stranger")))
+        greedy = consortium.credentials(consortium.home(SIGNERS[MEMBERS[0]]))
+        done = threading.Event()
+
+        def says_nothing() -> Iterator[bytes]:
+            done.wait()
+            yield from ()
+
+        with (
+            consortium.serving_paths(store) as address,
+            _channel(address, stranger) as one,
+            _channel(address, greedy) as two,
+        ):
+            for channel, code, kept in (
+                (one, grpc.StatusCode.PERMISSION_DENIED, 0),
+                (two, grpc.StatusCode.RESOURCE_EXHAUSTED, ledger_gate.CALLS_EACH),
+            ):
+                calls = [channel.stream_stream(f"/{method}")(says_nothing()) for _ in range(60)]
+                assert {code for code, _ in self._refused(calls, 60 - kept)} == {code}
+            with remote(address, credentials) as other:
+                assert other.entries(0, 1) == ENTRIES[:1]
+            done.set()
+
+    @pytest.mark.parametrize("says", [False, True])
+    def test_a_question_that_is_not_asked_in_time(
+        self,
+        consortium: Consortium,
+        store: Path,
+        credentials: Credentials,
+        monkeypatch: pytest.MonkeyPatch,
+        says: bool,
+    ) -> None:
+        if not says:
+            monkeypatch.setattr(ledger_gate, "TALK_S", 0.3)
+        done = threading.Event()
+
+        def says_nothing() -> Iterator[bytes]:
+            if not says:
+                done.wait()
+            yield from ()
+
+        with consortium.serving_paths(store) as address, _channel(address, credentials) as channel:
+            get = channel.stream_unary("/hansa.v1.LedgerService/GetEntries")
+            code, _ = status_of(lambda: get(says_nothing(), timeout=20))
+            assert code is (grpc.StatusCode.INVALID_ARGUMENT if says else grpc.StatusCode.CANCELLED)
+            done.set()
+
+    def test_answers_that_nobody_takes_count(self, consortium: Consortium, credentials: Credentials) -> None:
+        """An answer that is not read fills the service's memory until its call ends."""
+        with consortium.serving([long_log()]) as address, _unread(address, credentials) as get:
+            calls = [get() for _ in range(60)]
+            refused = self._refused(calls, 60 - ledger_gate.CALLS_EACH)
+            assert {code for code, _ in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+    def test_an_answer_that_nobody_takes_is_not_kept(
+        self, consortium: Consortium, credentials: Credentials, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ledger_gate, "CALLS_EACH", 1)
+        monkeypatch.setattr(ledger_gate, "TALK_S", 0.5)
+        with (
+            consortium.serving([long_log()]) as address,
+            _unread(address, credentials) as get,
+            _unread(address, credentials) as another,  # a connection that the unread answer does not fill
+        ):
+            unread, deadline = get(), time.monotonic() + 60
+            assert unread.initial_metadata() is not None  # it has been answered
+            monkeypatch.undo()
+            while True:
+                try:
+                    assert next(another())
+                    break
+                except grpc.RpcError:  # it is still kept
+                    assert time.monotonic() < deadline
+                    time.sleep(0.02)
+            code, _ = status_of(lambda: next(unread))
+            assert code is grpc.StatusCode.CANCELLED
 
     def test_nothing_of_the_inside_is_told(
         self,

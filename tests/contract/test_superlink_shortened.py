@@ -14,6 +14,7 @@ import pytest
 from anyio import to_thread
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.server.superlink.linkstate import LinkStateFactory
+from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore import sql_mixin
 from flwr.supercore.corestate.sql_corestate import SqlCoreState
 from flwr.supercore.object_store.object_store_factory import ObjectStoreFactory
@@ -23,9 +24,17 @@ from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, _parse_superl
 from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.main import create_app
 
+from hansa_server.flower_app.admitted import Admission
 from hansa_server.flower_app.carrying import Carrying
 from hansa_server.flower_app.objects import kept_in
-from hansa_server.flower_app.shorter import OneAtATime, Only, _stored_by, shortened, spare_memory
+from hansa_server.flower_app.shorter import (
+    OneAtATime,
+    Only,
+    _stored_by,
+    shortened,
+    spare_memory,
+    spare_writes,
+)
 from support.superlinks import SuperLink
 
 pytestmark = pytest.mark.filterwarnings(
@@ -64,7 +73,7 @@ def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(ObjectStoreFactory, "store", ObjectStoreFactory.store)  # put back at the end
     objects = kept_in(tmp_path / "objects")
     flower = application(tmp_path / "short", monkeypatch)
-    return Carrying(shortened(flower), flower, objects)
+    return Carrying(shortened(flower), Admission(flower), objects)
 
 
 def answers(app: Any, method: str, path: str) -> list[tuple[int, bytes]]:
@@ -213,6 +222,31 @@ def test_a_session_that_has_expired_takes_nothing(tmp_path: Path, monkeypatch: p
     assert not _stored_by(SqlCoreState.store_object)(state, 5, session, number, content)
     assert rows(state) == [[], []]
     assert number not in state.object_store
+
+
+def test_sessions_that_wait_for_nothing_go_and_others_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each announcement that is refused leaves one: a node could fill the disk with them."""
+    state = state_in(tmp_path / "state", monkeypatch)
+    for name in ("_cleanup_expired_task_tokens", "store_object"):
+        monkeypatch.setattr(SqlCoreState, name, getattr(SqlCoreState, name))  # put back at the end
+    monkeypatch.setattr(SqlLinkState, "store_traffic", SqlLinkState.store_traffic)
+    spare_writes()
+    number = leaf(b"waited for")[0]
+    late, waited, waiting = (state.start_session(5) for _ in range(3))
+    for session in (waited, waiting):
+        state.preregister_object_tree(ObjectTree(object_id=number), session)
+        number = leaf(b"another")[0]
+    with state.session() as database:
+        database.connection().exec_driver_sql(
+            "UPDATE object_push_sessions SET expires_at = '2020-01-01 00:00:00+00:00' WHERE session_id IN (?, ?)",
+            (late, waited),
+        )
+    state._cleanup_expired_task_tokens()
+    with state.session() as database:
+        left = database.connection().exec_driver_sql("SELECT session_id FROM object_push_sessions").fetchall()
+    assert {row[0] for row in left} == {waited, waiting}
 
 
 def test_the_database_takes_a_few_megabytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

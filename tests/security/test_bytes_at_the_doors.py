@@ -141,12 +141,15 @@ def test_a_node_that_is_thrown_bytes_at_changes_nothing_and_ends_its_run(source:
             if message is None:
                 unread += 1
                 continue
+            if message.kind == "close" and message.body.get("run") == request.body.get("run"):
+                continue  # nobody signs that a run is over
             thrown += 1
             try:
                 reply = desk.handle(message)
             except WireError:
                 continue  # it does not say which run and round it is about
-            assert reply.kind in {"refusal", "summed", "member", "witnessed"}, (message.kind, message.body)
+            answers = {"refusal", "summed", "member", "witnessed", "closed"}  # a run that never was is closed
+            assert reply.kind in answers, (message.kind, message.body)
             # no vector and no share: what leaves are entries of the member's own log, which the federation's log gets anyway
             assert set(reply.arrays) <= {"log.entries"}, (message.kind, message.body)
             assert state(league) == before, (message.kind, message.body)

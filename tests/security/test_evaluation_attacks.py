@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,11 @@ from hansa.canonical import sha256_hex
 from hansa.errors import DataError, HansaError, TooFewMembersError
 from hansa.fairness.errors import EvaluationError
 from hansa.fairness.evaluated import Evaluated
+from hansa.gate.record import read_run
 from hansa.ledger import Aggregate, Evaluation, LogView, Release, Reservation, SignedEntry
 from hansa.privacy.charges import EVALUATION as KIND
+from hansa.protocol.history import ENTRIES, pack_entries, unpack_entries
+from hansa.wire import Message
 from hansa_client.evaluation.judging import FileEvaluation
 from hansa_server.federation import Outcome, run_federation
 from hansa_server.journal import InMemoryJournal
@@ -282,3 +286,38 @@ class TestTheMembersData:
         counted = judging.evaluators["a"].tables[0].reshape(layout.shape(layout.tables[0]))
         assert counted[:-1].sum() == 0
         assert counted[-1].sum() == 120
+
+
+class TestWhatAMemberPutsOnRecord:
+    """A gate rests on releases that name the manifest of their round and what they are for: one that does not would close it."""
+
+    @pytest.mark.parametrize(
+        "lie", [{"manifest_sha256": "0" * 64}, {"purpose": "training"}], ids=["manifest", "purpose"]
+    )
+    def test_a_vector_whose_release_answers_something_else_is_not_summed(self, lie: dict[str, Any]) -> None:
+        names = "abcde"
+        judging = Judging(members=[{"name": name, "units": 60} for name in names])
+
+        def lies(name: str, request: Message, answer: Callable[[Message], Message]) -> Message | None:
+            reply = answer(request)
+            if name != "e" or ENTRIES not in reply.arrays:
+                return reply
+            said = [SignedEntry.parse(data) for data in unpack_entries(reply.arrays[ENTRIES])]
+            told = [
+                SignedEntry.sign(
+                    Release.model_validate({**one.entry.model_dump(), **lie}), judging.league.keys.signer("e")
+                )
+                if isinstance(one.entry, Release) and one.entry.purpose == KIND
+                else one
+                for one in said
+            ]
+            entries = pack_entries([one.encoded for one in told])
+            return Message(reply.kind, reply.body, {**reply.arrays, ENTRIES: entries})
+
+        judging.league.between = lies
+        assert judging.run().not_concluded is None
+        (found,) = judging.evaluated
+        assert found.contributors == tuple("abcd")
+        assert released(judging, "e")  # it had one of its own, which it kept to itself
+        record = read_run(entries(judging), judging.agreement.terms, judging.agreement.agreement_id, "r")
+        assert [len(manifests) for manifests in record.manifests.values()] == [1]

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+from pydantic import JsonValue
 
 from hansa.agreement.conditions import AttackTerm
 from hansa.agreement.publication import Evaluation
 from hansa.artifact import contents
+from hansa.artifact.judged import evidence_in, evidence_of, fairness_table
+from hansa.artifact.privacy import privacy_statement
 from hansa.canonical import sha256_hex
 from hansa.fairness.judging import Outcome
 from hansa.gate.approving import check_gate, check_publication
-from hansa.gate.errors import GateMismatchError
+from hansa.gate.errors import GateMismatchError, NotPublishedError
+from hansa.gate.record import MemberSpent, read_run
 from hansa.identity.errors import SignatureError, UnknownSignerError
 from hansa.ledger import AttackMade, Override, Publication, SignedEntry, Spending, real
 from hansa.ledger.errors import EntryError
 from hansa.ledger.signed import statement_of
+from hansa.ledger.spends import Charging, Reservation
+from hansa.privacy.charges import EVALUATION
 from hansa.privacy.events import Spend, poisson_gaussian
 from hansa.protocol import Proposed
 from hansa.protocol.approval import MANIFEST
 from hansa_client.evaluation.approving import Approver
 from support.gates import FAIR, HOLDS, MODEL, RUN, TRAINED, UNFAIR, RunStory, approved, signed_by, total_of
-from support.ledgers import AT, HASH, MEMBERS, SIGNERS, fixed_signer
+from support.ledgers import AT, HASH, MEMBERS, SIGNERS, fixed_signer, release
 from support.packages import TERMS, agreement_of, keys_of
 
 AGREEMENT = agreement_of(TERMS)
@@ -222,6 +230,65 @@ def test_a_sum_over_too_few_members_closes_the_gate():
     assert members.verdict == "fail"
 
 
+# --- one member against the publication of all -------------------------------------------------------------
+
+
+def reserved(event: dict[str, JsonValue]) -> SignedEntry:
+    entry = Reservation(
+        at=AT, agreement_id=AGREEMENT.agreement_id, run=RUN, member=MEMBERS[0], dataset_id="0" * 32, unit="record",
+        adjacency="add-or-remove-one", charges=(Charging(kind="training", event=event, count=1),),
+    )  # fmt: skip
+    return signed_by(entry, MEMBERS[0])
+
+
+def test_a_member_that_reserves_an_event_that_nobody_knows_keeps_nobody_from_a_gate():
+    told = story(more=(reserved({"type": "Unheard"}),))
+    assert told.check(told.gate()).open
+
+
+def test_events_that_nobody_could_compose_in_time_or_memory_are_not_composed(monkeypatch):
+    def composed(*_):
+        raise AssertionError("gigabytes are taken for what a member says that it has released")
+
+    monkeypatch.setattr("hansa.gate.record.epsilon_spent", composed)
+    for event, count in ((poisson_gaussian(0.5, 0.3), 2**20), (poisson_gaussian(0.001, 1.0), 2**30)):
+        assert math.isnan(MemberSpent((Spend(event, count),)).epsilon(1e-5))
+
+
+def test_a_loss_that_nobody_can_tell_is_promised_to_nobody_whoever_excuses_it():
+    """A person may excuse a condition that could not be decided; a statement of privacy cannot be written without a number."""
+    spent = {name: MemberSpent((TRAINED,)) for name in MEMBERS}
+    for one in (MemberSpent(known=False), MemberSpent((Spend({"type": "NonPrivate"}, 1),))):
+        with pytest.raises(NotPublishedError, match="cannot be told") as refused:
+            privacy_statement(AGREEMENT, {**spent, MEMBERS[1]: one}, [])
+        assert [problem.place for problem in refused.value.problems] == [MEMBERS[1]]
+
+
+def test_a_member_that_writes_without_end_makes_the_evidence_of_a_gate_no_larger():
+    """Members refuse to look at more than 16 MiB, and a package with it would be refused for good."""
+
+    def counted(told: RunStory) -> list[bytes]:
+        return [one.encoded for one in evidence_in(told.entries())]
+
+    more = [
+        signed_by(
+            release(
+                number, MEMBERS[0], agreement_id=AGREEMENT.agreement_id, purpose=EVALUATION, unit="record",
+                spends=(Spending.of(Spend(poisson_gaussian(0.5, 1.0), number)),) * 50,
+            ),
+            MEMBERS[0],
+        )
+        for number in range(100, 120)
+    ]  # fmt: skip
+    assert counted(story(more=more)) == counted(story())
+    attacks = [attack(correct) for correct in range(100, 120)]
+    told = story(agreement=ATTACKED, more=attacks)
+    shown = [one for one in evidence_in(told.entries()) if isinstance(one.entry, AttackMade)]
+    assert shown == [attacks[-1]]  # which shows the most
+    again = read_run((one.entry for one in shown), ATTACKED.terms, ATTACKED.agreement_id, RUN)
+    assert again.attack_bounds() == told.record().attack_bounds()
+
+
 def test_one_liar_within_its_caps_turns_no_fail_into_a_pass():
     # an evaluation that misses by a little; one of four members may add or hide a capful of rows in each cell
     cells = {"f": (690, 310, 310, 690), "m": (860, 140, 140, 860)}
@@ -306,8 +373,6 @@ def test_too_few_forged_and_foreign_approvals_open_nothing(fair):
 
 def test_a_member_signs_one_publication_of_a_run():
     from hansa.artifact.contents import part_bytes
-    from hansa.artifact.judged import evidence_in, evidence_of, fairness_table
-    from hansa.artifact.privacy import privacy_statement
     from hansa.gate.approving import evaluation_of
 
     told = story()

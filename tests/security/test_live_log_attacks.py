@@ -81,17 +81,20 @@ def test_a_forked_view_shown_to_one_member_gets_nothing_more_from_it() -> None:
 class HidesOneMember(History):
     """Takes a's vectors and logs no word of a: who is put back to an old state would find nothing of what it released."""
 
-    def take(self, member: str, word: Word) -> None:
+    def take(self, member: str, word: Word, *, new: bool = True) -> bool:
         if member == "a":
             self.aside = getattr(self, "aside", {})
             for entry in (SignedEntry.parse(data).entry for data in word.entries):
                 if isinstance(entry, Release):
                     self.aside[entry.run, entry.round] = entry.y_sha256
             word = replace(word, entries=())
-        super().take(member, word)
+        return super().take(member, word, new=new)
 
     def released(self, member: str, run: str, number: int) -> str | None:
         return self.aside.get((run, number)) if member == "a" else super().released(member, run, number)
+
+    def shows(self, member: str, run: str, number: int, **said: str) -> bool:
+        return member == "a" or super().shows(member, run, number, **said)
 
 
 def test_no_sum_is_opened_that_holds_a_vector_whose_release_the_log_does_not_show() -> None:
@@ -179,17 +182,15 @@ def test_a_manifest_on_a_checkpoint_that_is_not_enough_gets_no_vector(
 class HidesARelease(History):
     """Says nothing of b's releases in the log, though its vectors are summed."""
 
-    def take(self, member: str, word: object) -> None:
+    def take(self, member: str, word: Word, *, new: bool = True) -> bool:
         if member == "b":
             word = replace(
-                word,  # type: ignore[type-var]
+                word,
                 entries=tuple(
-                    data
-                    for data in word.entries  # type: ignore[attr-defined]
-                    if SignedEntry.parse(data).entry.type != "release"
+                    data for data in word.entries if SignedEntry.parse(data).entry.type != "release"
                 ),
             )
-        super().take(member, word)  # type: ignore[arg-type]
+        return super().take(member, word, new=new)
 
 
 def test_a_dropped_release_keeps_the_vector_out_and_the_member_out_of_later_rounds() -> None:

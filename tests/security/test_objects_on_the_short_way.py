@@ -36,8 +36,10 @@ from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
-from hansa_server.flower_app import carrying
-from hansa_server.flower_app.carrying import Carrying, Remembered
+from hansa_server.flower_app import admitted, carrying
+from hansa_server.flower_app.admitted import Admission, Remembered
+from hansa_server.flower_app.bounded import MOST_OBJECT_BYTES
+from hansa_server.flower_app.carrying import Carrying
 from hansa_server.flower_app.objects import INLINE_BYTES, ObjectFiles
 from hansa_server.flower_app.waiting import WAITS
 
@@ -71,7 +73,8 @@ class League:
         self.nodes, self.tokens = {self.public: NODE}, {TOKEN: RUN}
         self.store = ObjectFiles(self.folder)
         flower = SimpleNamespace(state=SimpleNamespace(linkstate_factory=SimpleNamespace(state=lambda: self)))
-        self.app = Carrying(self._behind, flower, self.store)
+        self.flower, self.state = flower, Admission(flower)
+        self.app = Carrying(self._behind, self.state, self.store)
 
     def get_node_id_by_public_key(self, key: bytes) -> int | None:
         return self.nodes.get(key)
@@ -216,7 +219,10 @@ def test_whoever_is_not_that_node_gets_no_object_and_gives_none(
     }
     for path, body in asked.items():
         answer = league.ask(f"/v1/fleet/{path}", body, headers(league), 5000)
-        assert (answer.status_code, answer.content, league.left.pop()) == (LEFT_TO_FLOWER, b"", body)
+        left = (
+            push((LARGE[0], b"")) if path == "push-object" else body
+        )  # what is large Flower gets without its content
+        assert (answer.status_code, answer.content, league.left.pop()) == (LEFT_TO_FLOWER, b"", left)
     assert (league.store.get(LARGE[0]), league.store.get(SMALL[0])) == (b"", SMALL[1])
 
 
@@ -247,13 +253,13 @@ def test_a_node_that_is_struck_off_is_refused_once_what_was_said_of_it_is_old(
     league.store.put(*SMALL)
     assert league.ask("/v1/fleet/pull-object", pull(SMALL), league.as_node()).status_code == 200
     league.nodes.clear()
-    later = time.monotonic() + carrying._REMEMBERED_S + 0.01
+    later = time.monotonic() + admitted._REMEMBERED_S + 0.01
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert league.ask("/v1/fleet/pull-object", pull(SMALL), league.as_node()).status_code == LEFT_TO_FLOWER
 
 
 def test_no_more_is_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(carrying, "_MOST_REMEMBERED", 3)
+    monkeypatch.setattr(admitted, "_MOST_REMEMBERED", 3)
     remembered = Remembered(60.0)
     assert [remembered.of(number, lambda: "said") for number in range(10)] == ["said"] * 10
     assert len(remembered._said) <= 3
@@ -329,12 +335,70 @@ def test_a_disk_that_is_full_is_no_object_and_no_crash(
 ) -> None:
     league.announce(LARGE)
 
-    def full(size: int) -> Any:
+    def full(size: int, node: int | None) -> Any:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(league.store, "receive", full)
     answer = league.ask("/v1/fleet/push-object", push(LARGE), league.as_node())
     assert not PushObjectResponse.FromString(answer.content).stored
+
+
+def test_what_is_larger_than_an_object_is_refused_and_not_read_into_memory(league: League) -> None:
+    """Flower would read it whole before it asks who sends it."""
+    begins = PushObjectRequest(node=Node(node_id=NODE), run_id=RUN, object_id=LARGE[0]).SerializeToString()
+    said = begins + bytes([carrying._CONTENT_PUSHED]) + carrying._as_number(MOST_OBJECT_BYTES + 1)
+    for headers in (league.as_node(), {"content-type": PROTOBUF_MEDIA_TYPE}):
+        answer = league.ask("/v1/fleet/push-object", said + bytes(300_000), headers, 50_000)
+        assert (answer.status_code, league.left) == (413, [])
+
+
+@pytest.mark.parametrize(
+    "headers", [lambda league: league.as_node(), lambda _: {"content-type": "text/plain"}]
+)
+def test_a_large_push_whose_fields_come_in_another_order_is_refused(
+    league: League, headers: Callable[[League], dict[str, str]]
+) -> None:
+    league.announce(LARGE)
+    last = PushObjectRequest(session_id="session").SerializeToString()
+    answer = league.ask("/v1/fleet/push-object", last + push(LARGE), headers(league), 50_000)
+    assert (answer.status_code, league.left) == (413, [])
+    answer = league.ask("/v1/fleet/push-object", last + push(SMALL), headers(league), 50)
+    assert (answer.status_code, league.left) == (LEFT_TO_FLOWER, [last + push(SMALL)])
+
+
+def test_a_run_that_is_over_is_told_by_flower_without_what_is_large(league: League) -> None:
+    league.status = Status.FINISHED
+    answer = league.ask("/v1/fleet/push-object", push(LARGE), league.as_node(), 50_000)
+    assert (answer.status_code, league.left) == (LEFT_TO_FLOWER, [push((LARGE[0], b""))])
+
+
+def test_a_node_that_has_as_much_here_as_it_may_stores_no_more(league: League) -> None:
+    league.store._node_bytes = len(LARGE[1]) + len(SMALL[1]) - 1
+    with league.store.announced_by(NODE):
+        league.announce(LARGE, SMALL)
+    stored = [
+        PushObjectResponse.FromString(
+            league.ask("/v1/fleet/push-object", push(one), league.as_node(), 50_000).content
+        ).stored
+        for one in (LARGE, SMALL)
+    ]
+    assert (stored, league.left) == ([True, False], [])
+    league.store.delete(LARGE[0])
+    answer = league.ask("/v1/fleet/push-object", push(SMALL), league.as_node())
+    assert PushObjectResponse.FromString(answer.content).stored
+
+
+def test_what_a_head_proves_is_a_registered_node(league: League) -> None:
+    def proved(headers: dict[str, str]) -> int | None:
+        raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        return league.state.node_of({"type": "http", "headers": raw})
+
+    assert proved(league.as_node()) == NODE
+    assert [proved(headers(league)) for headers in FORGED if headers is not FORGED[3]] == [None] * 4
+    league.nodes.clear()
+    assert Admission(league.flower).node_of({"type": "http", "headers": []}) is None
+    stranger, league.public = league.as_node(), public_key_to_bytes(generate_key_pairs()[1])
+    assert proved(stranger | {FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(league.public).decode()}) is None
 
 
 @pytest.mark.parametrize("path", sorted(carrying._PATHS))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.app import Message as FlowerMessage
 from flwr.app.message import remove_content_from_message
+from flwr.app.message.arraychunk import ArrayChunk
 from flwr.common.serde import message_to_proto
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
@@ -18,7 +20,7 @@ from flwr.supercore.inflatable.inflatable_utils import ObjectUnavailableError
 from flwr.supercore.task_identity import TaskIdentity
 
 from hansa.errors import WireError
-from hansa.wire import Message
+from hansa.wire import MAX_ARRAYS, MAX_HEADER_BYTES, Message
 from hansa_flower import RAW, arriving, from_records, to_records
 from hansa_flower.arriving import Arriving
 
@@ -92,6 +94,12 @@ HOSTILE: dict[str, Callable[[Sent], None]] = {
     "chunks that are not there": said(lambda value: value.update(arraychunk_ids=[99])),
     "one chunk for ever": said(lambda value: value.update(arraychunk_ids=[0] * 2000)),
     "no list": said(lambda value: value.update(arraychunk_ids=None)),
+    "more dimensions than an array of the wire": said(lambda value: value.update(shape=[3] + [1] * 40)),
+    "numbers of thousands of digits": said(lambda value: value.update(shape=[10**4000] * 4)),
+    "a length that no double holds, beside none": said(lambda value: value.update(shape=[2**53, 0])),
+    "a text of lengths": said(lambda value: value.update(shape="3")),
+    "a chunk from the end": said(lambda value: value.update(arraychunk_ids=[-1])),
+    "a truth for a chunk": said(lambda value: value.update(arraychunk_ids=[False])),
 }
 
 
@@ -102,7 +110,7 @@ def test_what_is_no_reply_is_refused_and_takes_no_more_than_it_says(what: str, t
     sent.there = set(sent.objects)
     HOSTILE[what](sent)
     with pytest.raises(WireError):
-        from_records(sent.arriving.fetch(sent.pull, tmp_path).content)
+        sent.arriving.fetch(sent.pull, tmp_path)
 
 
 @pytest.mark.parametrize("shape", [[float("nan")], [float("inf")], [3, float("nan")]])
@@ -115,6 +123,95 @@ def test_no_shape_lets_one_chunk_fill_the_disk(shape: list[float], tmp_path: Pat
     with pytest.raises(WireError):
         sent.arriving.fetch(sent.pull, tmp_path)
     assert sum(len(sent.objects[number]) for number in sent.pulled) < 10_000  # its chunk was not asked for
+
+
+def test_a_shape_without_end_is_not_multiplied(tmp_path: Path) -> None:
+    """The product of such a list takes hours in one call, in which nothing else is heard."""
+    sent = Sent(RecordDict({"arrays": ArrayRecord({"y": Array("<u4", (3,), RAW, bytes(12))})}))
+    said(lambda value: value.update(shape=[2**52] * 300_000))(sent)
+    sent.there = set(sent.objects)
+    with pytest.raises(WireError, match="no array of the wire"):
+        sent.arriving.fetch(sent.pull, tmp_path)
+
+
+def test_a_length_of_zero_makes_an_array_empty_wherever_it_stands(tmp_path: Path) -> None:
+    for shape in ((0, 2**40), (2**40, 0)):
+        sent = Sent(RecordDict({"arrays": ArrayRecord({"y": Array("<u4", shape, RAW, b"")})}))
+        sent.there = set(sent.objects)
+        got = sent.arriving.fetch(sent.pull, tmp_path).content.array_records["arrays"]["y"]
+        assert (got.shape, bytes(got.data)) == (shape, b"")
+
+
+@pytest.mark.parametrize("piece", [b"", b"x"])
+def test_a_chunk_that_brings_next_to_nothing_is_not_read_a_million_times(
+    piece: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = Sent(RecordDict({"arrays": ArrayRecord({"y": Array("<u4", (300_000,), RAW, piece)})}))
+    if not piece:
+        empty = ArrayChunk(memoryview(piece))
+        number = empty.object_id
+        for key, content in list(sent.objects.items()):
+            if content.startswith(b"Array "):
+                sent.objects[key] = content.replace(b"Array  ", f"Array {number} ".encode())
+        sent.objects[number] = empty.deflate()
+    said(lambda value: value.update(arraychunk_ids=[0] * 30_000))(sent)
+    sent.there = set(sent.objects)
+    reads = list[int]()
+    read = os.pread
+    monkeypatch.setattr(arriving.os, "pread", lambda *asked: reads.append(1) or read(*asked))
+    with pytest.raises(WireError):
+        sent.arriving.fetch(sent.pull, tmp_path)
+    assert len(reads) < 10
+
+
+def test_a_chunk_of_nothing_is_refused(tmp_path: Path) -> None:
+    content = RecordDict({"arrays": ArrayRecord({"y": Array("<u4", (3,), RAW, bytes(12))})})
+    sent = Sent(content)
+    for number, one in sent.objects.items():
+        if one.startswith(b"ArrayChunk "):
+            sent.objects[number] = ArrayChunk(memoryview(b"")).deflate()
+    sent.there = set(sent.objects)
+    with pytest.raises(WireError, match="empty"):
+        sent.arriving.fetch(sent.pull, tmp_path)
+
+
+def test_one_object_that_is_no_chunk_has_a_limit(tmp_path: Path) -> None:
+    sent = Sent(to_records(reply()))
+    for number, content in sent.objects.items():
+        if content.startswith(b"ConfigRecord"):
+            sent.objects[number] = content + bytes(arriving._MOST_BYTES)
+    sent.there = set(sent.objects)
+    with pytest.raises(WireError, match=f"{arriving._MOST_BYTES} bytes"):
+        sent.arriving.fetch(sent.pull, tmp_path)
+
+
+def test_all_objects_that_are_no_chunks_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arriving, "_MOST_TOGETHER", 100_000)
+    records = {f"r{number}": ConfigRecord({"bytes": bytes([number]) * 30_000}) for number in range(8)}
+    sent = Sent(RecordDict(records))
+    sent.there = set(sent.objects)
+    with pytest.raises(WireError, match="100000 bytes"):
+        sent.arriving.fetch(sent.pull, tmp_path)
+    assert sum(len(sent.objects[number]) for number in sent.pulled) < 140_000  # the rest was not asked for
+
+
+def test_the_largest_header_with_all_small_arrays_passes(tmp_path: Path) -> None:
+    arrays = {"a": np.zeros(2**17 - 8, dtype="<f8"), "large": np.arange(2**18, dtype="<i8")}
+    largest = Message("sum", {"text": "x" * (MAX_HEADER_BYTES - 1000)}, arrays)
+    sent = Sent(to_records(largest))
+    sent.there = set(sent.objects)
+    assert from_records(sent.arriving.fetch(sent.pull, tmp_path).content) == largest
+
+
+def test_an_array_has_as_many_names_as_a_message_has_arrays(tmp_path: Path) -> None:
+    """Each name is a view of the array's file of its own, of which a process has so many."""
+    array = Array("<u4", (300_000,), RAW, bytes(1_200_000))
+    sent = Sent(
+        RecordDict({"arrays": ArrayRecord({f"y{number}": array for number in range(MAX_ARRAYS + 1)})})
+    )
+    sent.there = set(sent.objects)
+    with pytest.raises(WireError, match="names"):
+        sent.arriving.fetch(sent.pull, tmp_path)
 
 
 def test_all_arrays_of_a_message_share_one_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,10 @@ from hansa import errors
 from hansa.errors import (
     AgreementError,
     BudgetRefusedError,
+    EngineError,
     ExitStatus,
     HansaError,
+    MachineError,
     MissingExtraError,
     OutputExistsError,
     Problem,
@@ -22,12 +24,14 @@ from hansa.identity.errors import KeyFileError, SignatureError
 from hansa.ledger.errors import (
     CosignatureQuorumError,
     EntryError,
+    LogDamagedError,
     LogStoreError,
     LogVerificationError,
     NoteFormatError,
     NoteSignatureError,
     TilesError,
 )
+from hansa.secagg.errors import MaskWorkersError, StateError
 
 
 def descendants(root: type[HansaError]) -> list[type[HansaError]]:
@@ -77,8 +81,14 @@ def test_what_a_person_meets_in_files_of_others_has_a_remedy(error):
     assert error("x", remedy="").diagnostics() == f"{error.code}: x"
 
 
-def test_only_the_class_that_gathers_problems_has_no_code_of_its_own():
-    assert set(TREE) - set(CODED) == {ProblemsError}
+def test_only_classes_that_gather_others_have_no_code_of_their_own():
+    assert set(TREE) - set(CODED) == {ProblemsError, MachineError}
+
+
+def test_what_fails_of_a_machine_is_told_from_what_somebody_said():
+    machine = {error for error in descendants(MachineError) if "code" in error.__dict__}
+    assert machine == {EngineError, LogStoreError, LogDamagedError, MaskWorkersError, StateError}
+    assert not any(error.travels for error in descendants(MachineError))
 
 
 @pytest.mark.parametrize("error", TREE, ids=lambda error: error.__name__)

@@ -26,7 +26,7 @@ from hansa.ledger import (
 from hansa.ledger.errors import EntryError, LogStoreError
 from hansa.ledger.kinds import Kind
 from hansa.ledger.store import Head, Row
-from hansa.protocol import MAX_SAID, Word
+from hansa.protocol import MAX_SAID, Word, fresh_line
 from hansa.protocol.history import read_word, word_body
 from hansa.secagg import SumOutcome
 from hansa_server.history import History
@@ -376,3 +376,38 @@ def test_a_vector_that_came_and_was_left_out_of_the_sum_is_named(monkeypatch: py
     history.aggregate(outcomes[1], "e" * 64)
     logged = [SignedEntry.parse(data).entry for data in history.log.entries()]
     assert [entry.excluded for entry in logged if isinstance(entry, Aggregate)] == [("c",), ()]
+
+    def test_of_who_was_heard_only_its_mirror_and_its_cosignature_are_taken(
+        self, done: Federation, history: History
+    ) -> None:
+        first, second = "1" * 32, "2" * 32
+        assert history.take("a", Word(0, said_by(done, "a"), None, first))
+        assert not history.take("a", Word(0, said_by(done, "a"), None, first))  # nothing new in that
+        size = history.log.size
+        line = (
+            done.keys.witness_signer("b").sign(text_of(history.news("b").checkpoint), at=1_800_000_000).line
+        )
+        assert not history.take("b", Word(3, said_by(done, "b"), line, second), new=False)
+        assert history.log.size == size
+        assert second not in history.news("b").checkpoint
+        assert history.news("b").start == 3
+        assert [len(note.signatures) for note in history.log.checkpoints()] == [2]
+        assert not history.take("a", Word(0, (), None, second), new=False)
+        assert fresh_line("a", first) in history.news("b").checkpoint  # the last that was taken
+        assert history.take("a", Word(0, (), None, second))
+
+    def test_a_mirror_that_is_said_to_be_lost_and_filled_again_brings_nobody_further(
+        self, done: Federation
+    ) -> None:
+        again, size = history_of(done.log, AGREEMENT, done.keys), done.log.size
+        assert again.reached == 0
+        for said, reached in ((size, size), (0, size), (5, size), (0, size), (2 * size, size)):
+            again.take("a", Word(said))
+            assert again.reached == reached
+        again.take("b", Word(2))
+        assert again.reached == size + 2
+
+
+def text_of(note: str) -> str:
+    """Of a note, what is signed."""
+    return note.split("\n\n", maxsplit=1)[0] + "\n"

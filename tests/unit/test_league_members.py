@@ -28,6 +28,7 @@ class Grid:
         self.since = dict.fromkeys(names, "1")
         self.answers: dict[str, Callable[[], RecordDict | Error | None]] = {}
         self.pushed: list[str] = []
+        self.gone: list[str] = []
         self._replies: dict[str, FlowerMessage] = {}
 
     def get_nodes(self) -> list[NodeInfo]:
@@ -47,6 +48,9 @@ class Grid:
             if content is not None:
                 self._replies[ids[-1]] = FlowerMessage(content, reply_to=message)
         return ids
+
+    def let_go(self, ids: Iterable[str]) -> None:
+        self.gone += ids
 
     def pull_messages(self, ids: Iterable[str]) -> list[FlowerMessage]:
         return [self._replies.pop(number) for number in ids if number in self._replies]
@@ -102,6 +106,15 @@ def test_a_node_that_flower_could_not_reach_is_asked_again() -> None:
     members, _ = league(grid)
     assert sorted(members.exchange(request(), 30.0)) == ["a", "b", "c"]
     assert grid.pushed.count("c") == 2
+
+
+def test_what_a_node_does_not_answer_is_taken_back() -> None:
+    """A node that keeps its place and fetches nothing would have the requests of all rounds lie on the coordinator's disk."""
+    grid = Grid("a", "b", "c")
+    grid.answers["c"] = lambda: None
+    members, _ = league(grid)
+    assert sorted(members.exchange(request(), 0.2)) == ["a", "b"]
+    assert [grid.pushed[int(number) - 1] for number in grid.gone] == ["c"]
 
 
 def test_a_node_that_took_its_place_anew_is_asked_again() -> None:

@@ -150,3 +150,23 @@ class TestWhoIsDue:
             assert all(map(history.due, "abc"))
             self.cosigned(history)
             assert history.settled
+
+
+def test_a_member_that_restarts_while_the_log_is_shown_is_shown_it_once_more() -> None:
+    restarted: list[str] = []
+
+    def between(name: str, request: Message, answer: Callable[[Message], Message]) -> Message | None:
+        before, now = {"b": "", "c": "b"}.get(name), "".join(restarted)
+        asked = {"b": "secagg.unmask-request", "c": "witness"}.get(name, "")
+        if before == now and asked in kinds(request):
+            restarted.append(name)
+            federation.restart(name)
+            answer = federation.nodes[name].handle
+        return honest(name, request, answer)
+
+    federation = league("abcd", between=between)
+    outcome = federation.run()
+    assert restarted == ["b", "c"]
+    assert outcome.stopped_because is None
+    assert [one.present for one in outcome.rounds] == [tuple("abcd")] * 2
+    assert federation.exchanges[:-1].count({"witness"}) == 2

@@ -11,7 +11,7 @@ import pytest
 from hansa import wire
 from hansa.canonical import canonical_json
 from hansa.errors import WireError
-from hansa.wire import DTYPES, PROTOCOL_VERSION, Message, array_sha256, in_place, parse, to_bytes
+from hansa.wire import DTYPES, PROTOCOL_VERSION, Message, array_sha256, from_bytes, in_place, parse, to_bytes
 
 
 def message(**arrays):
@@ -254,6 +254,44 @@ def test_a_header_at_the_limit_passes_and_one_byte_more_does_not(monkeypatch):
         _ = longer.header
     with pytest.raises(WireError, match=f"{size + 1} bytes"):
         parse(RIGHT.header + b" ", RIGHT.arrays)
+
+
+def written(shape, data=bytes(16)):
+    """The bytes of a message whose header says this shape of its array, without arrays that were ever made."""
+    header = described(shape=shape, sha256=hashlib.sha256(data).hexdigest())
+    return len(header).to_bytes(8, "big") + header + data
+
+
+def test_an_array_has_so_many_dimensions_and_no_more():
+    most = (4, *[1] * (wire.MAX_DIMENSIONS - 1))
+    sent = message(sum=np.arange(4, dtype="<u4").reshape(most))
+    assert from_bytes(to_bytes(sent)) == sent
+    assert from_bytes(written(list(most))).arrays["sum"].shape == most
+    with pytest.raises(WireError, match="dimensions"):
+        message(sum=np.arange(4, dtype="<u4").reshape(*most, 1))
+    with pytest.raises(WireError, match="no array of the wire"):
+        from_bytes(written([*most, 1]))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [[2**52] * 200_000, [1] * 1000 + [4], [4.5], [True, 4], [-4], "4", {"4": 4}, None, [[4]], ["4"]],
+    ids=lambda shape: repr(shape)[:30],
+)
+def test_what_is_no_shape_is_refused_before_it_is_multiplied(shape):
+    with pytest.raises(WireError, match="no array of the wire"):
+        from_bytes(written(shape))
+
+
+@pytest.mark.parametrize("shape", [[5], [2**53 - 1], [2**52] * 32, [2, 3]])
+def test_an_array_is_no_longer_than_what_came(shape):
+    with pytest.raises(WireError, match="over the limit of 16 bytes"):
+        from_bytes(written(shape))
+
+
+@pytest.mark.parametrize("shape", [[0], [0, 2**40], [2**40, 0]])
+def test_a_length_of_zero_makes_an_array_empty_wherever_it_stands(shape):
+    assert from_bytes(written(shape, b"")).arrays["sum"].shape == tuple(shape)
 
 
 def test_a_header_over_the_limit_is_refused_before_it_is_read():

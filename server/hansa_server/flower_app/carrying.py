@@ -3,23 +3,22 @@
 All that is large between machines, and most requests, are objects that are pushed and pulled. Flower reads each into memory,
 copies it several times and keeps it in its database. Here a push goes to a file as it arrives, and a pull comes from it; a pull of what
 has been announced and has not come is held until it does, for a moment, where it says `WAITS`. Who is admitted is decided by Flower's own functions; what it says of nodes, tasks
-and runs is remembered for a second. Whatever is not plainly in order is left to Flower, which answers it as it would have.
+and runs is remembered for a second. Whatever is not plainly in order is left to Flower, which answers it as it would have: without its content
+where that is large, since Flower reads it into memory before it asks who sent it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any, TypeAlias, TypeVar
 
 from anyio import to_thread
 from fastapi import HTTPException
-from flwr.common.constant import SUPERLINK_NODE_ID, Status
+from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.proto.message_pb2 import (
     ConfirmMessageReceivedRequest,
     ConfirmMessageReceivedResponse,
@@ -37,69 +36,24 @@ from flwr.supercore.protobuf.translation import DecodeError  # type: ignore[attr
 from flwr.superlink.routers.fleet.node_auth import authenticate_node
 from starlette.datastructures import Headers
 
+from hansa_server.flower_app.admitted import Admission
 from hansa_server.flower_app.asgi import App, Receive, Scope, Send
+from hansa_server.flower_app.bounded import MOST_OBJECT_BYTES
 from hansa_server.flower_app.objects import Content, ObjectFiles, Received
 from hansa_server.flower_app.waiting import WAITS
 
 _Request: TypeAlias = PullObjectRequest | PushObjectRequest | ConfirmMessageReceivedRequest
-T = TypeVar("T")
 R = TypeVar("R", PullObjectRequest, ConfirmMessageReceivedRequest)
 
 _LOG = logging.getLogger("hansa.coordinator")
 _FLEET, _RUNTIME = "/v1/fleet/", "/v1/runtime/"
 _PUSH, _PULL, _CONFIRM = "push-object", "pull-object", "confirm-message-received"
 _PATHS = frozenset(part + what for part in (_FLEET, _RUNTIME) for what in (_PUSH, _PULL, _CONFIRM))
-_MOST_BYTES = 64 * 1024 * 1024  # of an object on the short way; Flower cuts arrays into five megabytes
 _MOST_HEADER = 1024  # of a request, its content left out
 _PIECE = 256 * 1024
+_MOST_LEFT = 64 * 1024  # of a push that Flower is given whole
 _HELD_S, _MOST_HELD = 0.5, 512
-_REMEMBERED_S = 1.0
-_MOST_REMEMBERED = 4096
 _CONTENT_PUSHED, _CONTENT_PULLED = 4 << 3 | 2, 3 << 3 | 2  # tags of `object_content`
-
-
-class Remembered:
-    """What was said a moment ago, so that it need not be looked up for each of many requests."""
-
-    def __init__(self, seconds: float = _REMEMBERED_S) -> None:
-        self._seconds = seconds
-        self._said: dict[object, tuple[float, Any]] = {}
-
-    def of(self, key: object, look: Callable[[], T]) -> T:
-        """What `look` gives, or gave a moment ago."""
-        now = time.monotonic()
-        until, said = self._said.get(key, (0.0, None))
-        if now < until:
-            return said  # type: ignore[no-any-return]
-        if len(self._said) >= _MOST_REMEMBERED:
-            self._said.clear()
-        found = look()
-        self._said[key] = now + self._seconds, found
-        return found
-
-
-class _State:
-    """Flower's state of the link, as far as admission asks it."""
-
-    def __init__(self, flower: Any) -> None:
-        self._flower, self._remembered = flower, Remembered()
-
-    @property
-    def whole(self) -> Any:
-        return self._flower.state.linkstate_factory.state()
-
-    def get_node_id_by_public_key(self, key: bytes) -> int | None:
-        found: int | None = self._remembered.of(
-            ("node", key), lambda: self.whole.get_node_id_by_public_key(key)
-        )
-        return found
-
-    def get_task_by_token(self, token: str) -> Any:
-        return self._remembered.of(("task", token), lambda: self.whole.get_task_by_token(token))
-
-    def is_running(self, run: int) -> bool:
-        said = self._remembered.of(("run", run), lambda: self.whole.get_run_status({run}).get(run))
-        return said is not None and said.status == Status.RUNNING
 
 
 @dataclass
@@ -108,6 +62,7 @@ class _Push:
 
     request: PushObjectRequest  # without content, and without what follows it
     length: int
+    head: bytes  # the same as it came
     rest: bytes  # of the content, and of what follows it
 
 
@@ -116,12 +71,12 @@ class Carrying:
 
     Args:
         app: that answers everything else.
-        flower: Flower's application, whose state is asked.
+        state: Flower's, which is asked.
         store: that Flower keeps its objects in.
     """
 
-    def __init__(self, app: App, flower: Any, store: ObjectFiles) -> None:
-        self._app, self._store, self._state = app, store, _State(flower)
+    def __init__(self, app: App, state: Admission, store: ObjectFiles) -> None:
+        self._app, self._store, self._state = app, store, state
         self._version = VersionDependency(component_name="SuperLink", connection_name="Runtime API")
         self._awaited: dict[str, asyncio.Event] = {}
         self._held = 0
@@ -176,13 +131,19 @@ class Carrying:
     async def _push(self, scope: Scope, read: _Body, send: Send) -> bool:
         push = await read.push()
         if push is None:
-            return False
+            return await self._leave(read, send)
         run = self._admitted(scope, push.request)
         if run is None:
-            return False
+            if push.length < _MOST_LEFT // 2:
+                return await self._leave(read, send)
+            # Flower says why without the content, which it would read whole
+            if await read.into(None, push) is None and not read.gone:
+                await _answer(send, 400, b"")
+                return True
+            return read.gone
         try:
-            with closing(self._store.receive(push.length)) as received:
-                rest = await read.into(received, push.rest)
+            with closing(self._store.receive(push.length, _sender(push.request))) as received:
+                rest = await read.into(received, push)
                 if rest is None:  # whoever pushes has gone, or says more than a push does
                     await _answer(send, 400, b"")
                     return True
@@ -192,9 +153,17 @@ class Carrying:
         except OSError as error:
             _LOG.error("an object cannot be kept: %s", error.strerror)
             stored = False
+            await read.into(None, push)  # whoever sends it is told once it has been sent
         if stored and (come := self._awaited.pop(push.request.object_id, None)) is not None:
             come.set()
         await _answer(send, 200, PushObjectResponse(stored=stored).SerializeToString())
+        return True
+
+    async def _leave(self, read: _Body, send: Send) -> bool:
+        """A push that is not in order is Flower's to answer where it is small."""
+        if await read.ends_within(_MOST_LEFT) or read.gone:
+            return read.gone
+        await _answer(send, 413, b"")
         return True
 
     def _admitted(self, scope: Scope, request: _Request) -> int | None:
@@ -204,11 +173,11 @@ class Carrying:
             return None
         try:
             if scope["path"].startswith(_FLEET):
-                authenticate_node(_as_request(headers, request, self._state))
+                authenticate_node(self._state.as_request(headers, request))
                 return request.run_id if self._state.is_running(request.run_id) else None
-            self._version(_as_request(headers, request, self._state))
+            self._version(self._state.as_request(headers, request))
             token = headers.get(TASK_TOKEN_HEADER)
-            task = authenticate_task(_as_request(headers, request, self._state), token, self._state)  # type: ignore[arg-type]
+            task = authenticate_task(self._state.as_request(headers, request), token, self._state)  # type: ignore[arg-type]
         except (FlowerError, HTTPException):
             return None
         return int(task.run_id) if request.node.node_id == SUPERLINK_NODE_ID else None
@@ -221,10 +190,12 @@ class _Body:
         self._receive = receive
         self._read: list[Any] = []
         self._more = True
+        self.gone = False  # whoever sent it
 
     async def _piece(self) -> bytes:
         event = await self._receive()
         self._read.append(event)
+        self.gone = event["type"] != "http.request"
         self._more = event["type"] == "http.request" and event.get("more_body", False)
         return bytes(event.get("body", b"")) if event["type"] == "http.request" else b""
 
@@ -248,36 +219,53 @@ class _Body:
             begun = _begun(bytes(body[:_MOST_HEADER]))
             if begun is not None:
                 header, length, at = begun
-                if not 0 < length <= _MOST_BYTES:
+                if not 0 < length <= MOST_OBJECT_BYTES:
                     return None
                 try:
                     request = PushObjectRequest.FromString(bytes(body[:header]))
                 except DecodeError:
                     return None
-                return _Push(request, length, bytes(body[at:]))
+                return _Push(request, length, bytes(body[:header]), bytes(body[at:]))
             if not self._more or len(body) > _MOST_HEADER:
                 return None
             body += await self._piece()
 
-    async def into(self, received: Received, rest: bytes) -> PushObjectRequest | None:
-        """Have the content go where it is received; what follows it, or `None` where it is not all there, or not as it should be."""
+    async def ends_within(self, most: int) -> bool:
+        """Whether all of it is there, and no more than so many bytes."""
+        while self._more and self._length <= most:
+            await self._piece()
+        return not self._more and not self.gone and self._length <= most
+
+    @property
+    def _length(self) -> int:
+        return sum(len(event.get("body", b"")) for event in self._read)
+
+    async def into(self, received: Received | None, push: _Push) -> PushObjectRequest | None:
+        """Have the content go where it is received, or nowhere, and be read again without it.
+
+        Returns:
+            What follows it; `None` where it is not all there, or not as it should be.
+        """
         self._read.clear()  # from here on nobody reads it again
-        piece, after = rest, bytearray()
+        piece, after, left = push.rest, bytearray(), push.length
         while True:
-            wanted = received.size - received.length
-            received.write(memoryview(piece)[:wanted])
-            after += piece[wanted:]
+            if received is not None:
+                received.write(memoryview(piece)[:left])
+            after += piece[left:]
+            left -= min(left, len(piece))
             if len(after) > _MOST_HEADER:
                 return None
             if not self._more:
                 break
             piece = await self._piece()
             self._read.clear()
+        whole = {"type": "http.request", "body": push.head + after, "more_body": False}
+        self._read.append(whole)
         try:
             said = PushObjectRequest.FromString(bytes(after))
         except DecodeError:
             return None
-        return said if received.length == received.size and not said.object_content else None
+        return said if not left and not said.object_content else None
 
     def again(self) -> Receive:
         """Gives what was read once more, and then the rest."""
@@ -334,11 +322,10 @@ def _as_number(value: int) -> bytes:
     return bytes([*written, value])
 
 
-def _as_request(headers: Headers, request: Any, state: _State) -> Any:
-    """What Flower's functions of admission look at."""
-    factory = SimpleNamespace(state=lambda: state)
-    app = SimpleNamespace(state=SimpleNamespace(linkstate_factory=factory))
-    return SimpleNamespace(headers=headers, state=SimpleNamespace(protobuf_request=request), app=app)
+def _sender(request: PushObjectRequest) -> int | None:
+    """The node whose objects count; a run's do not, which makes room for them itself."""
+    node = request.node.node_id
+    return None if node == SUPERLINK_NODE_ID else int(node)
 
 
 async def _send(send: Send, content: Content) -> None:

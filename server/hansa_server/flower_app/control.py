@@ -19,7 +19,8 @@ import httpx
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.cli.build import build_fab_from_files
-from flwr.common.serde import fab_to_proto, user_config_to_proto
+from flwr.common.constant import Status
+from flwr.common.serde import fab_to_proto, user_config_from_proto, user_config_to_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
     ListRunsRequest,
@@ -78,18 +79,19 @@ class Control:
         port: of the SuperLink.
         authority: PEM, under which its certificate was issued.
         secret: the file that holds what the gate asks for.
+        patience_s: how long an answer is waited for.
 
     Raises, in every call:
-        LinkError: the SuperLink is not there, or not this coordinator's.
+        LinkError: the SuperLink is not there, does not answer, or is not this coordinator's.
         EngineError: it refuses.
     """
 
-    def __init__(self, port: int, authority: bytes, secret: Path) -> None:
+    def __init__(self, port: int, authority: bytes, secret: Path, patience_s: float = 30.0) -> None:
         self._client = ControlHttpClient.from_server_address(
             Address("127.0.0.1", port).at(port),
             insecure=False,
             root_certificates=authority,
-            interceptors=[_Admitted(read_private(secret))],
+            interceptors=[_Admitted(read_private(secret), patience_s)],
         )
 
     def wait(self, until: float) -> None:
@@ -146,6 +148,17 @@ class Control:
             runs = self._client.ListRuns(ListRunsRequest()).run_dict
         return {str(number): run.status.status for number, run in runs.items()}
 
+    def carrying(self, run: str) -> list[str]:
+        """The Flower runs that carry a run and have not ended; also one whose start nobody was told of, since the answer was lost."""
+        with _told():
+            newest = self._client.ListRuns(ListRunsRequest()).run_dict  # twenty
+        return [
+            str(number)
+            for number, one in newest.items()
+            if one.status.status != Status.FINISHED
+            and user_config_from_proto(one.override_config).get("run") == run
+        ]
+
     def stop(self, flower_run: str) -> None:
         """End a Flower run."""
         with _told():
@@ -170,15 +183,17 @@ class Control:
 
 
 class _Admitted:
-    """Shows the gate its secret, and says which Flower release this is."""
+    """Shows the gate its secret, says which Flower release this is, and how long an answer is waited for."""
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, patience_s: float) -> None:
+        self._timeout = httpx.Timeout(patience_s).as_dict()
         release = RuntimeVersionMetadata.from_local_component("flwr CLI").as_metadata()
         self._headers = {**dict(release), HEADER.decode(): secret.decode()}
 
     def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
         """See `ProtobufClientInterceptor`."""
         add_headers(context.request, self._headers)
+        context.request.extensions["timeout"] = self._timeout
         return call_next(context)
 
 

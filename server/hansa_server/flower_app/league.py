@@ -40,6 +40,13 @@ class KnowsNodes(Protocol):
         """Those that are online."""
 
 
+class LetsGo(Protocol):
+    """A Flower Grid that can take requests back."""
+
+    def let_go(self, message_ids: Iterable[str]) -> None:
+        """Nobody waits for replies to these any more."""
+
+
 @dataclass(frozen=True)
 class Patience:
     """How long a league is waited for.
@@ -68,7 +75,7 @@ class LeagueMembers:
     """`hansa_server.members.Members` over a SuperLink.
 
     Args:
-        grid: of the running ServerApp.
+        grid: of the running ServerApp; can `LetsGo`.
         names: member by its Flower key, as bytes in PEM.
         patience: see there.
         told: called with what the league waits for, empty where it waits for nothing, and with the members' state.
@@ -87,6 +94,7 @@ class LeagueMembers:
     ) -> None:
         self._grid, self._names, self._patience = grid, dict(names), patience
         self._nodes: KnowsNodes = grid_nodes or grid  # type: ignore[assignment]
+        self._lets_go: LetsGo = grid  # type: ignore[assignment]
         self._told, self._stopped_outside = told, stopped
         self._seats: dict[str, _Seat] = {}
         self._looked = self._said = 0.0
@@ -120,6 +128,7 @@ class LeagueMembers:
                 break
             self._pause(0.0 if held else poll)
             self._look()
+        self._lets_go.let_go(asking.unanswered)
         return asking.replies
 
     @property
@@ -208,6 +217,11 @@ class _Asking:
     def open(self) -> bool:
         """Whether somebody has not answered."""
         return len(self.replies) < len(self._requests)
+
+    @property
+    def unanswered(self) -> list[str]:
+        """The ids of requests that brought no reply."""
+        return list(self._ids)
 
     def push(self) -> None:
         """Ask whoever is there and was not asked since it came."""

@@ -18,7 +18,8 @@ from flwr.app import Message as FlowerMessage
 from flwr.app import RecordDict
 from flwr.app.error import Error
 from flwr.app.message import make_message
-from flwr.common.constant import ErrorCode
+from flwr.app.metadata import Metadata
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.common.serde import message_from_proto
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
 from flwr.proto.runtime_pb2 import PullAppMessagesRequest, PushAppMessagesRequest
@@ -36,6 +37,8 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.superlink.grid import HttpGrid
 
 from hansa.errors import EngineError, WireError
+from hansa.wire import MAX_ARRAY_BYTES
+from hansa_flower import MESSAGE_TYPE
 from hansa_flower.arriving import Arriving
 from hansa_flower.sending import Sending
 from hansa_server.flower_app.waiting import WAITS
@@ -50,12 +53,13 @@ class LeagueGrid(HttpGrid):
     Args:
         grid: that Flower has made for this process.
         folder: on the disk that large arrays may fill; they have no name there, and go with the last reader.
+        reply_bytes: that the arrays of one reply may take there.
 
     Raises:
         EngineError: it is none of a run at a SuperLink; or, where replies are taken, the disk takes no more.
     """
 
-    def __init__(self, grid: Grid, folder: Path) -> None:
+    def __init__(self, grid: Grid, folder: Path, reply_bytes: int = MAX_ARRAY_BYTES) -> None:
         if not isinstance(grid, HttpGrid):
             raise EngineError(f"a league is reached through Flower's HttpGrid, not {type(grid).__name__}")
         its = vars(grid)
@@ -64,19 +68,21 @@ class LeagueGrid(HttpGrid):
         if not isinstance(run, Run):
             raise EngineError("Flower gave a process of a run no run", remedy="Start it: hansa run start.")
         self.set_run(run)
-        self._folder, self._run_id, self._waits = folder, run.run_id, False
+        self._folder, self._reply_bytes = folder, reply_bytes
+        self._run_id, self._waits = run.run_id, False
         self._arriving: dict[str, Arriving] = {}
         self._threads = ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="hansa-replies")
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[FlowerMessage]:
-        """What has arrived in full of the replies to these; where there is nothing, after the gate has held the question."""
+        """What has arrived in full of the replies to these; where there is nothing, after the gate has held the question.
+
+        A reply that the SuperLink cannot give is an error in its place, and costs no other reply anything.
+        """
         wanted = set(message_ids)
         self._arriving = {number: one for number, one in self._arriving.items() if number in wanted}
         asked = wanted - set(self._arriving)
         if asked:
-            found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=asked))
-            for proto, tree in zip(found.messages_list, found.message_object_trees, strict=True):
-                self._arriving[proto.metadata.reply_to_message_id] = Arriving(proto, tree)
+            yield from self._announced(asked)
         self._waits = not self._arriving
         for number, message in zip(
             list(self._arriving), self._threads.map(self._fetched, list(self._arriving.values())), strict=True
@@ -84,6 +90,26 @@ class LeagueGrid(HttpGrid):
             if message is not None:
                 del self._arriving[number]
                 yield message
+
+    def _announced(self, asked: set[str]) -> Iterator[FlowerMessage]:
+        """Learn which replies there are, all at once or, where that fails, one by one; errors in place of those that cannot be had."""
+        try:
+            self._learn(asked)
+        except httpx.HTTPStatusError as error:
+            _LOG.warning("replies are asked for one by one: %(error)s", {"error": error})
+        else:
+            return
+        for number in sorted(asked):
+            try:
+                self._learn({number})
+            except httpx.HTTPStatusError as error:
+                _LOG.warning("a reply cannot be had: %(error)s", {"error": error})
+                yield _unavailable(_nothing_of(number, self._run_id), "the SuperLink could not give a reply")
+
+    def _learn(self, asked: set[str]) -> None:
+        found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=asked))
+        for proto, tree in zip(found.messages_list, found.message_object_trees, strict=True):
+            self._arriving[proto.metadata.reply_to_message_id] = Arriving(proto, tree)
 
     def push_messages(self, messages: Iterable[FlowerMessage]) -> Iterable[str]:
         """Announce messages, and send those of their objects that the SuperLink lacks; the ids of the messages."""
@@ -98,6 +124,11 @@ class LeagueGrid(HttpGrid):
         )
         sending.send(set(told.objects_to_push), push)
         return list(told.message_ids)
+
+    def let_go(self, message_ids: Iterable[str]) -> None:
+        """Have the SuperLink forget requests whose replies nobody waits for any more: what their nodes have not fetched lies on its disk."""
+        for number in message_ids:
+            self._confirm(number)
 
     def close(self) -> None:
         """Give the connection back."""
@@ -129,32 +160,50 @@ class LeagueGrid(HttpGrid):
 
     def _fetched(self, arriving: Arriving) -> FlowerMessage | None:
         """The message, once all of it has arrived; `None` before. One that is none is a message without records."""
-        client = self._runtime_client
-        pull = make_pull_object_fn_protobuf(client.PullObject, self.node, self._run_id)
+        pull = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, self._run_id)
+        metadata = message_from_proto(arriving.proto).metadata
         try:
-            message = arriving.fetch(pull, self._folder)
+            message = arriving.fetch(pull, self._folder, self._reply_bytes)
         except ObjectUnavailableError:
             return None
         except ObjectPullError:  # whoever sent it has stopped in the middle
-            error = Error(ErrorCode.MESSAGE_UNAVAILABLE, "a reply did not arrive in full")
-            return _instead(arriving, error)
+            return _unavailable(metadata, "a reply did not arrive in full")
+        except httpx.HTTPStatusError as error:
+            _LOG.warning("a reply cannot be had: %(error)s", {"error": error})
+            return _unavailable(metadata, "the SuperLink could not give a reply")
         except WireError as error:
             _LOG.warning("a reply cannot be read: %(error)s", {"error": error})
-            message = _instead(arriving, RecordDict())
-        client.ConfirmMessageReceived(
-            ConfirmMessageReceivedRequest(
-                node=self.node, run_id=self._run_id, message_object_id=arriving.object_id
-            )
-        )
+            message = make_message(metadata=metadata, content=RecordDict(), error=None)
+        self._confirm(arriving.object_id)
         return message
 
+    def _confirm(self, number: str) -> None:
+        request = ConfirmMessageReceivedRequest(node=self.node, run_id=self._run_id, message_object_id=number)
+        try:
+            self._runtime_client.ConfirmMessageReceived(request)
+        except httpx.HTTPStatusError as error:
+            _LOG.warning("a message stays at the SuperLink until the run ends: %(error)s", {"error": error})
 
-def _instead(arriving: Arriving, content: RecordDict | Error) -> FlowerMessage:
+
+def _unavailable(metadata: Metadata, why: str) -> FlowerMessage:
     """What takes the place of a reply that cannot be had."""
-    metadata = message_from_proto(arriving.proto).metadata
-    if isinstance(content, Error):
-        return make_message(metadata=metadata, content=None, error=content)
-    return make_message(metadata=metadata, content=content, error=None)
+    error = Error(ErrorCode.MESSAGE_UNAVAILABLE, why)
+    return make_message(metadata=metadata, content=None, error=error)
+
+
+def _nothing_of(number: str, run: int) -> Metadata:
+    """Of a reply of which nothing is known but what it answers."""
+    return Metadata(
+        run_id=run,
+        message_id="",
+        src_node_id=0,
+        dst_node_id=SUPERLINK_NODE_ID,
+        reply_to_message_id=number,
+        group_id="",
+        created_at=0.0,
+        ttl=0.0,
+        message_type=MESSAGE_TYPE,
+    )
 
 
 class _Waits:

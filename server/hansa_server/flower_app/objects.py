@@ -3,27 +3,36 @@
 Flower's own store puts five megabytes at a time through an ORM into the database that everything else waits for. This one
 keeps to the same interface and to the same rules: an object is announced with its tree, stored once under the hash of its content,
 and goes when nothing refers to it any more. What a killed process leaves behind is put right when the store is opened.
+
+Beyond Flower's rules it takes the trees of messages alone, and from each node so many objects and bytes at a time.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import mmap
 import secrets
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from flwr.proto.message_pb2 import ObjectTree
-from flwr.supercore.inflatable.inflatable_object import is_valid_sha256_hash, iterate_object_tree
 from flwr.supercore.inflatable.inflatable_utils import validate_object_content
 from flwr.supercore.object_store.object_store import NoObjectInStoreError, ObjectStore
 from flwr.supercore.object_store.object_store_factory import ObjectStoreFactory
 
+from hansa.wire import MAX_ARRAY_BYTES
+from hansa_server.flower_app.announcing import LEVELS, MOST_OBJECTS, AnnouncementError, objects_of
+
+MOST_OF_NODE = 4 * MOST_OBJECTS  # objects that one node has announced and nobody has fetched
+_MOST_PUSHES = 32  # of one node at a time; Hansa's nodes push two
 INLINE_BYTES = 64 * 1024  # up to here a content lies in the database
 _TABLES = """
 PRAGMA journal_mode = WAL;
@@ -37,7 +46,14 @@ CREATE TABLE IF NOT EXISTS children (
 CREATE TABLE IF NOT EXISTS runs (
     run TEXT NOT NULL, object TEXT NOT NULL, PRIMARY KEY (run, object)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS runs_of_object ON runs (object);
+CREATE TABLE IF NOT EXISTS announced (
+    node TEXT NOT NULL, object TEXT NOT NULL, PRIMARY KEY (node, object)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS nodes_of_object ON announced (object);
 """
+_OF_NODE = "SELECT count(*), coalesce(sum(size), 0) FROM announced JOIN objects ON id = object WHERE node = ?"
+_ROOTS_OF_NODE = "SELECT id FROM announced JOIN objects ON id = object WHERE node = ? AND parents = 0"
 
 
 @dataclass(frozen=True)
@@ -61,10 +77,11 @@ class Received:
     Args:
         folder: for the file.
         size: that it will have, in bytes.
+        closed: called once, when it has been let go of.
     """
 
-    def __init__(self, folder: Path, size: int) -> None:
-        self.size, self.length = size, 0
+    def __init__(self, folder: Path, size: int, closed: Callable[[], None] = lambda: None) -> None:
+        self.size, self.length, self._closed = size, 0, closed
         self._hash, self._data = hashlib.sha256(), bytearray()
         self.path: Path | None = None
         self._file: BinaryIO | None = None
@@ -108,6 +125,8 @@ class Received:
             self._file.close()
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+        closed, self._closed = self._closed, lambda: None
+        closed()
 
 
 class ObjectFiles(ObjectStore):
@@ -115,22 +134,60 @@ class ObjectFiles(ObjectStore):
 
     Args:
         folder: of nothing else; made where it is not there.
+        node_bytes: that the objects of one node may take, of all that it has announced and nobody has fetched.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, node_bytes: int = MAX_ARRAY_BYTES) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.folder = folder
+        self.folder, self._node_bytes = folder, node_bytes
+        self._announcer: ContextVar[int | None] = ContextVar("announcer", default=None)
+        self._arriving, self._pushes = Counter[int](), Counter[int]()  # bytes and number, by node
         self._lock = threading.RLock()
         self._database = sqlite3.connect(
             folder / "objects.sqlite", isolation_level=None, check_same_thread=False
         )
-        self._depth, self._freed = 0, list[str]()
+        self._freed = list[str]()
         self._database.executescript(_TABLES)
         self._put_right()
 
-    def receive(self, size: int) -> Received:
-        """A place for a content of this size that will be given to `put`."""
-        return Received(self.folder, size)
+    def receive(self, size: int, node: int | None = None) -> Received:
+        """A place for a content of this size that will be given to `put`.
+
+        Args:
+            size: in bytes.
+            node: that sends it, whose other objects count with it.
+
+        Raises:
+            OSError: the node has as much here as one node may have, or the disk takes no more.
+        """
+        if node is None:
+            return Received(self.folder, size)
+        with self._lock:
+            _, held = self._of(node)
+            if self._pushes[node] >= _MOST_PUSHES or held + self._arriving[node] + size > self._node_bytes:
+                raise OSError(errno.EDQUOT, self._too_much(node))
+            self._arriving[node] += size
+            self._pushes[node] += 1
+
+        def closed() -> None:
+            with self._lock:
+                self._arriving[node] -= size
+                self._pushes[node] -= 1
+
+        try:
+            return Received(self.folder, size, closed)
+        except OSError:
+            closed()
+            raise
+
+    @contextmanager
+    def announced_by(self, node: int) -> Iterator[None]:
+        """What is announced meanwhile by this thread or task is the node's, and counts against what it may have here."""
+        before = self._announcer.set(node)
+        try:
+            yield
+        finally:
+            self._announcer.reset(before)
 
     def content(self, object_id: str) -> Content | None:
         """An object that is there; `None` where it is not known, or has not come yet."""
@@ -149,21 +206,44 @@ class ObjectFiles(ObjectStore):
                 return None
 
     def preregister(self, run_id: int, object_tree: ObjectTree) -> list[str]:
-        """See `ObjectStore.preregister`."""
-        nodes = {node.object_id: node for node in iterate_object_tree(object_tree)}
-        for number in nodes:
-            if not is_valid_sha256_hash(number):
-                raise ValueError(f"Invalid object ID format: {number}")
+        """See `ObjectStore.preregister`.
+
+        Raises:
+            AnnouncementError: the tree is no message's, or other children were announced before.
+        """
+        objects, node = objects_of(object_tree), self._announcer.get()
         with self._transaction() as database:
-            return [number for number, node in nodes.items() if self._announce(database, run_id, node)]
+            if node is not None:
+                self._make_room(database, node)
+            wanted = [one for one, below in objects.items() if self._announce(database, run_id, one, below)]
+            if node is not None:
+                rows = [(str(node), one) for one in objects]
+                database.executemany("INSERT OR IGNORE INTO announced VALUES (?, ?)", rows)
+                if self._of(node)[0] > MOST_OF_NODE:
+                    raise AnnouncementError(self._too_much(node))
+        return wanted
 
     def get_object_tree(self, object_id: str) -> ObjectTree:
-        """See `ObjectStore.get_object_tree`."""
+        """See `ObjectStore.get_object_tree`; what is no tree of a message is not there."""
+        root = ObjectTree(object_id=object_id)
         with self._lock:
             if object_id not in self:
                 raise NoObjectInStoreError(f"Object {object_id} was not pre-registered.")
-            children = [self.get_object_tree(child) for child in self._children(object_id)]
-        return ObjectTree(object_id=object_id, children=children)
+            level, count = [root], 1
+            for _ in range(LEVELS):
+                below: list[ObjectTree] = []
+                for node in level:
+                    for child in self._children(node.object_id):
+                        if child not in self or count > MOST_OBJECTS:
+                            raise NoObjectInStoreError(
+                                f"Object {object_id} is not what it was announced to be."
+                            )
+                        count += 1
+                        below.append(node.children.add(object_id=child))
+                level = below
+        if level:
+            raise NoObjectInStoreError(f"Object {object_id} is deeper than a message.")
+        return root
 
     def put(self, object_id: str, object_content: bytes | Received) -> None:
         """See `ObjectStore.put`; also takes a content that was received here."""
@@ -179,6 +259,7 @@ class ObjectFiles(ObjectStore):
                     raise NoObjectInStoreError(f"Object with ID '{object_id}' was not pre-registered.")
                 if row[0] is not None:
                     return
+                self._require_room(database, object_id, content.size)
                 if content.path is not None:
                     content.path.replace(self.folder / object_id)
                 data = content.data if content.path is None else None
@@ -215,8 +296,8 @@ class ObjectFiles(ObjectStore):
         """See `ObjectStore.clear`."""
         with self._transaction() as database:
             self._freed += [number for (number,) in database.execute("SELECT id FROM objects")]
-            for table in ("objects", "children", "runs"):
-                database.execute(f"DELETE FROM {table}")  # noqa: S608  # one of these three
+            for table in ("objects", "children", "runs", "announced"):
+                database.execute(f"DELETE FROM {table}")  # noqa: S608  # one of these four
 
     def close(self) -> None:
         """Give the files back."""
@@ -251,18 +332,17 @@ class ObjectFiles(ObjectStore):
             for number in freed:
                 (self.folder / number).unlink(missing_ok=True)
 
-    def _announce(self, database: sqlite3.Connection, run_id: int, node: ObjectTree) -> bool:
+    def _announce(
+        self, database: sqlite3.Connection, run_id: int, number: str, children: Sequence[str]
+    ) -> bool:
         """Know an object and whose it is; whether its content is wanted."""
-        number, children = node.object_id, [child.object_id for child in node.children]
-        if len(children) != len(set(children)):
-            raise ValueError(f"Object {number} has duplicate children.")
         is_new = database.execute("INSERT OR IGNORE INTO objects (id) VALUES (?)", (number,)).rowcount == 1
         if is_new:
             for child in children:
                 database.execute("INSERT INTO children VALUES (?, ?)", (number, child))
                 database.execute("UPDATE objects SET parents = parents + 1 WHERE id = ?", (child,))
         elif set(self._children(number)) != set(children):
-            raise ValueError(f"Object {number} was preregistered with different children.")
+            raise AnnouncementError(f"Object {number} was preregistered with different children.")
         database.execute("INSERT OR IGNORE INTO runs VALUES (?, ?)", (str(run_id), number))
         (size,) = database.execute("SELECT size FROM objects WHERE id = ?", (number,)).fetchone()
         return size is None
@@ -272,16 +352,45 @@ class ObjectFiles(ObjectStore):
         return [child for (child,) in rows]
 
     def _delete(self, database: sqlite3.Connection, number: str) -> None:
-        gone = database.execute("DELETE FROM objects WHERE id = ? AND parents = 0", (number,)).rowcount
-        if not gone:
+        waiting = [number]
+        while waiting:
+            one = waiting.pop()
+            gone = database.execute("DELETE FROM objects WHERE id = ? AND parents = 0", (one,)).rowcount
+            if not gone:
+                continue
+            self._freed.append(one)
+            children = self._children(one)
+            database.execute("DELETE FROM children WHERE parent = ?", (one,))
+            database.execute("DELETE FROM runs WHERE object = ?", (one,))
+            database.execute("DELETE FROM announced WHERE object = ?", (one,))
+            for child in children:
+                database.execute("UPDATE objects SET parents = parents - 1 WHERE id = ?", (child,))
+            waiting += children
+
+    def _of(self, node: int) -> tuple[int, int]:
+        """How many objects a node has announced that are here, and how many bytes of them have come."""
+        count, held = self._database.execute(_OF_NODE, (str(node),)).fetchone()
+        return int(count), int(held)
+
+    def _make_room(self, database: sqlite3.Connection, node: int) -> None:
+        """A node that announces more while much of it lies here: replies that nobody has fetched, and that nobody will, go."""
+        count, held = self._of(node)
+        if count <= MOST_OF_NODE // 2 and held <= self._node_bytes // 2:
             return
-        self._freed.append(number)
-        children = self._children(number)
-        database.execute("DELETE FROM children WHERE parent = ?", (number,))
-        database.execute("DELETE FROM runs WHERE object = ?", (number,))
-        for child in children:
-            database.execute("UPDATE objects SET parents = parents - 1 WHERE id = ?", (child,))
-            self._delete(database, child)
+        for (root,) in database.execute(_ROOTS_OF_NODE, (str(node),)).fetchall():
+            self._delete(database, root)
+
+    def _require_room(self, database: sqlite3.Connection, number: str, size: int) -> None:
+        nodes = database.execute("SELECT node FROM announced WHERE object = ?", (number,)).fetchall()
+        for (node,) in nodes:
+            if self._of(node)[1] + size > self._node_bytes:
+                raise OSError(errno.EDQUOT, self._too_much(node))
+
+    def _too_much(self, node: int | str) -> str:
+        return (
+            f"node {node} has as much on its way as one node may have, {self._node_bytes} bytes; "
+            "reply_bytes in coordinator.toml says how much that is"
+        )
 
     def _put_right(self) -> None:
         """After a process that was killed, or a power loss: files that nobody knows go, and what has lost its file is wanted."""
@@ -299,9 +408,9 @@ class ObjectFiles(ObjectStore):
                 (self.folder / name).unlink(missing_ok=True)
 
 
-def kept_in(folder: Path) -> ObjectFiles:
+def kept_in(folder: Path, node_bytes: int = MAX_ARRAY_BYTES) -> ObjectFiles:
     """Have the SuperLink of this process keep its objects there; to be called before Flower makes its application."""
-    made = ObjectFiles(folder)
+    made = ObjectFiles(folder, node_bytes)
     factory: Any = ObjectStoreFactory
     factory.store = lambda _self: made
     return made

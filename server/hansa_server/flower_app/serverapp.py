@@ -41,7 +41,7 @@ def main(grid: Grid, context: Context) -> None:
     runs = Runs(home.runs)
     _log_to(runs.folder(run) / "run.log")
     try:
-        with closing(LeagueGrid(grid, runs.folder(run))) as own:
+        with closing(LeagueGrid(grid, runs.folder(run), home.reply_bytes)) as own:
             coordinate(home, runs, run, lambda floor: members_of(own, home, runs, run, floor))
     except HansaError as error:
         _LOG.error("the run cannot go on: %(why)s", {"why": error.diagnostics(), "error": error})

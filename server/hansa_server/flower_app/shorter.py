@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from anyio import to_thread
@@ -20,7 +20,7 @@ from flwr.server.superlink.linkstate.sql_linkstate import SqlLinkState
 from flwr.supercore import sql_mixin
 from flwr.supercore.constant import OBJECT_PUSH_SESSION_TTL_SECONDS
 from flwr.supercore.corestate.sql_corestate import SqlCoreState
-from flwr.supercore.date import now
+from flwr.supercore.date import now as flowers_now
 from flwr.supercore.routers.runtime.tracing import RuntimeTracingMiddleware
 from flwr.supercore.utils import uint64_to_int64
 from flwr.superlink.routers.control.middlewares import (
@@ -52,6 +52,7 @@ UPDATE object_push_sessions SET pending_count = pending_count - 1, expires_at = 
 WHERE session_id = ? AND run_id = ? AND expires_at > ? RETURNING pending_count
 """
 _END = "DELETE FROM object_push_sessions WHERE session_id = ?"
+_END_IDLE = "DELETE FROM object_push_sessions WHERE pending_count = 0 AND expires_at <= ?"
 
 
 class Only:
@@ -115,7 +116,8 @@ def _placed(one: Any) -> Any:
 def spare_writes() -> None:
     """Have Flower write to its database what somebody reads.
 
-    It looks for tasks whose process is silent at each request, and that writes: here once a second. It counts the bytes of each
+    It looks for tasks whose process is silent at each request, and that writes: here once a second. Then also sessions of pushes go that wait
+    for nothing and have expired: a refused announcement leaves one, and Flower keeps it until the run ends. It counts the bytes of each
     object for its own list of runs, in a transaction of its own: a run of Hansa's counts its bytes itself (`ObservedMembers`).
     """
     cleaned, lock = SqlCoreState._cleanup_expired_task_tokens, threading.Lock()  # noqa: SLF001
@@ -128,6 +130,8 @@ def spare_writes() -> None:
                 return
             last[0] = now
         cleaned(state)
+        with state.session() as session:
+            session.connection().exec_driver_sql(_END_IDLE, (_as_text(flowers_now()),))
 
     state: Any = SqlCoreState
     state._cleanup_expired_task_tokens = seldom  # noqa: SLF001
@@ -153,11 +157,11 @@ def _stored_by(flowers: Any) -> Callable[[Any, int, str, str, Any], bool]:
         done = False
         with suppress(Exception), state.session() as session:
             run = session.connection().exec_driver_sql
-            at = now()
+            at = flowers_now()
             until = at + timedelta(seconds=OBJECT_PUSH_SESSION_TTL_SECONDS)
             if run(_CLAIM, (session_id, object_id)).rowcount != 1:
                 raise _NotInOrderError
-            mark = until.isoformat(sep=" "), session_id, uint64_to_int64(run_id), at.isoformat(sep=" ")
+            mark = _as_text(until), session_id, uint64_to_int64(run_id), _as_text(at)
             pending = run(_REFRESH, mark).first()
             if pending is None or object_id not in state.object_store:
                 raise _NotInOrderError
@@ -168,6 +172,11 @@ def _stored_by(flowers: Any) -> Callable[[Any, int, str, str, Any], bool]:
         return done or bool(flowers(state, run_id, session_id, object_id, object_content))
 
     return store_object
+
+
+def _as_text(at: datetime) -> str:
+    """As Flower's database holds it."""
+    return at.isoformat(sep=" ")
 
 
 class _NotInOrderError(Exception):

@@ -18,11 +18,13 @@ from pathlib import Path
 import uvicorn
 
 from hansa.identity.keys import read_private
+from hansa.wire import MAX_ARRAY_BYTES
 from hansa_server.flower_app.asgi import App, Receive, Scope, Send
 from hansa_server.flower_app.waiting import Waiting
 from hansa_server.parent import follow, started_by
 
 SECRET_FILE = "HANSA_CONTROL_SECRET_FILE"  # noqa: S105  # where the secret is
+REPLY_BYTES = "HANSA_REPLY_BYTES"  # that replies of one node may take here
 HEADER = b"x-hansa-control"
 OBJECTS = "objects"  # the folder of what is on its way, beside Flower's database
 _RELEASE, _JSON = b"flwr-package-version", (b"content-type", b"application/json")
@@ -96,20 +98,30 @@ def main() -> None:
     from flwr.superlink.cli.flower_superlink import _parse_superlink_lifespan_config
     from flwr.superlink.main import create_app
 
+    from hansa_server.flower_app.admitted import Admission
+    from hansa_server.flower_app.announcing import refuse_bad_announcements
+    from hansa_server.flower_app.bounded import Bounded
     from hansa_server.flower_app.carrying import Carrying
+    from hansa_server.flower_app.connections import BoundedConnection
     from hansa_server.flower_app.objects import kept_in
     from hansa_server.flower_app.shorter import OneAtATime, shortened, spare_memory, spare_writes
     from hansa_server.flower_app.superexec import Lifespan
 
     spare_writes()
     spare_memory()
+    refuse_bad_announcements()
     secret = read_private(Path(os.environ.pop(SECRET_FILE)))
     follow(started_by(), goes_within_s=_GOES_WITHIN_S)
     config = _parse_superlink_lifespan_config()
-    objects = kept_in(Path(config.database).parent / OBJECTS)
+    node_bytes = int(os.environ.get(REPLY_BYTES, MAX_ARRAY_BYTES))
+    objects = kept_in(Path(config.database).parent / OBJECTS, node_bytes)
     flower = create_app(config, Lifespan)
+    state = Admission(flower)
+    carried = Carrying(OneAtATime(shortened(flower)), state, objects)
     uvicorn.run(
-        Gate(Waiting(Carrying(OneAtATime(shortened(flower)), flower, objects)), secret, version("flwr")),
+        Gate(Bounded(Waiting(carried), state.node_of), secret, version("flwr")),
+        http=BoundedConnection,
+        ws="none",
         host=config.host,
         port=config.port,
         log_level="warning",

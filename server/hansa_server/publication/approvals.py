@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 from hansa.agreement import Agreement
-from hansa.errors import HansaError
+from hansa.errors import HansaError, MachineError
 from hansa.gate.errors import ApprovalError
 from hansa.identity import Statement
 from hansa.ledger import Gate, Publication, SignedEntry
@@ -18,16 +18,12 @@ from hansa.protocol import (
     Proposed,
     approval_request,
     read_approved_reply,
-    read_word_reply,
-    witness_request,
 )
 from hansa.wire import Message
 from hansa_server.history import History
 from hansa_server.journal import Journal
 from hansa_server.members import Members
-
-_MOST_SHOWN = 64  # times: a member that lacks much of the log is shown it in pieces
-_IN_VAIN = 2  # times that nobody gets further before the coordinator gives up
+from hansa_server.showing import Showing, Shown
 
 _LOG = logging.getLogger("hansa.coordinator")
 
@@ -42,6 +38,7 @@ class Approvals:
         members: over some carrier.
         journal: keeps every exchange.
         history: the federation's log.
+        clock: seconds, for how long members are waited for.
     """
 
     agreement: Agreement
@@ -49,6 +46,7 @@ class Approvals:
     members: Members
     journal: Journal
     history: History
+    clock: Callable[[], float] = time.monotonic
 
     def shown(self) -> None:
         """Show the log to everybody until all that it holds is cosigned by a quorum.
@@ -56,21 +54,18 @@ class Approvals:
         Raises:
             ApprovalError: too few members cosign it.
         """
-        in_vain = 0
-        for turn in range(_MOST_SHOWN):
-            if self.history.covered:
-                return
-            reached = self.history.reached
-            requests = {
-                name: witness_request(self.agreement, self.run, self.history.news(name))
-                for name in self.history.roster.active
-            }
-            key = f"{self.run}/shown/{self.history.log.size}/{turn}"
-            replies = self.journal.once(key, partial(self._exchange, requests))
-            self._take(requests, replies)
-            in_vain = 0 if self.history.reached > reached else in_vain + 1
-            if in_vain > _IN_VAIN:
-                break
+
+        def exchange(requests: Mapping[str, Message], deadline_s: float, turn: int) -> Shown:
+            asked = list[int]()
+
+            def ask() -> Mapping[str, Message]:
+                asked.append(turn)
+                return self.members.exchange(requests, deadline_s)
+
+            return self.journal.once(f"{self.run}/shown/{self.history.log.size}/{turn}", ask), bool(asked)
+
+        showing = Showing(self.agreement, self.run, self.history, self.clock)
+        showing.until(lambda: self.history.covered, lambda: self.history.roster.active, exchange)
         if not self.history.covered:
             raise ApprovalError("too few members have cosigned the federation's log")
 
@@ -92,21 +87,36 @@ class Approvals:
         """
         request = approval_request(self.agreement, self.run, Proposed(entry.data, documents))
         requests = dict.fromkeys(self.history.roster.active, request)
-        key = f"{self.run}/approve/{entry.sha256}"
-        replies = self.journal.once(key, partial(self._exchange, requests))
-        approved, refused = [], {}
-        for name in requests:
+
+        def ask() -> Mapping[str, Message]:
+            deadline_s = self.agreement.terms.training.deadline_s
+            replies = self.members.exchange(requests, deadline_s)
+            self._approved(entry, request, replies)  # too few are not kept: who calls again asks again
+            return replies
+
+        replies = self.journal.once(f"{self.run}/approve/{entry.sha256}", ask)
+        return signed.with_statements(self._approved(entry, request, replies))
+
+    def _approved(
+        self, entry: Gate | Publication, request: Message, replies: Mapping[str, Message]
+    ) -> list[Statement]:
+        """The members' signatures of an entry, where they are enough."""
+        approved, refused = list[Statement](), dict[str, str]()
+        for name in self.history.roster.active:
             try:
                 approved.append(self._approval(name, entry, request, replies))
+            except MachineError:
+                raise  # no word of the member's
             except HansaError as error:
                 refused[name] = error.cause
-                _LOG.warning("%s does not approve the %s: %s", name, entry.type, error.cause)
         if len(approved) < self.history.quorum:
             told = "; ".join(f"{name}: {why}" for name, why in sorted(refused.items()))
             raise ApprovalError(
                 f"{len(approved)} members approve the {entry.type}, {self.history.quorum} are needed ({told})"
             )
-        return signed.with_statements(approved)
+        for name, why in refused.items():
+            _LOG.warning("%s does not approve the %s: %s", name, entry.type, why)
+        return approved
 
     def _approval(
         self, name: str, entry: Gate | Publication, request: Message, replies: Mapping[str, Message]
@@ -119,16 +129,3 @@ class Approvals:
         statement = Statement(PURPOSE + entry.type, name, entry.data, said)
         statement.verify(self.history.roster, PURPOSE + entry.type)
         return statement
-
-    def _exchange(self, requests: Mapping[str, Message]) -> Mapping[str, Message]:
-        return self.members.exchange(requests, self.agreement.terms.training.deadline_s)
-
-    def _take(self, requests: Mapping[str, Message], replies: Mapping[str, Message]) -> None:
-        with self.history.gathering():
-            for name, request in requests.items():
-                try:
-                    word = read_word_reply(request, replies[name]) if name in replies else PolicyCode.ABSENT
-                    if not isinstance(word, PolicyCode):
-                        self.history.take(name, word)
-                except HansaError as error:
-                    _LOG.warning("%s: %s", name, error.cause)

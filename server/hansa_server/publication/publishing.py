@@ -23,7 +23,7 @@ from hansa.artifact.contents import part_bytes
 from hansa.artifact.errors import PublicationExistsError
 from hansa.artifact.judged import evidence_in, evidence_of, fairness_table
 from hansa.canonical import sha256_hex
-from hansa.errors import UsageError
+from hansa.errors import EngineError
 from hansa.identity import Signer
 from hansa.ledger import Publication, SignedEntry, SignedNote, TrustedKeys, read_entry
 from hansa.ledger.attacks import AttackMade
@@ -73,7 +73,7 @@ class Publisher:
             PublicationExistsError: there is a publication already.
             ApprovalError: too few members approve the documents.
             PackageError: the package is not what it must be.
-            UsageError: something cannot be written.
+            EngineError: something cannot be written.
         """
         self.require_new()
         draft = self.folder.with_name(f".{self.folder.name}.draft")
@@ -84,7 +84,10 @@ class Publisher:
             self.require_new()
             draft.rename(self.folder)
         except OSError as error:
-            raise UsageError(f"cannot write {self.folder}: {error.strerror}") from None
+            raise EngineError(
+                f"cannot write {self.folder}: {error.strerror}",
+                remedy="Make room on the disk or correct the permissions, then `hansa run resume`.",
+            ) from None
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return VerifiedPackage(**{**vars(found), "folder": self.folder})

@@ -18,7 +18,7 @@ from hansa.fairness.views import view
 from hansa.gate.approving import evaluation_of
 from hansa.gate.deciding import GateDecision, Grounds, decide, first_difference
 from hansa.gate.errors import GateMismatchError
-from hansa.gate.record import read_run
+from hansa.gate.record import decisive, read_run
 from hansa.ledger import Aggregate, Evaluation, Gate, Keyring, Override, Release, SignedEntry
 from hansa.ledger.attacks import AttackMade
 from hansa.privacy.charges import EVALUATION
@@ -113,13 +113,35 @@ def _tree(table: FairnessTable) -> object:
 
 
 def evidence_in(logged: Iterable[SignedEntry]) -> list[SignedEntry]:
-    """Of a run's entries those that a reader needs to decide anew, in their order."""
-    return [
-        signed
-        for signed in logged
-        if isinstance(signed.entry, Evaluation | Override | Gate | AttackMade)
-        or (isinstance(signed.entry, Aggregate | Release) and signed.entry.purpose == EVALUATION)
-    ]
+    """Of a run's entries those that a reader needs to decide anew, in their order.
+
+    Of what members write by themselves only what counts: releases that are in a sum, and of each member the attack that decides.
+    """
+    entries = list(logged)
+    summed = {
+        (one.entry.round, *said)
+        for one in entries
+        if isinstance(one.entry, Aggregate) and one.entry.purpose == EVALUATION
+        for said in one.entry.released.items()
+    }
+    attacks = decisive(one.entry for one in entries if isinstance(one.entry, AttackMade))
+    counted = {entry.sha256 for entry, _ in attacks.values()}
+    found, seen = list[SignedEntry](), set[str]()
+    for signed in entries:
+        match signed.entry:
+            case Evaluation() | Override() | Gate():
+                found.append(signed)
+            case Aggregate() if signed.entry.purpose == EVALUATION:
+                found.append(signed)
+            case Release() as said if said.purpose == EVALUATION:
+                if (said.round, said.member, said.y_sha256) in summed:
+                    found.append(signed)
+            case AttackMade() as made if made.sha256 in counted - seen:
+                seen.add(made.sha256)  # it may be signed more than once
+                found.append(signed)
+            case _:
+                pass
+    return found
 
 
 def evidence_of(entries: Sequence[SignedEntry], manifest: bytes, smallest_sum: int) -> GateEvidence:

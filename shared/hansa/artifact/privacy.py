@@ -7,10 +7,13 @@ collected and who can reach them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from hansa.agreement import Agreement
 from hansa.artifact.contents import Answer, Events, Loss, PrivacyStatement, StepTold
+from hansa.errors import Problem
+from hansa.gate.errors import NotPublishedError
 from hansa.gate.record import MemberSpent
 from hansa.privacy.adaptation import adaptation_of
 from hansa.privacy.events import Spend
@@ -31,15 +34,24 @@ def privacy_statement(
         steps: of compression.
 
     Guarantees: ε is recomputed from the events with the accountant of record, never taken from anyone.
+
+    Raises:
+        NotPublishedError: a member's ε has no bound, or cannot be told; nothing can be promised to its people.
     """
     terms = agreement.terms
     delta = terms.privacy.delta
     losses: list[Loss] = []
     if terms.private and delta is not None:
+        epsilons = {member: one.epsilon(delta) for member, one in spent.items()}
+        if untold := [member for member, epsilon in epsilons.items() if not math.isfinite(epsilon)]:
+            raise NotPublishedError(
+                f"nothing is published: ε cannot be told at {', '.join(untold)}",
+                [Problem(member, "its own entries give no ε that could be promised") for member in untold],
+            )
         losses = [
             Loss(
                 member=member,
-                epsilon=one.epsilon(delta),
+                epsilon=epsilons[member],
                 events=_events(one.together),
                 apart=_events(one.apart),
             )

@@ -269,8 +269,8 @@ def quickstart() -> Path:
 def status_of(report: Report) -> ExitStatus:
     """How a run ended, for the shell.
 
-    0 for one that finished, 6 where the gate refused its model, 3 where a rule stopped it, 1 where a person did, where what
-    follows training failed, or where an attack contradicts its ε.
+    0 for one that finished, 6 where the gate refused its model, 3 where a rule stopped it, 1 where a person did or a machine failed, where
+    what follows training failed, or where an attack contradicts its ε.
     """
     if report.attack is not None and report.attack.contradicts:
         return ExitStatus.FAILED

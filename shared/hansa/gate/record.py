@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from hansa.agreement.terms import Terms
 from hansa.audit.attacks import verdict_of
+from hansa.audit.bounds import require_few
 from hansa.canonical import canonical_json
-from hansa.errors import HansaError
+from hansa.errors import HansaError, PrivacyParameterError
 from hansa.fairness.judging import AttackBound
 from hansa.ledger import (
     Abort,
@@ -24,8 +25,9 @@ from hansa.ledger import (
 from hansa.ledger.attacks import AttackMade
 from hansa.ledger.entry import OfRun
 from hansa.ledger.kinds import Kind
+from hansa.ledger.spends import Charging
 from hansa.privacy.accountant import epsilon_spent
-from hansa.privacy.charges import EVALUATION
+from hansa.privacy.charges import EVALUATION, Charge
 from hansa.privacy.events import Spend
 
 
@@ -36,7 +38,7 @@ class MemberSpent:
     Attributes:
         together: DP events of training, and of evaluations whose units may be in training too.
         apart: events of evaluations on units that a public rule keeps out of training.
-        known: whether these are all; not where a member has reserved nothing of a kind that it released.
+        known: whether these are all; not where a member has reserved nothing of a kind that it released, or nothing known.
     """
 
     together: tuple[Spend, ...] = ()
@@ -44,12 +46,14 @@ class MemberSpent:
     known: bool = True
 
     def epsilon(self, delta: float) -> float:
-        """ε of the unit that lost most; not a number where the events cannot be composed.
+        """ε of the unit that lost most; not a number where the events cannot be composed, or not in reasonable time.
 
         A unit is in one of the two sets, so their losses do not add up (parallel composition).
         """
         parts = [list(part) for part in (self.together, self.apart) if part]
         try:
+            for part in parts:
+                require_few(part)  # a member may say that it has released what it likes
             return (
                 max((epsilon_spent(part, delta) for part in parts), default=0.0) if self.known else math.nan
             )
@@ -99,16 +103,21 @@ class RunRecord:
 
 def bounds_of(attacks: Iterable[AttackMade]) -> dict[str, AttackBound]:
     """By member, the attack with the largest lower bound in relation to its claim."""
-    found: dict[str, AttackBound] = {}
+    return {name: bound for name, (_, bound) in decisive(attacks).items()}
+
+
+def decisive(attacks: Iterable[AttackMade]) -> dict[str, tuple[AttackMade, AttackBound]]:
+    """By member, the attack that counts, and its bound: no other one changes what follows from them."""
+    found: dict[str, tuple[AttackMade, AttackBound]] = {}
     for entry in attacks:
         try:
             verdict = verdict_of(entry)
             bound = AttackBound(verdict.epsilon, verdict.design.claim.epsilon)
         except HansaError:
             bound = AttackBound(math.nan, math.nan)
-        before = found.get(entry.member)
+        _, before = found.get(entry.member, (entry, None))
         if before is None or not bound.lower_bound - bound.claim <= before.lower_bound - before.claim:
-            found[entry.member] = bound
+            found[entry.member] = entry, bound
     return found
 
 
@@ -189,18 +198,26 @@ def _spent(released: list[Release | Abort], reservations: list[Reservation], ter
     known = True
     held_out = terms.evaluation is not None and terms.evaluation.units == "held-out"
     trained = {entry.dataset_id for entry in released if entry.purpose != EVALUATION}
-    charges = {one.kind: one.charge for entry in reservations for one in entry.charges}
+    charges: dict[str | None, Charging] = {one.kind: one for entry in reservations for one in entry.charges}
     for entry in released:
         separate = held_out and entry.purpose == EVALUATION and entry.dataset_id not in trained
         into = apart if separate else together
         if terms.privacy.mechanism != "distributed":
             into += [spending.spend for spending in entry.spends]
-        elif entry.purpose in charges:
+        elif (charge := _charge_of(charges.get(entry.purpose))) is not None:
             count = sum(spending.count for spending in entry.spends)
-            into.append(charges[entry.purpose].with_count(count).against(terms.privacy.colluding))
+            into.append(charge.with_count(count).against(terms.privacy.colluding))
         else:
             known = False
     return MemberSpent(_summed(together), _summed(apart), known)
+
+
+def _charge_of(said: Charging | None) -> Charge | None:
+    """What a member has reserved for a purpose; `None` where that is nothing, or nothing that could be charged."""
+    try:
+        return None if said is None else said.charge
+    except PrivacyParameterError:
+        return None
 
 
 def _summed(spends: list[Spend]) -> tuple[Spend, ...]:

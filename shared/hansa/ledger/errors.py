@@ -5,7 +5,7 @@ A Merkle proof that fails is `hansa.errors.ProofError`.
 
 from __future__ import annotations
 
-from hansa.errors import BudgetRefusedError, ExitStatus, HansaError, ProblemsError
+from hansa.errors import BudgetRefusedError, ExitStatus, HansaError, MachineError, ProblemsError
 
 
 class NoteFormatError(HansaError):
@@ -50,15 +50,15 @@ class LogVerificationError(HansaError):
     remedy = "Do not rely on the log; keep the copy, and compare it with other members' copies."
 
 
-class LogStoreError(HansaError):
+class LogStoreError(MachineError):
     """The file of a log or a witness cannot be used; nothing in it was changed."""
 
     code = "HANSA-747"
     remedy = "See what is named, then try again; nothing in the file was changed."
 
 
-class LogDamagedError(HansaError):
-    """The file of a log or a witness contradicts itself: it was damaged, or edited."""
+class LogDamagedError(MachineError):
+    """The file of a log or a witness contradicts itself: it was damaged, or edited. Whoever mends it can go on."""
 
     code = "HANSA-748"
     exit_status = ExitStatus.VERIFICATION_FAILED

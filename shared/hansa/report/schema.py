@@ -346,9 +346,9 @@ class Report(Part):
 
     Attributes:
         schema_version: of this form; a reader refuses one that it does not know.
-        status: ``done``; ``partial`` after an interruption or when too few members remained.
+        status: ``done``; ``partial`` after an interruption, a failure of the machine, or when too few members remained.
         stopped_because: why a partial run ended.
-        stopped_by: who ended it: a ``rule`` of the run, or a ``person``.
+        stopped_by: who ended it: a ``rule`` of the run, a ``person``, or the ``machine`` that it ran on.
         title: of the task, from the agreement.
         agreement_id: SHA-256 of the frozen agreement.
         terms_id: SHA-256 of its terms.
@@ -397,7 +397,7 @@ class Report(Part):
     schema_version: Literal[1] = REPORT_SCHEMA_VERSION
     status: Literal["done", "partial"]
     stopped_because: str | None = None
-    stopped_by: Literal["rule", "person"] | None = None
+    stopped_by: Literal["rule", "person", "machine"] | None = None
     title: str
     agreement_id: Sha256
     terms_id: Sha256

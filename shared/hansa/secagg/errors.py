@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hansa.errors import ExitStatus, HansaError, ProblemsError
+from hansa.errors import ExitStatus, HansaError, MachineError, ProblemsError
 
 
 class SumTermsError(ProblemsError):
@@ -106,7 +106,7 @@ class ExcludedError(HansaError):
     remedy = "Keep the coordinator's receipt; an auditor can compare it with the round's record."
 
 
-class StateError(HansaError):
+class StateError(MachineError):
     """Sealed state cannot be opened: another key, another name, or altered bytes."""
 
     code = "HANSA-722"
@@ -134,7 +134,7 @@ class SumVerificationError(HansaError):
     exit_status = ExitStatus.VERIFICATION_FAILED
 
 
-class MaskWorkersError(HansaError):
+class MaskWorkersError(MachineError):
     """The processes that expand masks failed."""
 
     code = "HANSA-725"

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hansa.errors import HansaError, WireError
+from hansa.errors import HansaError, MachineError, WireError
 from hansa.identity.keys import Signer
 from hansa.identity.statement import Statement
 from hansa.secagg import messages as m
@@ -94,6 +94,11 @@ class Coordinator:
         """What each round in hand waits for, by its number."""
         return {one.number: one.phase for one in self._rounds()}
 
+    @property
+    def manifest_sha256(self) -> str:
+        """Of the manifest of the round that is being summed; empty where none is."""
+        return "" if self._current is None else self._current.manifest.sha256
+
     def begin(
         self,
         purpose: str,
@@ -159,11 +164,14 @@ class Coordinator:
         Raises:
             HansaError: one of them is malformed, wrongly signed, not due, or contradicts an earlier one. That one
                 changed nothing; the others of the bundle were taken.
+            MachineError: it could not be kept, for no fault of the member's; another machine has to go on from the journal.
         """
         wrong: list[HansaError] = []
         for part in unbundle(reply):
             try:
                 self._take(member, part)
+            except MachineError:
+                raise
             except HansaError as error:
                 wrong.append(error)
         if wrong:

@@ -51,7 +51,7 @@ def main(folder: Path, entries: int, noops: int) -> None:
     authority = home.path(home.settings.authority).read_bytes()
     with (
         taken(f"127.0.0.1:{home.listen.port}", authority) as grid,
-        closing(LeagueGrid(grid, runs.folder(run))) as own,
+        closing(LeagueGrid(grid, runs.folder(run), home.reply_bytes)) as own,
     ):
         names = {public_pem(key): name for name, key in links_of(home).items()}
         patience = Patience(len(names), 60.0, 15.0)
