@@ -258,6 +258,20 @@ def test_a_network_that_is_cut_while_a_reply_is_on_its_way_costs_time_alone(ther
         assert node.end() == 0
 
 
+def test_a_request_whose_way_to_the_node_was_cut_is_asked_again(there: SuperLink) -> None:
+    """The SuperLink has handed it over; that the node never got it, it does not see."""
+    with proxy(there.port) as between, league(there) as members:
+        node = Node(there, "a", address=f"127.0.0.1:{between.port}")
+        assert node.line().startswith("connected to")
+        members.exchange({"a": REQUEST}, LONG_S)
+        between.mute()
+        cut = threading.Timer(0.5, lambda: (between.cut(), between.mend()))
+        cut.start()
+        assert set(members.exchange({"a": REQUEST}, 60.0)) == {"a"}
+        cut.join()
+        assert node.end() == 0
+
+
 def cut_often(between: Proxy, answered: threading.Event) -> None:
     """Cut the network again and again, each time a little later."""
     pause = 0.05

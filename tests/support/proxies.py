@@ -18,6 +18,7 @@ class Proxy:
     def __init__(self, target: int) -> None:
         self._target, self._whole = target, threading.Event()
         self._whole.set()
+        self._muted = threading.Event()
         self._open: set[socket.socket] = set()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listening.getsockname()[1])
@@ -31,8 +32,13 @@ class Proxy:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
 
+    def mute(self) -> None:
+        """Lose what comes back from the target, though what goes there arrives."""
+        self._muted.set()
+
     def mend(self) -> None:
         """Let everything through again."""
+        self._muted.clear()
         self._whole.set()
 
     def close(self) -> None:
@@ -55,14 +61,15 @@ class Proxy:
                 near.close()
                 continue
             self.accepted += 1
-            for one, other in ((near, far), (far, near)):
-                threading.Thread(target=self._forward, args=(one, other), daemon=True).start()
+            for one, other, back in ((near, far, False), (far, near, True)):
+                threading.Thread(target=self._forward, args=(one, other, back), daemon=True).start()
 
-    def _forward(self, one: socket.socket, other: socket.socket) -> None:
+    def _forward(self, one: socket.socket, other: socket.socket, back: bool) -> None:
         self._open.add(one)
         with closing(one), suppress(OSError):
             while data := one.recv(65_536):
-                other.sendall(data)
+                if not (back and self._muted.is_set()):
+                    other.sendall(data)
         self._open.discard(one)
         with suppress(OSError):
             other.shutdown(socket.SHUT_RDWR)

@@ -21,7 +21,6 @@ from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     DeactivateNodeRequest,
     PullMessagesRequest,
-    PullMessagesResponse,
     PushMessagesRequest,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
@@ -65,7 +64,6 @@ _POLL_S, _LONGEST_POLL_S, _SLOWER = 0.05, 0.5, 1.1  # where nobody holds questio
 _RETRY_S, _LONGEST_RETRY_S = 0.5, 5.0
 _PULL_AGAIN_S, _LONGEST_PULL_AGAIN_S = 0.02, 0.25
 _NEXT_PIECE_WITHIN_S = 600.0  # a run that is over is told sooner
-_PATIENCE_S = 3.0
 _DATE_S = 1.0  # HTTP tells the time in whole seconds
 
 _LOG = logging.getLogger("hansa.node")
@@ -242,7 +240,9 @@ class Link:
         pause, since = _POLL_S, caller.asked_at - _DATE_S
         while not stop.is_set() and not lost.is_set():
             asked = time.monotonic()
-            came = self._pulled(client, node, stop)
+            # Where the answer is lost, so are the requests in it: they count as handed over, and whoever sent them waits. The
+            # place is then given up, and whoever takes it is asked again.
+            came = client.PullMessages(PullMessagesRequest(node=node))
             for proto, tree in zip(came.messages_list, came.message_object_trees, strict=True):
                 if message_from_proto(proto).metadata.created_at >= since:
                     self._answer(client, node, Arriving(proto, tree), stop)
@@ -307,18 +307,6 @@ class Link:
             else:
                 confirm(arriving.object_id)
                 return asked
-
-    def _pulled(
-        self, client: FleetHttpClient, node: FlowerNode, stop: threading.Event
-    ) -> PullMessagesResponse:
-        """What is waiting for the node. A connection that broke is tried again before the place is given up."""
-        until = time.monotonic() + _PATIENCE_S
-        while True:
-            try:
-                return client.PullMessages(PullMessagesRequest(node=node))
-            except httpx.TransportError:
-                if time.monotonic() >= until or stop.wait(_POLL_S):
-                    raise
 
     def _tell(self, line: str) -> None:
         if line != self._said:
