@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 from hansa.errors import EngineError, LinkError
 
-PATIENCE_S = 60.0  # for one answer. Seven seconds were the most where five nodes sent 400 MB each, on two cores that had other work
+PATIENCE_S = 60.0  # for one answer, which a SuperLink under load gives far sooner
 EVERY_S = 15.0
 # both have to be reached. A machine that stood still, or was busy for a while, costs a miss or two
 MISSES_IN_A_ROW, SILENT_S = 5, 300.0

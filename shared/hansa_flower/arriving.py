@@ -31,7 +31,7 @@ from hansa.wire import MAX_ARRAY_BYTES, MAX_ARRAYS, MAX_HEADER_BYTES, described
 from hansa_flower.records import RAW
 
 _ARRAYS = 3  # how far below a message arrays are: its content, a record, an array
-_MOST_OBJECTS = MAX_ARRAYS + 8  # of a message, its chunks left out
+MOST_OBJECTS = MAX_ARRAYS + 8  # of a message, its chunks left out
 # of each of them: the largest holds the header, and a megabyte of small arrays beside it
 _MOST_BYTES = MAX_HEADER_BYTES + 2 * 1024**2
 _MOST_TOGETHER = 2 * _MOST_BYTES  # the names of arrays stand in the header, and once more beside them
@@ -74,7 +74,7 @@ class Arriving:
         """
         try:
             if self._too_many:
-                raise WireError(f"a message has more than {_MOST_OBJECTS} objects")
+                raise WireError(f"a message has more than {MOST_OBJECTS} objects")
             while self._missing:
                 self._keep(self._missing[-1], pull(self._missing[-1]))
                 self._missing.pop()
@@ -125,7 +125,7 @@ class Arriving:
         if depth > _ARRAYS or self._too_many:
             return  # a chunk, which its array asks for
         if tree.object_id not in self._missing:
-            self._too_many = len(self._missing) == _MOST_OBJECTS
+            self._too_many = len(self._missing) == MOST_OBJECTS
             self._missing.append(tree.object_id)
         if depth == _ARRAYS:
             self._arrays[tree.object_id] = _OnDisk()

@@ -19,9 +19,9 @@ from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.superlink.servicer.fleet import fleet_handlers
 
 from hansa.wire import MAX_ARRAY_BYTES, MAX_ARRAYS
+from hansa_flower.arriving import MOST_OBJECTS as MOST_RECORDS
 
 LEVELS = 5  # a message, its content, records, arrays, chunks
-MOST_RECORDS = MAX_ARRAYS + 8  # objects of a message, its chunks left out
 MOST_CHUNKS = MAX_ARRAY_BYTES // FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE + MAX_ARRAYS
 MOST_OBJECTS = MOST_RECORDS + MOST_CHUNKS
 _NAME = re.compile(r"[0-9a-f]{64}")
