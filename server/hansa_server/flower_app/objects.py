@@ -31,7 +31,9 @@ from flwr.supercore.object_store.object_store_factory import ObjectStoreFactory
 from hansa.wire import MAX_ARRAY_BYTES
 from hansa_server.flower_app.announcing import LEVELS, MOST_OBJECTS, AnnouncementError, objects_of
 
-MOST_OF_NODE = 4 * MOST_OBJECTS  # objects that one node has announced and nobody has fetched
+MOST_OF_NODE = (
+    2 * MOST_OBJECTS
+)  # objects of a node that nobody has fetched, beyond which its earlier replies go
 _MOST_PUSHES = 32  # of one node at a time; Hansa's nodes push two
 INLINE_BYTES = 64 * 1024  # up to here a content lies in the database
 _TABLES = """
@@ -219,8 +221,6 @@ class ObjectFiles(ObjectStore):
             if node is not None:
                 rows = [(str(node), one) for one in objects]
                 database.executemany("INSERT OR IGNORE INTO announced VALUES (?, ?)", rows)
-                if self._of(node)[0] > MOST_OF_NODE:
-                    raise AnnouncementError(self._too_much(node))
         return wanted
 
     def get_object_tree(self, object_id: str) -> ObjectTree:
@@ -375,7 +375,7 @@ class ObjectFiles(ObjectStore):
     def _make_room(self, database: sqlite3.Connection, node: int) -> None:
         """A node that announces more while much of it lies here: replies that nobody has fetched, and that nobody will, go."""
         count, held = self._of(node)
-        if count <= MOST_OF_NODE // 2 and held <= self._node_bytes // 2:
+        if count <= MOST_OF_NODE and held <= self._node_bytes // 2:
             return
         for (root,) in database.execute(_ROOTS_OF_NODE, (str(node),)).fetchall():
             self._delete(database, root)
