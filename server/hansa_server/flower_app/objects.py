@@ -31,9 +31,7 @@ from flwr.supercore.object_store.object_store_factory import ObjectStoreFactory
 from hansa.wire import MAX_ARRAY_BYTES
 from hansa_server.flower_app.announcing import LEVELS, MOST_OBJECTS, AnnouncementError, objects_of
 
-MOST_OF_NODE = (
-    2 * MOST_OBJECTS
-)  # objects of a node that nobody has fetched, beyond which its earlier replies go
+MOST_OF_NODE = 2 * MOST_OBJECTS  # that nobody has fetched; beyond, its earlier replies go
 _MOST_PUSHES = 32  # of one node at a time; Hansa's nodes push two
 INLINE_BYTES = 64 * 1024  # up to here a content lies in the database
 _TABLES = """
